@@ -1,0 +1,262 @@
+//! What went wrong, where, and what to do next.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::position::Position;
+
+/// A result with highwater's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure it is. [`crate::retry`] holds the one table from kind to verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The command line cannot be understood.
+    Usage,
+    /// A file, a setting or the machine is not as it must be; nothing was tried.
+    Config,
+    /// The database refuses what it must allow: schema missing or too new, server too old,
+    /// rights missing.
+    Database,
+    /// The server could not be reached, or the connection was lost.
+    ConnectionLost,
+    /// The server chose this transaction as the victim of a serialization failure or deadlock.
+    Serialization,
+    /// The table or its sequence is not one whose order can be proven.
+    Precondition,
+    /// The stream was not at the expected version.
+    VersionConflict,
+    /// The same event id is there with other content.
+    IdConflict,
+    /// The event itself cannot be stored: not JSON, a NUL character, a line too long.
+    BadEvent,
+    /// The projection's own SQL or code failed on a batch.
+    Apply,
+    /// The projection's code could not read an event.
+    Undigestible,
+    /// The projection's definition is not the one its read model was built with.
+    Changed,
+    /// Another instance runs this projection now, under a higher epoch.
+    Fenced,
+    /// The source is not the one the checkpoint was taken from, or it went back.
+    Diverged,
+    /// There is no such thing: projection, event, file.
+    NotFound,
+    /// The time given ran out.
+    TimedOut,
+    /// Reading or writing a file or a pipe failed.
+    Io,
+    /// A mistake in highwater itself.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind as status, logs and metrics name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Usage => "usage",
+            ErrorKind::Config => "config",
+            ErrorKind::Database => "database",
+            ErrorKind::ConnectionLost => "connection_lost",
+            ErrorKind::Serialization => "serialization",
+            ErrorKind::Precondition => "precondition",
+            ErrorKind::VersionConflict => "version_conflict",
+            ErrorKind::IdConflict => "id_conflict",
+            ErrorKind::BadEvent => "bad_event",
+            ErrorKind::Apply => "apply",
+            ErrorKind::Undigestible => "undigestible",
+            ErrorKind::Changed => "changed",
+            ErrorKind::Fenced => "fenced",
+            ErrorKind::Diverged => "diverged",
+            ErrorKind::NotFound => "not_found",
+            ErrorKind::TimedOut => "timed_out",
+            ErrorKind::Io => "io",
+            ErrorKind::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The event that an error is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRef {
+    /// Its place in the log.
+    pub position: Position,
+    /// Its identity.
+    pub id: Uuid,
+    /// Its type.
+    pub event_type: String,
+}
+
+/// A failure: its kind, one sentence, the place, the event, the SQLSTATE and what to do next,
+/// each where it is known.
+///
+/// It prints as `PLACE: what; what to do`, in one line unless the server's own text has more.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    what: String,
+    place: Option<String>,
+    hint: Option<String>,
+    sqlstate: Option<String>,
+    event: Option<EventRef>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind; `what` says in one clause what happened.
+    pub fn new(kind: ErrorKind, what: impl Into<String>) -> Error {
+        Error(Box::new(Inner {
+            kind,
+            what: what.into(),
+            place: None,
+            hint: None,
+            sqlstate: None,
+            event: None,
+            source: None,
+        }))
+    }
+
+    /// The place it happened, for example `projections/files.sql: line 12`.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Error {
+        self.0.place = Some(place.into());
+        self
+    }
+
+    /// What the user can do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// The error underneath.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The event it is about.
+    #[must_use]
+    pub fn event(mut self, event: EventRef) -> Error {
+        self.0.event = Some(event);
+        self
+    }
+
+    /// The server's SQLSTATE.
+    #[must_use]
+    pub fn sqlstate(mut self, sqlstate: impl Into<String>) -> Error {
+        self.0.sqlstate = Some(sqlstate.into());
+        self
+    }
+
+    /// The same error as another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Error {
+        self.0.kind = kind;
+        self
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What happened, without place and hint.
+    pub fn message(&self) -> &str {
+        &self.0.what
+    }
+
+    /// Where it happened, if known.
+    pub fn place(&self) -> Option<&str> {
+        self.0.place.as_deref()
+    }
+
+    /// What to do next, if known.
+    pub fn what_to_do(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The server's SQLSTATE, if the server said it.
+    pub fn code(&self) -> Option<&str> {
+        self.0.sqlstate.as_deref()
+    }
+
+    /// The event it is about, if it is about one.
+    pub fn event_ref(&self) -> Option<&EventRef> {
+        self.0.event.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.0.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.0.what)?;
+        if let Some(event) = &self.0.event {
+            write!(
+                f,
+                " (position {}, event {}, type {})",
+                event.position, event.id, event.event_type
+            )?;
+        }
+        if let Some(code) = &self.0.sqlstate {
+            write!(f, " (SQLSTATE {code})")?;
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {self}", self.0.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_prints_place_what_event_code_and_hint_in_that_order() {
+        let error = Error::new(ErrorKind::Apply, "division by zero")
+            .at("projections/files.sql: line 12")
+            .sqlstate("22012")
+            .event(EventRef {
+                position: Position::new(7),
+                id: Uuid::nil(),
+                event_type: "FileAdded".into(),
+            })
+            .hint("mend the statement and run again");
+        assert_eq!(
+            error.to_string(),
+            "projections/files.sql: line 12: division by zero (position 7, event \
+             00000000-0000-0000-0000-000000000000, type FileAdded) (SQLSTATE 22012); \
+             mend the statement and run again"
+        );
+    }
+}

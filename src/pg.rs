@@ -1,0 +1,116 @@
+//! What every use of PostgreSQL shares: errors, quoting, and the connection.
+//!
+//! Only this layer and the sources read `sql/`; only this file looks at a SQLSTATE.
+
+use tokio_postgres::error::{ErrorPosition, SqlState};
+
+use crate::error::{Error, ErrorKind};
+
+/// An error of the driver as ours: the server's own message, its SQLSTATE, its detail and hint.
+///
+/// `doing` is the clause before the colon, for example `cannot read events`.
+pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
+    let Some(db) = error.as_db_error() else {
+        return driver_error(doing, error);
+    };
+    let code = db.code().code().to_owned();
+    let mut what = format!("{doing}: {}", db.message());
+    if let Some(detail) = db.detail() {
+        what = format!("{what} ({detail})");
+    }
+    let hint = db.hint().map(str::to_owned);
+    let ours = Error::new(kind_of(db.code()), what)
+        .sqlstate(code)
+        .source(error);
+    match hint {
+        Some(hint) => ours.hint(hint),
+        None => ours,
+    }
+}
+
+/// No SQLSTATE: the connection broke, or the value did not fit the driver.
+fn driver_error(doing: &str, error: tokio_postgres::Error) -> Error {
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    let what = match cause {
+        Some(cause) => format!("{doing}: {error}: {cause}"),
+        None => format!("{doing}: {error}"),
+    };
+    let lost = error.is_closed() || is_io(&error);
+    let kind = if lost {
+        ErrorKind::ConnectionLost
+    } else {
+        ErrorKind::Apply
+    };
+    Error::new(kind, what).source(error)
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if inner.is::<std::io::Error>() {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
+}
+
+/// The one table from SQLSTATE to kind.
+///
+/// Class HW is raised by highwater's own functions (`sql/migrations`).
+fn kind_of(state: &SqlState) -> ErrorKind {
+    match state.code() {
+        "HW001" => return ErrorKind::VersionConflict,
+        "HW002" => return ErrorKind::IdConflict,
+        "HW003" => return ErrorKind::BadEvent,
+        "HW101" => return ErrorKind::Fenced,
+        "HW102" => return ErrorKind::Internal,
+        _ => {}
+    }
+    if *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED {
+        return ErrorKind::Serialization;
+    }
+    let class = &state.code()[..2];
+    match class {
+        // Connection exceptions, operator intervention (shutdown, terminated, starting up),
+        // insufficient resources (too many connections, disk full, out of memory).
+        "08" | "57" | "53" => ErrorKind::ConnectionLost,
+        "28" | "3D" => ErrorKind::Database,
+        _ => ErrorKind::Apply,
+    }
+}
+
+/// Where in the text that was sent the server saw the error: a character offset from 0.
+pub(crate) fn offset_of(error: &tokio_postgres::Error) -> Option<usize> {
+    match error.as_db_error()?.position()? {
+        ErrorPosition::Original(position) => (*position as usize).checked_sub(1),
+        ErrorPosition::Internal { .. } => None,
+    }
+}
+
+/// An identifier, quoted for SQL text. The only function that does so.
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string literal for SQL text, whatever `standard_conforming_strings` says.
+pub(crate) fn quote_literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_inside_names_and_texts_are_doubled() {
+        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\b"), " E'a\\\\b'");
+    }
+}
