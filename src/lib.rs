@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod event;
+pub mod mark;
 pub mod name;
 pub mod pg;
 pub mod position;

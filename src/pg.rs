@@ -2,9 +2,27 @@
 //!
 //! Only this layer and the sources read `sql/`; only this file looks at a SQLSTATE.
 
+use tokio_postgres::Row;
 use tokio_postgres::error::{ErrorPosition, SqlState};
+use tokio_postgres::types::{FromSql, ToSql};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A value that goes into a statement. Each is given with its type, so that no statement has to
+/// be prepared under a name: a pooler in transaction mode may stand between.
+pub type Parameter = dyn ToSql + Sync;
+
+/// A column of a row by its place.
+pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
+    row.try_get(index)
+        .map_err(|e| error(&format!("cannot read column {index} of an answer"), e))
+}
+
+/// A column of a row by its name.
+pub(crate) fn column_named<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> {
+    row.try_get(name)
+        .map_err(|e| error(&format!("cannot read column {name} of an answer"), e))
+}
 
 /// An error of the driver as ours: the server's own message, its SQLSTATE, its detail and hint.
 ///

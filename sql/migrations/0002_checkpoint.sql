@@ -1,0 +1,115 @@
+-- Checkpoints beside the read models, in the database that holds them.
+
+create table highwater.projection (
+    name            text primary key,
+    generation      integer not null default 1,
+    hash            text not null,
+    source          text not null,
+    next_generation integer,
+    next_hash       text,
+    created_at      timestamptz not null default clock_timestamp(),
+    check ((next_generation is null) = (next_hash is null)),
+    check (next_generation > generation)
+);
+comment on table highwater.projection is
+    'The projections that have a read model here. Its schema bears the projection''s name.';
+comment on column highwater.projection.generation is
+    'The build that readers see. A rebuild fills the next one beside it and swaps.';
+comment on column highwater.projection.hash is
+    'Hash of the definition that the live generation was built with.';
+comment on column highwater.projection.next_hash is
+    'Hash of the definition that the next generation is being built with; null without a rebuild.';
+
+create table highwater.instance (
+    id         uuid primary key,
+    host       text not null,
+    pid        integer not null,
+    started_at timestamptz not null default clock_timestamp(),
+    seen_at    timestamptz not null default clock_timestamp(),
+    lease      interval not null,
+    marks      jsonb not null default '{}'
+);
+comment on table highwater.instance is
+    'The processes that run projections. One whose seen_at is older than its lease is gone.';
+comment on column highwater.instance.marks is
+    'The high-water mark of each source by name, as this instance last knew it.';
+
+create table highwater.checkpoint (
+    projection      text not null references highwater.projection (name) on delete cascade,
+    generation      integer not null,
+    partition       integer not null,
+    position        bigint not null default 0 check (position >= 0),
+    event_position  bigint,
+    event_id        uuid,
+    source_identity text not null,
+    epoch           bigint not null default 0,
+    owner           uuid,
+    state           text not null default 'idle',
+    rate            double precision not null default 0,
+    last_error      jsonb,
+    updated_at      timestamptz not null default clock_timestamp(),
+    primary key (projection, generation, partition)
+) with (fillfactor = 50);
+comment on column highwater.checkpoint.position is
+    'Every event at or before this position is in the read model, or is none of its business; it only rises.';
+comment on column highwater.checkpoint.event_id is
+    'The last event at or before position (event_position), by which a source that went back is known.';
+comment on column highwater.checkpoint.epoch is
+    'Rises whenever a runner claims the row; a transaction of an older epoch cannot commit.';
+comment on column highwater.checkpoint.state is
+    'The runner''s state as its owner last said it; true only while the owner is alive, but for ''stopped''.';
+
+-- The fence. It is the first statement of every transaction that writes a read model: it moves
+-- the checkpoint if it still stands where the batch begins, under the epoch of the caller, and
+-- raises HW101 otherwise, so that nothing sent after it can commit. It also says which range
+-- the view "batch" shows for the rest of the transaction.
+create function highwater.advance(
+    projection text, generation integer, partition integer, epoch bigint,
+    after bigint, through bigint, event_position bigint, event_id uuid
+) returns void language plpgsql as $$
+begin
+    update highwater.checkpoint c
+       set position = advance.through,
+           event_position = coalesce(advance.event_position, c.event_position),
+           event_id = coalesce(advance.event_id, c.event_id),
+           last_error = null,
+           updated_at = clock_timestamp()
+     where c.projection = advance.projection
+       and c.generation = advance.generation
+       and c.partition = advance.partition
+       and c.epoch = advance.epoch
+       and c.position = advance.after
+       and advance.through >= c.position;
+    if not found then
+        raise exception using
+            errcode = 'HW101',
+            message = format('the checkpoint of "%s" is not at position %s under epoch %s any more',
+                             advance.projection, advance.after, advance.epoch);
+    end if;
+    perform set_config('highwater.after', advance.after::text, true),
+            set_config('highwater.through', advance.through::text, true);
+end
+$$;
+
+-- The last statement before COMMIT: raises HW102 unless the transaction is still the one that
+-- the fence opened for this range. In a transaction that an error has aborted it fails by
+-- itself, where COMMIT would roll back without an error.
+create function highwater.seal(after bigint, through bigint) returns void language plpgsql as $$
+begin
+    if current_setting('highwater.after', true) is distinct from seal.after::text
+       or current_setting('highwater.through', true) is distinct from seal.through::text then
+        raise exception using
+            errcode = 'HW102',
+            message = 'the projection ended the transaction that the engine had opened';
+    end if;
+end
+$$;
+
+-- The bounds that the views "batch" read. Outside of a batch they are null and the views empty.
+create function highwater.batch_after() returns bigint
+language sql stable parallel safe
+return nullif(current_setting('highwater.after', true), '')::bigint;
+
+create function highwater.batch_through() returns bigint
+language sql stable parallel safe
+return nullif(current_setting('highwater.through', true), '')::bigint;

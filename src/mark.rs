@@ -1,0 +1,208 @@
+//! The high-water mark: the highest position below which nothing can still appear.
+//!
+//! Positions come from a sequence: a number is drawn before its transaction commits, so a lower
+//! number can become visible after a higher one, and a rollback burns its number for ever. This
+//! file holds the rule that says when a gap is dead; it does no I/O. [`crate::source::table`]
+//! sends the statements in the order that the rule asks for.
+//!
+//! **Who is authoritative.** PostgreSQL's lock table. `nextval` takes RowExclusiveLock on the
+//! sequence before it draws a number and keeps it until the top transaction ends.
+//!
+//! **States.** No gap: the mark follows the rows. A gap: a *round* opens for the highest position
+//! seen, waits for the transactions that held the lock in a later look, and ends when each has
+//! gone. What a round has proven counts from the next read of rows on.
+//!
+//! ```text
+//!   rows ──no hole──▶ mark moves, no look
+//!     │ hole
+//!     ▼
+//!   look ──nobody holds──▶ proven(n) ──rows──▶ mark = n
+//!     │ holders S             ▲
+//!     ▼                       │ S is empty
+//!   round(n, S) ──looks───────┘
+//! ```
+//!
+//! **The rule.** Rows are read, n being the highest position seen; in a LATER statement the
+//! holders S are read; whoever drew a number below n is in S or had ended. When every member of
+//! S has ended, rows are read again in a NEW statement: what is still missing up to n was rolled
+//! back or deleted, and the mark passes n. A commit becomes visible before its locks go; that
+//! order is the proof, so [`Seen`] can only come out of a read and must be handed to the look
+//! that follows it.
+//!
+//! **Failures.** A lost connection voids the rounds and the mark: make a new [`Mark`] from the
+//! highest checkpoint. The mark never moves on a timer.
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::position::{Position, Range};
+
+/// Rounds that may be open at once. More would only refine how early a new gap is passed.
+const ROUNDS_MAX: usize = 8;
+
+/// A transaction that may still bring a position below what was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// Its `virtualtransaction` in the lock table, the one name that PREPARE keeps.
+    pub name: String,
+    /// Whether no process has it any more: PREPARE TRANSACTION was called.
+    pub prepared: bool,
+}
+
+/// The highest position that a read of rows has seen beyond the mark: what a look is for.
+#[derive(Debug)]
+#[must_use = "a gap is open: look at the locks, in a later statement"]
+pub struct Seen(Position);
+
+/// What a read of rows did to the mark.
+#[derive(Debug)]
+pub struct Advance {
+    /// What the mark passed; empty if it stands.
+    pub passed: Range,
+    /// Whether the rows that were read are all there is in `passed`.
+    pub rows_cover_it: bool,
+    /// There are rows beyond a gap.
+    pub open: Option<Seen>,
+}
+
+/// The mark of one source, and the rounds that are open above it.
+#[derive(Debug)]
+pub struct Mark {
+    mark: Position,
+    proven: Position,
+    rounds: VecDeque<Round>,
+}
+
+impl Mark {
+    /// A mark that stands at `floor`: everything at or below it was proven before.
+    pub fn new(floor: Position) -> Mark {
+        Mark {
+            mark: floor,
+            proven: floor,
+            rounds: VecDeque::new(),
+        }
+    }
+
+    /// Where the mark stands.
+    pub fn position(&self) -> Position {
+        self.mark
+    }
+
+    /// Whether a round waits for transactions to end.
+    pub fn waits(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
+    /// The holders that the oldest round waits for.
+    pub fn held_by(&self) -> Vec<String> {
+        let Some(round) = self.rounds.front() else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = round.waiting_for.iter().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// The highest committed position was read, and nothing of what lies below it: the start
+    /// rule. The next look opens a round for it.
+    pub fn head_read(&self, head: Position) -> Option<Seen> {
+        (head > self.mark).then_some(Seen(head))
+    }
+
+    /// Rows after the mark were read, in order, by a statement that began after the last look
+    /// had been answered. `more` says that the statement's limit cut them short.
+    pub fn rows_read(&mut self, rows: &[Position], more: bool) -> Advance {
+        let before = self.mark;
+        let mut to = before.max(self.proven);
+        // A proven range need not have been read to its end: what is missing in it is dead, and
+        // who wants its rows reads them in a statement of his own.
+        let last = rows.last().copied();
+        let rows_cover_it = !more || last.is_some_and(|last| last >= to);
+        for &row in rows.iter().filter(|&&row| row > before) {
+            if row <= to {
+                continue;
+            }
+            if row != to.next() {
+                break;
+            }
+            to = row;
+        }
+        self.mark = to;
+        self.proven = to;
+        self.rounds.retain(|round| round.through > to);
+        Advance {
+            passed: Range::new(before, to),
+            rows_cover_it,
+            open: last.filter(|&last| last > to).map(Seen),
+        }
+    }
+
+    /// The locks were looked at, in a statement sent after the one that gave `seen` had been
+    /// answered. Returns whether something is proven now, so that rows should be read at once.
+    pub fn looked(&mut self, seen: Seen, holders: &[Holder]) -> bool {
+        let present: HashSet<&str> = holders.iter().map(|h| h.name.as_str()).collect();
+        let mut proven = self.proven;
+        for round in &mut self.rounds {
+            if round.has_ended(&present, holders) {
+                proven = proven.max(round.through);
+            }
+        }
+        self.rounds.retain(|round| round.through > proven);
+        if holders.is_empty() {
+            proven = proven.max(seen.0);
+        } else if self.wants_round(&seen) && seen.0 > proven {
+            self.rounds.push_back(Round::new(seen.0, holders));
+        }
+        let moved = proven > self.proven;
+        self.proven = proven;
+        moved
+    }
+
+    fn wants_round(&self, seen: &Seen) -> bool {
+        self.rounds.len() < ROUNDS_MAX
+            && self.rounds.back().is_none_or(|last| last.through < seen.0)
+    }
+}
+
+/// One wait: when every holder of the first look has ended, everything up to `through` is proven.
+#[derive(Debug)]
+struct Round {
+    through: Position,
+    waiting_for: HashSet<String>,
+    known_prepared: HashSet<String>,
+    prepared_added: bool,
+}
+
+impl Round {
+    fn new(through: Position, holders: &[Holder]) -> Round {
+        let prepared = holders.iter().filter(|h| h.prepared);
+        Round {
+            through,
+            waiting_for: holders.iter().map(|h| h.name.clone()).collect(),
+            known_prepared: prepared.map(|h| h.name.clone()).collect(),
+            prepared_added: false,
+        }
+    }
+
+    /// Old minor releases rename a transaction when it is prepared. So when the last member that
+    /// a process still has is gone, the prepared holders that were not there before are added,
+    /// once: one of them may be a member under another name. Adding them at every look would
+    /// never end.
+    fn has_ended(&mut self, present: &HashSet<&str>, holders: &[Holder]) -> bool {
+        self.waiting_for
+            .retain(|name| present.contains(name.as_str()));
+        let a_process_has_one = holders
+            .iter()
+            .any(|h| !h.prepared && self.waiting_for.contains(&h.name));
+        if !a_process_has_one && !self.prepared_added {
+            self.prepared_added = true;
+            let renamed = holders
+                .iter()
+                .filter(|h| h.prepared && !self.known_prepared.contains(&h.name));
+            self.waiting_for.extend(renamed.map(|h| h.name.clone()));
+        }
+        self.waiting_for.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! The seam to what builds a read model: a definition, its tables, and how a batch is applied.
+//!
+//! A projection is a SQL file ([`file`]) or Rust: [`Projection`] gets a batch and the open
+//! transaction, [`KeyedView`] folds typed events into one row per key.
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::name::ProjectionName;
+use crate::pg::transaction::Tx;
+use crate::source::{Batch, BoxFuture};
+
+pub mod file;
+mod keyed_view;
+mod rust;
+mod sql;
+pub mod sql_text;
+pub mod test_file;
+mod typed;
+
+pub use keyed_view::{Keyed, KeyedView};
+pub use rust::Coded;
+pub use sql::SqlProjection;
+pub use typed::OnUnknown;
+
+/// What a projection is, apart from how it applies a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its name and the name of its schema.
+    pub name: ProjectionName,
+    /// The event types it wants; `None` is all.
+    pub events: Option<Vec<String>>,
+    /// The name of its source.
+    pub source: String,
+    /// Stands for everything that decides what the read model looks like: another hash, another
+    /// read model.
+    pub hash: String,
+}
+
+/// A projection in Rust: a batch and the open transaction.
+///
+/// The engine has moved the checkpoint in `tx` and commits it after `apply`: both happen or none.
+/// One batch is applied at a time, in the order of positions; how a history is cut into batches
+/// changes from run to run, so the outcome must not depend on it.
+pub trait Projection: Send + Sync + 'static {
+    /// Its name, which is also the name of its schema.
+    fn name(&self) -> &str;
+
+    /// The SQL that creates its tables, run once in its empty schema.
+    fn up(&self) -> &str;
+
+    /// The event types it wants; `None`, the default, is all.
+    fn events(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// The name of its source.
+    fn source(&self) -> &str {
+        "default"
+    }
+
+    /// Raise it when `apply` would build another read model from the same events: the projection
+    /// then stops as `changed` until it is rebuilt or the change accepted.
+    fn revision(&self) -> u32 {
+        1
+    }
+
+    /// Applies the events of one batch.
+    ///
+    /// # Errors
+    /// Whatever kept it from doing so. The batch is rolled back; a transient error of the server
+    /// is tried again, any other is narrowed down to the event that causes it.
+    fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// A projection as the engine runs it.
+pub trait Runnable: Send + Sync + 'static {
+    /// What it is.
+    fn definition(&self) -> &Definition;
+
+    /// Creates its tables. The schema is there, empty, and first in the search path.
+    fn set_up<'a>(&'a self, tx: &'a Tx<'a>) -> BoxFuture<'a, Result<()>>;
+
+    /// The statements that apply a range inside the server, where the view `batch` shows it; no
+    /// event then leaves the database. `None` if it needs the events handed to it.
+    fn statements(&self) -> Option<Statements<'_>>;
+
+    /// Applies a batch that was read. Not called where [`Runnable::statements`] serve.
+    fn apply<'a>(&'a self, batch: &'a Batch, tx: &'a Tx<'a>) -> BoxFuture<'a, Result<()>>;
+}
+
+/// Statements that apply a range inside the server.
+#[derive(Clone, Copy)]
+pub struct Statements<'a> {
+    /// Their text, to be sent as it is.
+    pub text: &'a str,
+    /// Says where an error of one of them lies: the number of statements that succeeded before,
+    /// and the character offset in `text` if the server knows it.
+    pub locate: &'a (dyn Fn(usize, Option<usize>) -> String + Send + Sync),
+}
+
+/// The hash of a definition, over parts that are told apart by their lengths.
+pub(crate) fn hash_of(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Two projections of one name cannot live beside each other.
+///
+/// # Errors
+/// The first name that occurs twice.
+pub fn check_names(projections: &[std::sync::Arc<dyn Runnable>]) -> Result<()> {
+    let mut names: Vec<&str> = projections.iter().map(|p| p.definition().name.as_str()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(Error::new(
+            crate::error::ErrorKind::Config,
+            format!("two projections are named \"{}\"", pair[0]),
+        )
+        .hint("rename one of them; a SQL file and a projection in Rust share the names")),
+    }
+}

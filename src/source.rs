@@ -1,0 +1,131 @@
+//! The seam to where events come from: head, batches up to the mark, a wake, an identity.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::event::RecordedEvent;
+use crate::position::{Position, Range};
+
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+pub mod table;
+
+/// A boxed future, for the traits that the engine holds as objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where events come from.
+///
+/// An implementation keeps two promises: positions at or below the mark never change again, and
+/// a read sees every event of its range if the range was at or below the mark before it began.
+pub trait Source: Send + Sync + 'static {
+    /// The name projections refer to it by.
+    fn name(&self) -> &str;
+
+    /// What tells this log from any other, also from a restored copy under the same address.
+    fn identity(&self) -> BoxFuture<'_, Result<String>>;
+
+    /// The highest committed position.
+    fn head(&self) -> BoxFuture<'_, Result<Position>>;
+
+    /// Begins to follow the mark from `floor`, up to which everything is known to be proven.
+    fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>>;
+
+    /// The events of a range at or below the mark, in order.
+    fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>>;
+
+    /// How many wanted events a range holds, and the one in the middle.
+    fn middle<'a>(&'a self, range: Range, types: Types<'a>)
+    -> BoxFuture<'a, Result<Option<Middle>>>;
+
+    /// The last event at or before `position`.
+    fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>>;
+
+    /// A connection on which wakes arrive; `None` if this source has none and is only polled.
+    fn wakes(&self) -> BoxFuture<'_, Result<Option<Box<dyn Wakes>>>>;
+
+    /// The relation that holds the events, as SQL text with the columns of `highwater.event`, if
+    /// projections may read it inside the database of their read model.
+    fn relation(&self) -> Option<&str>;
+}
+
+/// The event types wanted; `None` is all.
+pub type Types<'a> = Option<&'a [String]>;
+
+/// What to read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest<'a> {
+    /// The range; its end is at or below the mark.
+    pub range: Range,
+    /// The types wanted.
+    pub types: Types<'a>,
+    /// The most events to return, at least 1.
+    pub events_max: usize,
+    /// The most bytes of data and metadata to return; a single larger event is returned alone.
+    pub bytes_max: usize,
+}
+
+/// One read result: the wanted events of a range.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// What it covers: every wanted event of this range is in `events`.
+    pub range: Range,
+    /// The events, in the order of their position.
+    pub events: Vec<RecordedEvent>,
+}
+
+/// The events of a range, counted: for halving a batch that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Middle {
+    /// How many wanted events the range holds, at least 1.
+    pub count: u64,
+    /// The first of them.
+    pub first: Position,
+    /// The one in the middle; the first of two.
+    pub middle: Position,
+}
+
+/// Follows the mark of one source. What it knows is void when it fails; begin again.
+pub trait Follower: Send {
+    /// Reads what came since the last step and moves the mark as far as is proven.
+    fn step(&mut self) -> BoxFuture<'_, Result<Step>>;
+}
+
+/// What one step found.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Where the mark stands now.
+    pub mark: Position,
+    /// The highest committed position seen.
+    pub head: Position,
+    /// What the mark passed in this step.
+    pub passed: Range,
+    /// The types that occur in `passed`; `None` if that is not known.
+    pub types: Option<Vec<Arc<str>>>,
+    /// The gap that holds the mark.
+    pub gap: Option<OpenGap>,
+    /// When the next step would be worth it, if the source knows better than to wait for news.
+    pub again: Option<Duration>,
+}
+
+/// A gap below head that may still be filled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenGap {
+    /// Its first missing position.
+    pub from: Position,
+    /// Its last missing position.
+    pub to: Position,
+    /// Since when this follower has seen it.
+    pub since: Instant,
+    /// The transactions that hold it, by their name in the lock table.
+    pub held_by: Vec<String>,
+}
+
+/// A connection on which wakes arrive.
+pub trait Wakes: Send {
+    /// Waits for the next wake; an error means that wakes may have been lost.
+    fn next(&mut self) -> BoxFuture<'_, Result<()>>;
+}

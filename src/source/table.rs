@@ -1,0 +1,281 @@
+//! A PostgreSQL table as a source: the mark computed with statements in the one right order.
+
+use std::sync::Arc;
+
+use deadpool_postgres::Pool;
+use futures_util::{StreamExt, pin_mut};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::{self, Parameter};
+use crate::pg::connect::{Connector, Notifications};
+use crate::position::{Position, Range};
+use crate::source::{
+    Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Types, Wakes,
+};
+
+mod follower;
+mod gap;
+mod row;
+
+pub use gap::{GapPolicy, HeldBy};
+
+/// The channel that appenders notify after their commit.
+pub const WAKE_CHANNEL: &str = "highwater_wake";
+
+/// A table with the columns of `highwater.event`.
+#[derive(Clone, Debug)]
+pub struct EventTable {
+    /// Its name as SQL text, quoted where it must be: `highwater.event`.
+    pub relation: String,
+    /// How a gap is told dead from alive.
+    pub gap: GapPolicy,
+    /// What tells this log from any other; `None`: the identity in `highwater.source`.
+    pub identity: Option<String>,
+}
+
+impl EventTable {
+    /// highwater's own event table.
+    pub fn own() -> EventTable {
+        EventTable {
+            relation: "highwater.event".into(),
+            gap: GapPolicy::Sequence { named: None },
+            identity: None,
+        }
+    }
+}
+
+/// A PostgreSQL table as a source.
+pub struct TableSource {
+    name: String,
+    connector: Connector,
+    direct: Option<Connector>,
+    pool: Pool,
+    table: EventTable,
+}
+
+impl TableSource {
+    /// The table `table` in the database that `connector` leads to. `direct` is where LISTEN
+    /// goes; `None` leaves it out, and the source is only polled.
+    pub fn new(
+        name: impl Into<String>,
+        connector: Connector,
+        direct: Option<Connector>,
+        pool: Pool,
+        table: EventTable,
+    ) -> TableSource {
+        TableSource {
+            name: name.into(),
+            connector,
+            direct,
+            pool,
+            table,
+        }
+    }
+
+    async fn client(&self) -> Result<deadpool_postgres::Object> {
+        pg::connect::get(&self.pool).await
+    }
+
+    /// Fills `{events}` in a query of `sql/queries/source`.
+    fn sql(&self, text: &str) -> String {
+        text.replace("{events}", &self.table.relation)
+    }
+
+    async fn read_batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
+        let client = self.client().await?;
+        let doing = "cannot read events";
+        let types = request.types.map(<[String]>::to_vec);
+        let limit = i64::try_from(request.events_max.max(1)).unwrap_or(i64::MAX);
+        let sql = self.sql(include_str!("../../sql/queries/source/read.sql"));
+        let rows = client
+            .query_typed_raw(
+                &sql,
+                vec![
+                    (&request.range.after().get() as &Parameter, Type::INT8),
+                    (&request.range.through().get(), Type::INT8),
+                    (&types, Type::TEXT_ARRAY),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await
+            .map_err(|e| pg::error(doing, e))?;
+        pin_mut!(rows);
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        let mut cut = false;
+        while let Some(row) = rows.next().await {
+            let event = row::event(&row.map_err(|e| pg::error(doing, e))?)?;
+            bytes += event.data.get().len() + event.metadata.get().len();
+            if bytes > request.bytes_max && !events.is_empty() {
+                cut = true;
+                break;
+            }
+            events.push(event);
+        }
+        cut |= events.len() >= request.events_max;
+        let through = match events.last() {
+            Some(last) if cut => last.position,
+            _ => request.range.through(),
+        };
+        Ok(Batch {
+            range: Range::new(request.range.after(), through),
+            events,
+        })
+    }
+
+    async fn middle_of(&self, range: Range, types: Types<'_>) -> Result<Option<Middle>> {
+        let client = self.client().await?;
+        let types = types.map(<[String]>::to_vec);
+        let sql = self.sql(include_str!("../../sql/queries/source/middle.sql"));
+        let row = client
+            .query_typed_one(
+                &sql,
+                &[
+                    (&range.after().get(), Type::INT8),
+                    (&range.through().get(), Type::INT8),
+                    (&types, Type::TEXT_ARRAY),
+                ],
+            )
+            .await
+            .map_err(|e| pg::error("cannot count the events of a range", e))?;
+        let count: i64 = pg::column(&row, 0)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Middle {
+            count: count.unsigned_abs(),
+            first: Position::new(pg::column(&row, 1)?),
+            middle: Position::new(pg::column(&row, 2)?),
+        }))
+    }
+
+    async fn last_event_at(&self, position: Position) -> Result<Option<(Position, Uuid)>> {
+        let client = self.client().await?;
+        let sql = self.sql(include_str!("../../sql/queries/source/last.sql"));
+        let row = client
+            .query_typed_opt(&sql, &[(&position.get(), Type::INT8)])
+            .await
+            .map_err(|e| pg::error("cannot read the event at a position", e))?;
+        row.map(|row| Ok((Position::new(pg::column(&row, 0)?), pg::column(&row, 1)?)))
+            .transpose()
+    }
+
+    /// Who the transactions are that hold the mark, by their names in the lock table.
+    pub async fn explain(&self, names: &[String]) -> Result<Vec<HeldBy>> {
+        let client = self.client().await?;
+        gap::explain(&client, names).await
+    }
+}
+
+impl Source for TableSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async move {
+            if let Some(identity) = &self.table.identity {
+                return Ok(identity.clone());
+            }
+            let client = self.client().await?;
+            identity(&client).await
+        })
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Position>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            head(&client, &self.table).await
+        })
+    }
+
+    fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
+        Box::pin(async move {
+            let client = self.connector.connect().await?;
+            let follower = follower::TableFollower::start(client, &self.table, floor).await?;
+            Ok(Box::new(follower) as Box<dyn Follower>)
+        })
+    }
+
+    fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>> {
+        Box::pin(self.read_batch(request))
+    }
+
+    fn middle<'a>(
+        &'a self,
+        range: Range,
+        types: Types<'a>,
+    ) -> BoxFuture<'a, Result<Option<Middle>>> {
+        Box::pin(self.middle_of(range, types))
+    }
+
+    fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
+        Box::pin(self.last_event_at(position))
+    }
+
+    fn wakes(&self) -> BoxFuture<'_, Result<Option<Box<dyn Wakes>>>> {
+        Box::pin(async move {
+            let Some(direct) = &self.direct else {
+                return Ok(None);
+            };
+            let notifications = direct.listen(WAKE_CHANNEL).await?;
+            Ok(Some(Box::new(TableWakes(notifications)) as Box<dyn Wakes>))
+        })
+    }
+
+    fn relation(&self) -> Option<&str> {
+        Some(&self.table.relation)
+    }
+}
+
+struct TableWakes(Notifications);
+
+impl Wakes for TableWakes {
+    fn next(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.0.recv().await.map(drop) })
+    }
+}
+
+/// The identity that our own schema holds.
+pub(crate) async fn identity(client: &Client) -> Result<String> {
+    let row = client
+        .query_typed_opt(include_str!("../../sql/queries/source/identity.sql"), &[])
+        .await
+        .map_err(|e| pg::error("cannot read the identity of the event table", e))?;
+    let Some(row) = row else {
+        return Err(Error::new(
+            ErrorKind::Database,
+            "highwater.source is empty: the event table has lost its identity",
+        )
+        .hint("restore the row from a backup; projections cannot be compared without it"));
+    };
+    let identity: Uuid = pg::column(&row, 0)?;
+    Ok(identity.to_string())
+}
+
+/// The highest committed position of a table.
+pub(crate) async fn head(client: &Client, table: &EventTable) -> Result<Position> {
+    let sql = include_str!("../../sql/queries/source/head.sql").replace("{events}", &table.relation);
+    let row = client
+        .query_typed_one(&sql, &[])
+        .await
+        .map_err(|e| pg::error("cannot read the head of the log", e))?;
+    Ok(Position::new(pg::column(&row, 0)?))
+}
+
+/// The position and type of a row, in few allocations: types repeat.
+#[derive(Default)]
+struct TypeNames(Vec<Arc<str>>);
+
+impl TypeNames {
+    fn intern(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.iter().find(|known| &***known == name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        self.0.push(new.clone());
+        new
+    }
+}

@@ -1,0 +1,174 @@
+//! How a gap is told dead from alive: one look at the locks, and who holds it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::mark::Holder;
+use crate::pg::{self, Parameter, column, column_named};
+
+/// Which transactions may still fill a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GapPolicy {
+    /// Those that hold the lock on the sequence that the position comes from: exactly the
+    /// appenders. `named` is the sequence as SQL text where a trigger draws the number and the
+    /// catalogue cannot tell.
+    Sequence {
+        /// The sequence, or `None` to find it through the column's default.
+        named: Option<String>,
+    },
+    /// Those that hold the write lock on the table, its partitions or its children: right where
+    /// the number is drawn by the INSERT itself.
+    Table,
+    /// Every other transaction of the database.
+    Transactions,
+    /// None: the store's own locking makes positions dense in the order of commits.
+    Dense,
+}
+
+/// Looks at the locks and at what the proof rests on. Send it only after the statement that read
+/// the rows has been answered.
+pub(super) async fn look(
+    client: &Client,
+    relation: &str,
+    policy: &GapPolicy,
+) -> Result<Vec<Holder>> {
+    let table = (&relation as &Parameter, Type::TEXT);
+    let row = match policy {
+        GapPolicy::Dense => return Ok(Vec::new()),
+        GapPolicy::Sequence { named } => {
+            let sql = include_str!("../../../sql/queries/mark/look_sequence.sql");
+            let column: &Parameter = &"position";
+            let parameters = [table, (column, Type::TEXT), (named, Type::TEXT)];
+            client.query_typed_opt(sql, &parameters).await
+        }
+        GapPolicy::Table => {
+            let sql = include_str!("../../../sql/queries/mark/look_table.sql");
+            client.query_typed_opt(sql, &[table]).await
+        }
+        GapPolicy::Transactions => {
+            let sql = include_str!("../../../sql/queries/mark/look_transactions.sql");
+            client.query_typed_opt(sql, &[table]).await
+        }
+    }
+    .map_err(|e| pg::error("cannot look at the locks of the event table", e))?;
+    let Some(row) = row else {
+        return Err(broken(
+            relation,
+            "is not there, or has no column \"position\"",
+            "name another table, or run highwater init",
+        ));
+    };
+    check(&row, relation, policy)?;
+    let names: Vec<String> = column_named(&row, "holders")?;
+    Ok(names.into_iter().map(holder).collect())
+}
+
+fn holder(text: String) -> Holder {
+    let name = text.strip_suffix(" prepared");
+    Holder {
+        prepared: name.is_some(),
+        name: name.map_or(text.clone(), str::to_owned),
+    }
+}
+
+/// The preconditions: refused by name, at the start and at every look, for they can change.
+fn check(row: &Row, relation: &str, policy: &GapPolicy) -> Result<()> {
+    if column_named(row, "subscribed")? {
+        return Err(broken(
+            relation,
+            "is the target of a logical replication, which applies positions in the order of commits",
+            "read the events from the publisher",
+        ));
+    }
+    if column_named(row, "row_security")? {
+        return Err(broken(
+            relation,
+            "has row level security for this role, and a row it hides would look rolled back",
+            "connect as the owner of the table or as a role with BYPASSRLS",
+        ));
+    }
+    match policy {
+        GapPolicy::Sequence { .. } => check_sequence(row, relation),
+        _ => Ok(()),
+    }
+}
+
+fn check_sequence(row: &Row, relation: &str) -> Result<()> {
+    let Some(sequence) = column_named::<Option<String>>(row, "sequence")? else {
+        return Err(broken(
+            relation,
+            "draws its position from no sequence that the catalogue shows",
+            "give the column an identity or a nextval default, name the sequence, or choose another gap policy",
+        ));
+    };
+    let cache: i64 = column_named(row, "cache")?;
+    let increment: i64 = column_named(row, "increment")?;
+    let minimum: i64 = column_named(row, "minimum")?;
+    let (fault, setting) = if cache != 1 {
+        let fault = format!("has CACHE {cache}: a session uses numbers that it drew long before");
+        (fault, "CACHE 1")
+    } else if increment < 1 {
+        let fault = format!("has INCREMENT {increment}: positions would fall");
+        (fault, "INCREMENT 1")
+    } else if minimum < 1 {
+        let fault = format!("has MINVALUE {minimum}: positions start at 1");
+        (fault, "MINVALUE 1")
+    } else if column_named(row, "cycles")? {
+        ("has CYCLE: positions would come again".to_owned(), "NO CYCLE")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::Precondition,
+        format!("the sequence {sequence} of {relation} {fault}"),
+    )
+    .hint(format!("alter sequence {sequence} {setting}")))
+}
+
+fn broken(relation: &str, what: &str, hint: &str) -> Error {
+    Error::new(ErrorKind::Precondition, format!("{relation} {what}")).hint(hint)
+}
+
+/// A transaction that holds the mark. What the role may not see is `None`; `pg_monitor` sees all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldBy {
+    /// Its name in the lock table.
+    #[serde(skip)]
+    pub name: String,
+    /// The server process; `None` for a prepared transaction.
+    pub pid: Option<i32>,
+    /// The role.
+    pub user: Option<String>,
+    /// What the client calls itself.
+    pub application: Option<String>,
+    /// The query it runs or ran last.
+    pub query: Option<String>,
+    /// When the transaction began, or was prepared.
+    pub since: Option<Timestamp>,
+    /// The name it was prepared under.
+    pub prepared: Option<String>,
+}
+
+/// Who the transactions with these names are.
+pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<HeldBy>> {
+    let sql = include_str!("../../../sql/queries/mark/explain.sql");
+    let rows = client
+        .query_typed(sql, &[(&names, Type::TEXT_ARRAY)])
+        .await
+        .map_err(|e| pg::error("cannot see who holds the mark", e))?;
+    let held_by = |row: &Row| {
+        Ok(HeldBy {
+            name: column(row, 0)?,
+            pid: column(row, 1)?,
+            user: column(row, 2)?,
+            application: column(row, 3)?,
+            query: column(row, 4)?,
+            since: column(row, 5)?,
+            prepared: column(row, 6)?,
+        })
+    };
+    rows.iter().map(held_by).collect()
+}
