@@ -2,6 +2,12 @@
 //!
 //! Only this layer and the sources read `sql/`; only this file looks at a SQLSTATE.
 
+pub mod connect;
+mod conninfo;
+mod tls;
+
+pub use conninfo::redact;
+
 use tokio_postgres::error::{ErrorPosition, SqlState};
 
 use crate::error::{Error, ErrorKind};
