@@ -2,6 +2,15 @@
 //!
 //! Only this layer and the sources read `sql/`; only this file looks at a SQLSTATE.
 
+pub mod checkpoint;
+pub mod connect;
+mod conninfo;
+pub mod database;
+mod tls;
+pub mod transaction;
+
+pub use conninfo::redact;
+
 use tokio_postgres::Row;
 use tokio_postgres::error::{ErrorPosition, SqlState};
 use tokio_postgres::types::{FromSql, ToSql};

@@ -1,0 +1,7 @@
+-- Purpose: writes down a runner's state and its last error.
+-- Parameters: $1 projection; $2 generation; $3 partition; $4 epoch; $5 state; $6 error or null to
+-- keep what is there.
+-- Must hold: only under the epoch that owns the row.
+update highwater.checkpoint
+   set state = $5, last_error = coalesce($6, last_error), updated_at = clock_timestamp()
+ where projection = $1 and generation = $2 and partition = $3 and epoch = $4

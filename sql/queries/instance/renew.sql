@@ -1,0 +1,30 @@
+-- Purpose: an instance says that it is alive, how far its marks are and how its runners fare, and
+-- hears which of them another epoch owns now. Dead instances are forgotten after a day.
+-- Parameters: $1 instance; $2 host; $3 process id; $4 lease in seconds; $5 marks by source;
+-- $6 [{projection, generation, partition, epoch, state, rate}].
+-- Must hold: one statement; it never waits for a batch that holds a checkpoint's row.
+with alive as (
+    insert into highwater.instance (id, host, pid, lease, marks)
+    values ($1, $2, $3, make_interval(secs => $4), $5)
+    on conflict (id) do update set seen_at = clock_timestamp(), marks = excluded.marks
+), forgotten as (
+    delete from highwater.instance where id <> $1 and seen_at < clock_timestamp() - interval '1 day'
+), mine as (
+    select r.* from jsonb_to_recordset($6) as r(projection text, generation integer,
+        partition integer, epoch bigint, state text, rate double precision)
+), free as (
+    select c.projection, c.generation, c.partition, m.state, m.rate
+      from highwater.checkpoint c
+      join mine m using (projection, generation, partition, epoch)
+     where (c.state, round(c.rate)) is distinct from (m.state, round(m.rate))
+       for update of c skip locked
+), reported as (
+    update highwater.checkpoint c
+       set state = f.state, rate = f.rate
+      from free f
+     where (c.projection, c.generation, c.partition) = (f.projection, f.generation, f.partition)
+)
+select c.projection, c.partition
+  from highwater.checkpoint c
+  join mine m using (projection, generation, partition)
+ where c.epoch <> m.epoch

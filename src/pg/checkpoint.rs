@@ -1,0 +1,269 @@
+//! Checkpoints: where each read model stands, and the fence that keeps a second writer out.
+//!
+//! **Who is authoritative.** The row in `highwater.checkpoint`, in the database of the read
+//! model. What a runner holds in memory is a copy that the fence compares.
+//!
+//! **The formula.** A batch `(after, through]` commits only if its transaction moved the row
+//! `where position = after and epoch = mine` ([`Key::fence`], the first statement). A claim
+//! raises the epoch ([`claim`]); it waits for the row lock of whatever is still in flight, so its
+//! answer is the position that everything before has reached.
+//!
+//! **Consequences.** The last to claim wins. A runner whose epoch is past can burn CPU but never
+//! commit. The position only rises.
+//!
+//! **Failures.** Zero rows raise HW101 in the server. The runner then reads the row again
+//! ([`read`]): its epoch still stands, so it goes on from the position there (a commit whose
+//! answer was lost), or another one does, and it stops.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::pg::{self, Parameter, column, quote_literal};
+use crate::position::{Position, Range};
+
+/// Which checkpoint: one partition of one generation of one projection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The projection.
+    pub projection: ProjectionName,
+    /// The build of its read model.
+    pub generation: i32,
+    /// The partition, from 0.
+    pub partition: i32,
+}
+
+/// The fencing number of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(i64);
+
+impl Epoch {
+    /// The number, as it stands in the database.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// A checkpoint row, as far as a runner needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// How far the read model is.
+    pub position: Position,
+    /// Who may move it.
+    pub epoch: Epoch,
+    /// The log it was taken from.
+    pub source_identity: String,
+}
+
+/// The last event at or before a position.
+pub type LastEvent = Option<(Position, Uuid)>;
+
+impl Key {
+    /// The fence as SQL text, to be sent together with the statements it protects.
+    /// `last_event` is two SQL expressions: position and id of the last event of the range.
+    fn fence_text(&self, epoch: Epoch, range: Range, last_event: &str, from: &str) -> String {
+        format!(
+            "select highwater.advance({}, {}, {}, {}, {}, {}, {last_event}){from}",
+            quote_literal(self.projection.as_str()),
+            self.generation,
+            self.partition,
+            epoch.0,
+            range.after(),
+            range.through(),
+        )
+    }
+
+    /// The fence where the caller knows the last event of the range.
+    pub(crate) fn fence(&self, epoch: Epoch, range: Range, last: LastEvent) -> String {
+        let last = match last {
+            Some((position, id)) => format!("{position}, '{id}'"),
+            None => "null, null".to_owned(),
+        };
+        self.fence_text(epoch, range, &last, "")
+    }
+
+    /// The fence where the server looks the last event of the range up in `relation`.
+    pub(crate) fn fence_in_server(&self, epoch: Epoch, range: Range, relation: &str) -> String {
+        let last = include_str!("../../sql/queries/source/last.sql")
+            .replace("{events}", relation)
+            .replace("$1", &range.through().to_string());
+        let from = format!(" from (select) one left join lateral ({last}) e on true");
+        self.fence_text(epoch, range, "e.position, e.id", &from)
+    }
+
+    fn parameters(&self) -> [(&str, i32, i32); 1] {
+        [(self.projection.as_str(), self.generation, self.partition)]
+    }
+}
+
+/// The last statement before COMMIT, as SQL text: fails unless the fence's transaction is still
+/// open and sound.
+pub(crate) fn seal(range: Range) -> String {
+    format!("select highwater.seal({}, {})", range.after(), range.through())
+}
+
+/// Claims a checkpoint for `instance`: raises its epoch and returns where it stands. `None` if
+/// the row is not there.
+pub async fn claim(client: &Client, key: &Key, instance: Uuid) -> Result<Option<Checkpoint>> {
+    let sql = include_str!("../../sql/queries/checkpoint/claim.sql");
+    let [(projection, generation, partition)] = key.parameters();
+    let parameters: [(&Parameter, Type); 4] = [
+        (&projection, Type::TEXT),
+        (&generation, Type::INT4),
+        (&partition, Type::INT4),
+        (&instance, Type::UUID),
+    ];
+    let row = client.query_typed_opt(sql, &parameters).await;
+    let row = row.map_err(|e| pg::error("cannot claim the checkpoint", e))?;
+    row.as_ref().map(checkpoint).transpose()
+}
+
+/// Reads a checkpoint. `None` if the row is not there.
+pub async fn read(client: &Client, key: &Key) -> Result<Option<Checkpoint>> {
+    let sql = include_str!("../../sql/queries/checkpoint/read.sql");
+    let [(projection, generation, partition)] = key.parameters();
+    let parameters: [(&Parameter, Type); 3] = [
+        (&projection, Type::TEXT),
+        (&generation, Type::INT4),
+        (&partition, Type::INT4),
+    ];
+    let row = client.query_typed_opt(sql, &parameters).await;
+    let row = row.map_err(|e| pg::error("cannot read the checkpoint", e))?;
+    row.as_ref().map(checkpoint).transpose()
+}
+
+fn checkpoint(row: &Row) -> Result<Checkpoint> {
+    Ok(Checkpoint {
+        position: Position::new(column(row, 0)?),
+        epoch: Epoch(column(row, 1)?),
+        source_identity: column(row, 2)?,
+    })
+}
+
+/// Moves a checkpoint over a range that holds nothing for its projection.
+pub(crate) async fn skip(
+    client: &Client,
+    key: &Key,
+    epoch: Epoch,
+    range: Range,
+    last: LastEvent,
+) -> Result<()> {
+    let sql = key.fence(epoch, range, last);
+    let done = client.batch_execute(&sql).await;
+    done.map_err(|e| pg::error("cannot move the checkpoint", e))
+}
+
+/// The highest position that any checkpoint on this source has reached: proven below.
+pub(crate) async fn floor(client: &Client, source_identity: &str) -> Result<Position> {
+    let sql = include_str!("../../sql/queries/checkpoint/floor.sql");
+    let row = client
+        .query_typed_one(sql, &[(&source_identity, Type::TEXT)])
+        .await
+        .map_err(|e| pg::error("cannot read the checkpoints", e))?;
+    Ok(Position::new(column(&row, 0)?))
+}
+
+/// Writes down how a runner fares, under its epoch; `error` is kept until the next batch succeeds.
+pub(crate) async fn report(
+    client: &Client,
+    key: &Key,
+    epoch: Epoch,
+    state: &str,
+    error: Option<&Value>,
+) -> Result<()> {
+    let sql = include_str!("../../sql/queries/checkpoint/report.sql");
+    let [(projection, generation, partition)] = key.parameters();
+    let parameters: [(&Parameter, Type); 6] = [
+        (&projection, Type::TEXT),
+        (&generation, Type::INT4),
+        (&partition, Type::INT4),
+        (&epoch.0, Type::INT8),
+        (&state, Type::TEXT),
+        (&error, Type::JSONB),
+    ];
+    let done = client.execute_typed(sql, &parameters).await;
+    done.map(drop).map_err(|e| pg::error("cannot report the state", e))
+}
+
+/// Writes down that a projection could not be started, unless a living instance runs it.
+pub(crate) async fn report_unstarted(
+    client: &Client,
+    projection: &ProjectionName,
+    error: &Value,
+) -> Result<()> {
+    let sql = include_str!("../../sql/queries/checkpoint/report_unstarted.sql");
+    let parameters: [(&Parameter, Type); 2] =
+        [(&projection.as_str(), Type::TEXT), (error, Type::JSONB)];
+    let done = client.execute_typed(sql, &parameters).await;
+    done.map(drop).map_err(|e| pg::error("cannot report the state", e))
+}
+
+/// What an error looks like in `highwater.checkpoint.last_error` and in status.
+pub(crate) fn error_value(error: &Error, position: Position, attempts: u32) -> Value {
+    let event = error.event_ref();
+    serde_json::json!({
+        "kind": error.kind().as_str(),
+        "sqlstate": error.code(),
+        "message": match error.place() {
+            Some(place) => format!("{place}: {}", error.message()),
+            None => error.message().to_owned(),
+        },
+        "event_id": event.map(|e| e.id),
+        "event_type": event.map(|e| e.event_type.as_str()),
+        "position": event.map_or(position, |e| e.position),
+        "attempts": attempts,
+        "at": jiff::Timestamp::now().to_string(),
+        "hint": error.what_to_do(),
+    })
+}
+
+/// An instance in the table of instances, and its runners' states, renewed in one statement.
+pub(crate) struct Renewal<'a> {
+    pub(crate) instance: Uuid,
+    pub(crate) host: &'a str,
+    pub(crate) lease: Duration,
+    pub(crate) marks: Value,
+    /// An array of `{projection, generation, partition, epoch, state, rate}`.
+    pub(crate) runners: Value,
+}
+
+/// Renews an instance. Returns the keys that another epoch owns now.
+pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(String, i32)>> {
+    let sql = include_str!("../../sql/queries/instance/renew.sql");
+    let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    let lease = renewal.lease.as_secs_f64();
+    let parameters: [(&Parameter, Type); 6] = [
+        (&renewal.instance, Type::UUID),
+        (&renewal.host, Type::TEXT),
+        (&pid, Type::INT4),
+        (&lease, Type::FLOAT8),
+        (&renewal.marks, Type::JSONB),
+        (&renewal.runners, Type::JSONB),
+    ];
+    let rows = client.query_typed(sql, &parameters).await;
+    let rows = rows.map_err(|e| pg::error("cannot renew the instance", e))?;
+    rows.iter()
+        .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
+        .collect()
+}
+
+/// Takes an instance out of the table: its runners are idle now.
+pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
+    let sql = include_str!("../../sql/queries/instance/leave.sql");
+    let done = client.execute_typed(sql, &[(&instance, Type::UUID)]).await;
+    done.map(drop).map_err(|e| pg::error("cannot sign the instance off", e))
+}
+
+/// The error of a runner whose epoch is past.
+pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
+    let what = format!(
+        "another instance runs \"{}\" now (epoch {}): the last one to start wins",
+        key.projection, found.0
+    );
+    Error::new(ErrorKind::Fenced, what).hint("stop one of the two")
+}

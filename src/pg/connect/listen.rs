@@ -1,0 +1,86 @@
+//! LISTEN on a connection of its own: a pooled one would keep listening for its next user.
+
+use std::future::poll_fn;
+
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client};
+
+use super::{Connector, Link};
+use crate::error::{Error, ErrorKind, Result};
+
+/// So many notifications wait to be received; further ones are dropped, for a wake that waits
+/// already says all that another one would.
+const WAITING_MAX: usize = 64;
+
+/// What arrives on one channel. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct Notifications {
+    arrived: mpsc::Receiver<Option<String>>,
+    place: String,
+    // The server ends the session when the client goes.
+    _client: Client,
+}
+
+impl Notifications {
+    /// The next notification: its payload, none where it is empty.
+    ///
+    /// Safe to drop and call again. A burst of more than 64 that nobody received is shortened.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectionLost`] when the connection is lost; notifications may then have been
+    /// missed, so listen again and look.
+    pub async fn recv(&mut self) -> Result<Option<String>> {
+        match self.arrived.recv().await {
+            Some(payload) => Ok(payload),
+            None => Err(Error::new(
+                ErrorKind::ConnectionLost,
+                "the connection that listens was lost",
+            )
+            .at(self.place.clone())
+            .hint("listen again and read what may have come meanwhile")),
+        }
+    }
+}
+
+impl Connector {
+    /// Listens on a channel, over a connection of its own.
+    ///
+    /// Not through a pooler in transaction mode, which hands the session to others.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`].
+    pub async fn listen(&self, channel: &str) -> Result<Notifications> {
+        let (client, link) = self.open().await.map_err(|failed| failed.explain(self))?;
+        let (sender, arrived) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(forward(link, sender));
+        let listen = format!("listen {}", crate::pg::quote_identifier(channel));
+        client
+            .batch_execute(&listen)
+            .await
+            .map_err(|error| crate::pg::error("cannot listen for notifications", error))?;
+        Ok(Notifications {
+            arrived,
+            place: self.describe(),
+            _client: client,
+        })
+    }
+}
+
+async fn forward(mut link: Link, sender: mpsc::Sender<Option<String>>) {
+    while let Some(message) = poll_fn(|cx| link.poll_message(cx)).await {
+        match message {
+            Ok(AsyncMessage::Notification(notification)) => {
+                let payload = notification.payload();
+                let payload = (!payload.is_empty()).then(|| payload.to_owned());
+                if let Err(mpsc::error::TrySendError::Closed(_)) = sender.try_send(payload) {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(error = %error, "listening connection ended");
+                return;
+            }
+        }
+    }
+}

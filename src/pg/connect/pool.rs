@@ -1,0 +1,128 @@
+//! A pool of sessions.
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Connect, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+
+use super::{Cause, Connector, drive, failure};
+use crate::error::{Error, ErrorKind, Result};
+
+/// deadpool's pool; [`pool_error`] makes its errors ours.
+pub use deadpool_postgres::Pool;
+
+/// A session that returns to its pool when dropped.
+pub type PooledClient = deadpool_postgres::Object;
+
+/// How long to wait for a session that others hold: longer is a pool that is too small.
+const WAIT: Duration = Duration::from_secs(30);
+
+impl Connector {
+    /// A pool of at most `size` sessions, opened when first needed and kept until they break.
+    ///
+    /// Waiting for a session that others hold ends after 30 s, opening one when every server's
+    /// `connect_timeout` has passed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a size of 0.
+    pub fn pool(&self, size: usize) -> Result<Pool> {
+        if size == 0 {
+            return Err(
+                Error::new(ErrorKind::Config, "a pool of 0 sessions serves nobody")
+                    .hint("set pool_size to 1 or more"),
+            );
+        }
+        let config = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let manager =
+            Manager::from_connect(tokio_postgres::Config::new(), Opener(self.clone()), config);
+        let count = u32::try_from(self.settings.endpoints.len()).unwrap_or(u32::MAX);
+        // Twice, for the modes with a second try; the inner limits are to be met first.
+        let create = self
+            .settings
+            .timeout
+            .map(|limit| limit.saturating_mul(count).saturating_mul(2));
+        Pool::builder(manager)
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(WAIT))
+            .create_timeout(create)
+            .recycle_timeout(Some(WAIT))
+            .build()
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Internal,
+                    format!("cannot build the pool: {error}"),
+                )
+            })
+    }
+
+    /// A session from a pool of this connector, with an error that names the server.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`]; [`ErrorKind::TimedOut`] when all sessions stayed in use.
+    pub async fn client_of(&self, pool: &Pool) -> Result<PooledClient> {
+        pool.get().await.map_err(|error| {
+            let error = pool_error(error);
+            match error.place() {
+                None => error.at(self.describe()),
+                Some(_) => error,
+            }
+        })
+    }
+}
+
+/// A pool's error as ours.
+pub fn pool_error(error: PoolError) -> Error {
+    match error {
+        PoolError::Backend(error) => failure::explain("cannot connect", None, error),
+        PoolError::Timeout(TimeoutType::Wait) => Error::new(
+            ErrorKind::TimedOut,
+            format!(
+                "all sessions of the pool stayed in use for {} s",
+                WAIT.as_secs()
+            ),
+        )
+        .hint("raise pool_size"),
+        PoolError::Timeout(_) => Error::new(
+            ErrorKind::ConnectionLost,
+            "the server did not answer in time",
+        ),
+        error => Error::new(ErrorKind::Internal, format!("the pool failed: {error}")),
+    }
+}
+
+struct Opener(Connector);
+
+type Opening<'a> = std::pin::Pin<
+    Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>,
+>;
+
+impl Connect for Opener {
+    fn connect(&self, _: &tokio_postgres::Config) -> Opening<'_> {
+        Box::pin(async move {
+            let opened = self.0.open().await;
+            let (client, link) = opened.map_err(|failed| failed.into_driver_error(&self.0))?;
+            Ok((client, drive(link)))
+        })
+    }
+}
+
+impl super::Failed {
+    /// The driver's error where there is one. The pool passes on no other kind: the rest becomes
+    /// a time-out, and its own words go to the log.
+    fn into_driver_error(self, connector: &Connector) -> tokio_postgres::Error {
+        match self.0 {
+            Some((_, Cause::Driver(error))) => error,
+            other => {
+                let error = super::Failed(other).explain(connector);
+                tracing::warn!(error = %error, "cannot connect");
+                tokio_postgres::Error::__private_api_timeout()
+            }
+        }
+    }
+}
