@@ -2,6 +2,8 @@
 //!
 //! Only this layer and the sources read `sql/`; only this file looks at a SQLSTATE.
 
+pub mod migrate;
+
 use tokio_postgres::error::{ErrorPosition, SqlState};
 
 use crate::error::{Error, ErrorKind};

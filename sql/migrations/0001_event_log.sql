@@ -14,8 +14,14 @@
 --   40001  other writers came first too often, or the isolation level forbids to look again: run
 --          the transaction again
 
-create schema if not exists highwater;
-comment on schema highwater is 'highwater: the event log and what the engine knows about it';
+-- An administrator may have made the schema for a role that may make none; `if not exists` would
+-- ask for that right all the same.
+do $$ begin
+    if not exists (select from pg_namespace where nspname = 'highwater') then
+        create schema highwater;
+        comment on schema highwater is 'highwater: the event log and what the engine knows about it';
+    end if;
+end $$;
 
 create table highwater.source (
     singleton boolean primary key default true check (singleton),
