@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod connect;
 mod conninfo;
 pub mod database;
+pub mod migrate;
 mod tls;
 pub mod transaction;
 

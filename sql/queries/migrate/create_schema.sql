@@ -1,0 +1,9 @@
+-- Creates schema highwater unless it is there.
+-- Parameters: none.
+-- Must hold: asks for no right on the database when an administrator has made the schema.
+do $$ begin
+    if not exists (select from pg_namespace where nspname = 'highwater') then
+        create schema highwater;
+        comment on schema highwater is 'highwater: the event log and what the engine knows about it';
+    end if;
+end $$

@@ -1,0 +1,152 @@
+//! What there is of schema `highwater`, and whether this role may go on with it.
+
+use tokio_postgres::GenericClient;
+
+use super::get;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg;
+
+const STATE: &str = include_str!("../../../sql/queries/migrate/state.sql");
+
+/// The oldest server that highwater runs on, as `server_version_num` counts.
+const OLDEST_SERVER: i32 = 140_000;
+
+/// What there is, and what this role may do.
+pub(super) struct State {
+    server_version: i32,
+    server_version_text: String,
+    role: String,
+    pub(super) database: String,
+    may_create: bool,
+    pub(super) has_schema: bool,
+    owner: Option<String>,
+    may_fill: bool,
+    may_read: bool,
+    pub(super) is_ours: bool,
+    pub(super) is_empty: bool,
+}
+
+impl State {
+    pub(super) async fn read(client: &impl GenericClient) -> Result<State> {
+        let rows = client
+            .query_typed(STATE, &[])
+            .await
+            .map_err(|e| pg::error("cannot read the state of schema highwater", e))?;
+        let row = rows.first().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "the state of schema highwater is no row",
+            )
+        })?;
+        Ok(State {
+            server_version: get(row, 0)?,
+            server_version_text: get(row, 1)?,
+            role: get(row, 2)?,
+            database: get(row, 3)?,
+            may_create: get(row, 4)?,
+            has_schema: get(row, 5)?,
+            owner: get(row, 6)?,
+            may_fill: get(row, 7)?,
+            may_read: get(row, 8)?,
+            is_ours: get(row, 9)?,
+            is_empty: get(row, 10)?,
+        })
+    }
+
+    pub(super) fn check_server(&self) -> Result<()> {
+        if self.server_version >= OLDEST_SERVER {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Database,
+            format!("the server is PostgreSQL {}", self.server_version_text),
+        )
+        .hint("highwater needs PostgreSQL 14 or newer"))
+    }
+
+    pub(super) fn check_ours(&self) -> Result<()> {
+        if self.is_ours {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Database,
+            format!(
+                "database {} has a schema highwater that highwater did not make: it has no table \
+                 highwater.migration",
+                self.database
+            ),
+        )
+        .hint("rename that schema, or use another database"))
+    }
+
+    pub(super) fn check_may_read(&self) -> Result<()> {
+        if self.may_read {
+            return Ok(());
+        }
+        let role = pg::quote_identifier(&self.role);
+        Err(Error::new(
+            ErrorKind::Database,
+            format!(
+                "role {} may not read the schema highwater of database {}",
+                self.role, self.database
+            ),
+        )
+        .hint(format!(
+            "as its owner ({}), run: grant usage on schema highwater to {role}; grant select on \
+             all tables in schema highwater to {role}",
+            self.owner()
+        )))
+    }
+
+    /// There is no record of migrations yet: may this role make one?
+    pub(super) fn check_may_create(&self) -> Result<()> {
+        let role = pg::quote_identifier(&self.role);
+        if !self.has_schema {
+            if self.may_create {
+                return Ok(());
+            }
+            let database = pg::quote_identifier(&self.database);
+            return Err(Error::new(
+                ErrorKind::Database,
+                format!(
+                    "role {} may not create schemas in database {}",
+                    self.role, self.database
+                ),
+            )
+            .hint(format!(
+                "as the database's owner, run: grant create on database {database} to {role}"
+            )));
+        }
+        if !self.is_empty {
+            return self.check_ours();
+        }
+        if self.may_fill {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Database,
+            format!(
+                "role {} may not create tables in the schema highwater of database {}",
+                self.role, self.database
+            ),
+        )
+        .hint(format!(
+            "as its owner ({}), run: grant usage, create on schema highwater to {role}",
+            self.owner()
+        )))
+    }
+
+    /// A later migration alters what its owner made.
+    pub(super) fn explain_rights(&self, error: Error) -> Error {
+        match &self.owner {
+            Some(owner) if *owner != self.role && error.what_to_do().is_none() => error
+                .with_kind(ErrorKind::Database)
+                .hint(format!("run highwater init as role {owner}")),
+            _ => error.with_kind(ErrorKind::Database),
+        }
+    }
+
+    fn owner(&self) -> &str {
+        self.owner.as_deref().unwrap_or("unknown")
+    }
+}

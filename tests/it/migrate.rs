@@ -1,0 +1,149 @@
+//! The schema: made, verified, refused.
+
+use highwater::ErrorKind;
+use highwater::pg::migrate::{all, migrate, verify};
+
+use crate::database::empty_database;
+
+#[tokio::test]
+async fn an_empty_database_is_migrated_once_and_verified_then() {
+    let (mut client, _pool) = empty_database().await;
+    let error = verify(&client).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Database);
+    assert_eq!(error.what_to_do(), Some("run highwater init"));
+
+    let applied = migrate(&mut client).await.unwrap();
+    let numbers: Vec<i32> = applied.iter().map(|a| a.number).collect();
+    assert_eq!(numbers, all().iter().map(|m| m.number).collect::<Vec<_>>());
+    verify(&client).await.unwrap();
+    assert!(migrate(&mut client).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn migrating_from_many_places_at_once_applies_each_migration_once() {
+    let (client, pool) = empty_database().await;
+    let tasks: Vec<_> = (0..6)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let mut object = pool.get().await.unwrap();
+                migrate(&mut object).await.unwrap().len()
+            })
+        })
+        .collect();
+    let mut applied = 0;
+    for task in tasks {
+        applied += task.await.unwrap();
+    }
+    assert_eq!(applied, all().len());
+    verify(&client).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_of_that_name_that_is_not_ours_is_refused_and_left_alone() {
+    let (mut client, _pool) = empty_database().await;
+    client
+        .batch_execute("create schema highwater; create table highwater.tide (at int)")
+        .await
+        .unwrap();
+    let error = migrate(&mut client).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Database);
+    assert!(
+        error
+            .message()
+            .contains("has a schema highwater that highwater did not make"),
+        "{error}"
+    );
+    let error = verify(&client).await.unwrap_err();
+    assert!(error.message().contains("did not make"), "{error}");
+}
+
+#[tokio::test]
+async fn a_migration_that_was_applied_with_another_text_is_refused() {
+    let (mut client, _pool) = empty_database().await;
+    migrate(&mut client).await.unwrap();
+    client
+        .batch_execute("update highwater.migration set hash = repeat('0', 64) where number = 1")
+        .await
+        .unwrap();
+    for error in [
+        verify(&client).await.unwrap_err(),
+        migrate(&mut client).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Database);
+        assert!(
+            error.message().contains("migration 1 (event_log)"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_by_an_older_binary() {
+    let (mut client, _pool) = empty_database().await;
+    migrate(&mut client).await.unwrap();
+    client
+        .batch_execute("insert into highwater.migration values (999, 'future', repeat('0', 64))")
+        .await
+        .unwrap();
+    let error = migrate(&mut client).await.unwrap_err();
+    assert!(
+        error.message().contains("newer than this binary"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn missing_rights_are_named_with_the_grant_to_run() {
+    let (mut client, _pool) = empty_database().await;
+    let role = format!("hw_low_{}", std::process::id());
+    client
+        .batch_execute(&format!(
+            "drop role if exists {role}; create role {role}; set role {role}"
+        ))
+        .await
+        .unwrap();
+    let error = migrate(&mut client).await.unwrap_err();
+    let hint = error.what_to_do().unwrap().to_owned();
+    assert!(error.message().contains(&role), "{error}");
+    assert!(hint.contains("grant create on database"), "{error}");
+
+    client
+        .batch_execute(&format!(
+            "reset role; create schema highwater authorization {role}; set role {role}"
+        ))
+        .await
+        .unwrap();
+    migrate(&mut client).await.unwrap();
+    client
+        .batch_execute(&format!(
+            "reset role; drop schema highwater cascade; drop role {role}"
+        ))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_read_the_schema_is_told_what_to_grant() {
+    let (mut client, _pool) = empty_database().await;
+    migrate(&mut client).await.unwrap();
+    let role = format!("hw_blind_{}", std::process::id());
+    client
+        .batch_execute(&format!(
+            "drop role if exists {role}; create role {role}; set role {role}"
+        ))
+        .await
+        .unwrap();
+    let error = verify(&client).await.unwrap_err();
+    assert!(
+        error
+            .what_to_do()
+            .unwrap()
+            .contains("grant usage on schema highwater"),
+        "{error}"
+    );
+    client
+        .batch_execute(&format!("reset role; drop role {role}"))
+        .await
+        .unwrap();
+}
