@@ -41,6 +41,9 @@ pub trait Source: Send + Sync + 'static {
     fn middle<'a>(&'a self, range: Range, types: Types<'a>)
     -> BoxFuture<'a, Result<Option<Middle>>>;
 
+    /// The first position of a range that holds an event of whatever type.
+    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>>;
+
     /// The last event at or before `position`.
     fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>>;
 

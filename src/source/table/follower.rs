@@ -23,7 +23,7 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(200);
 const READ_PAUSE_MIN: Duration = Duration::from_millis(2);
 const READ_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How often an idle follower makes sure that the positions did not go back.
-const SEQUENCE_PAUSE: Duration = Duration::from_secs(1);
+const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct TableFollower {
     client: Client,
