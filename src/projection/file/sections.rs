@@ -176,25 +176,22 @@ fn require_apply(source: &SourceText<'_>, markers: &[Marker], apply: &Section) -
 }
 
 fn section(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Section> {
-    let pieces = match pieces {
-        // The rest of the marker's own line.
-        [blank, rest @ ..] if blank.kind == Kind::Blank && blank.text == "\n" => rest,
-        all => all,
-    };
     let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
         return Ok(Section::default());
     };
+    // The marker's own line ends first.
+    let start = first.offset + usize::from(first.text.starts_with('\n'));
     let mut statements = Vec::new();
     for statement in sql_text::split(pieces) {
         if let Some(fault) = sql_text::refusal(statement) {
             return Err(source.fault(&fault));
         }
-        statements.extend(to_statement(source, statement, first.offset));
+        statements.extend(to_statement(source, statement, start));
     }
-    let text = source.text.get(first.offset..last.end());
+    let text = source.text.get(start..last.end());
     Ok(Section {
         text: text.unwrap_or_default().to_owned(),
-        first_line: source.line_at(first.offset),
+        first_line: source.line_at(start),
         statements,
     })
 }
