@@ -4,8 +4,10 @@ pub mod error;
 pub mod event;
 pub mod mark;
 pub mod name;
+mod near;
 pub mod pg;
 pub mod position;
+pub mod projection;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ExpectedVersion, NewEvent, RecordedEvent};

@@ -16,6 +16,7 @@ mod rust;
 mod sql;
 pub mod sql_text;
 pub mod test_file;
+mod toml_text;
 mod typed;
 
 pub use keyed_view::{Keyed, KeyedView};
