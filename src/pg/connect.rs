@@ -6,6 +6,7 @@ mod failure;
 mod listen;
 mod passfile;
 mod pool;
+mod resolve;
 mod settings;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use settings::{Endpoint, Settings, Surroundings};
 
 pub use listen::Notifications;
 pub use pool::{Pool, PooledClient, pool_error};
+pub use resolve::resolve_database;
 
 /// The oldest major version of PostgreSQL that works.
 pub const OLDEST_SERVER: i32 = 14;
@@ -42,6 +44,8 @@ type Link = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::St
 #[derive(Clone)]
 pub struct Connector {
     settings: Arc<Settings>,
+    /// Where LISTEN goes, if not there as well.
+    direct: Option<Arc<Settings>>,
 }
 
 impl fmt::Debug for Connector {
@@ -88,14 +92,19 @@ impl Connector {
         let settings = Settings::from_pairs(pairs, &Surroundings::of(lookup))?;
         Ok(Connector {
             settings: Arc::new(settings),
+            direct: None,
         })
     }
 
-    fn with(&self, change: impl FnOnce(&mut Settings)) -> Connector {
-        let mut settings = Settings::clone(&self.settings);
-        change(&mut settings);
+    fn with(&self, change: impl Fn(&mut Settings)) -> Connector {
+        let changed = |settings: &Arc<Settings>| {
+            let mut settings = Settings::clone(settings);
+            change(&mut settings);
+            Arc::new(settings)
+        };
         Connector {
-            settings: Arc::new(settings),
+            settings: changed(&self.settings),
+            direct: self.direct.as_ref().map(changed),
         }
     }
 
@@ -109,6 +118,25 @@ impl Connector {
     #[must_use]
     pub fn with_application_name(&self, name: &str) -> Connector {
         self.with(|settings| name.clone_into(&mut settings.application_name))
+    }
+
+    /// The same, but [`Connector::listen`] goes to `direct`, past a pooler.
+    #[must_use]
+    pub fn with_direct(&self, direct: &Connector) -> Connector {
+        Connector {
+            settings: Arc::clone(&self.settings),
+            direct: Some(Arc::clone(&direct.settings)),
+        }
+    }
+
+    /// The connector that [`Connector::listen`] uses: without a pooler in between, if one was
+    /// named.
+    #[must_use]
+    pub fn direct(&self) -> Connector {
+        Connector {
+            settings: Arc::clone(self.direct.as_ref().unwrap_or(&self.settings)),
+            direct: None,
+        }
     }
 
     /// The name of the database.
