@@ -71,7 +71,7 @@ fn wrong(message: &str) -> Error {
             return Error::new(ErrorKind::Config, what);
         }
         return Error::new(ErrorKind::Config, what)
-            .hint("docs/highwater.toml shows every key with its default");
+            .hint("docs/highwater.toml in highwater's repository shows every key");
     };
     let what = format!("unknown key {unknown:?}");
     let known_keys = known.join(", ");

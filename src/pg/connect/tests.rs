@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::pg::tls::SslMode;
 
 fn parse(text: &str) -> Connector {
     Connector::parse(text).expect(text)
