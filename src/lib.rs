@@ -1,5 +1,6 @@
 //! Exact, pull-based projections for PostgreSQL.
 
+pub mod config;
 pub mod error;
 pub mod event;
 pub mod mark;

@@ -98,7 +98,7 @@ fn kind_of(state: &SqlState) -> ErrorKind {
     if *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED {
         return ErrorKind::Serialization;
     }
-    let class = &state.code()[..2];
+    let class = state.code().get(..2).unwrap_or_default();
     match class {
         // Connection exceptions, operator intervention (shutdown, terminated, starting up),
         // insufficient resources (too many connections, disk full, out of memory).

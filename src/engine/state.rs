@@ -35,6 +35,18 @@ pub enum RunnerState {
 }
 
 impl RunnerState {
+    /// Every state.
+    pub const ALL: [RunnerState; 8] = [
+        RunnerState::Starting,
+        RunnerState::Standby,
+        RunnerState::CatchingUp,
+        RunnerState::Live,
+        RunnerState::Retrying,
+        RunnerState::Paused,
+        RunnerState::Stopped,
+        RunnerState::Draining,
+    ];
+
     /// The state's one name.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -4,3 +4,4 @@
 mod append;
 mod database;
 mod migrate;
+mod tls;
