@@ -1,0 +1,7 @@
+//! Everything that needs a real PostgreSQL: one binary, so that one server serves all of it.
+
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cluster;
+mod support;
