@@ -69,10 +69,12 @@ pub const DATABASE: &str = "highwater";
 /// A running private PostgreSQL, started by this process or shared with the one that did.
 ///
 /// Dropping an owner's cluster brings the server down, but does not wait; [`Cluster::stop`] does.
+#[derive(Debug)]
 pub struct Cluster {
     binaries: Binaries,
     data_dir: PathBuf,
     socket_dir: PathBuf,
+    server_pid: i32,
     /// None: another process owns it.
     supervisor: Option<Supervisor>,
     scratch: Option<PathBuf>,
@@ -165,7 +167,7 @@ impl Cluster {
         let Some((data_dir, running)) = running::settled(&root).await? else {
             return Ok(false);
         };
-        running::stop(&root, &data_dir, &running).await?;
+        running::stop(&data_dir, running.pid).await?;
         Ok(true)
     }
 
@@ -228,6 +230,8 @@ impl Cluster {
             return Ok(());
         };
         supervisor.stop().await?;
+        // Usually it is by now; not if the supervisor was killed alone.
+        running::wait_until_gone(&self.data_dir, self.server_pid).await?;
         match &self.scratch {
             Some(scratch) => remove_rest(scratch),
             None => Ok(()),
@@ -268,6 +272,7 @@ async fn adopt(data_dir: PathBuf, running: Running) -> Result<Cluster> {
         binaries: Binaries::of_running(bin_dir, &running.version),
         data_dir,
         socket_dir: running.socket_dir,
+        server_pid: running.pid,
         supervisor: None,
         scratch: None,
     })
@@ -349,13 +354,14 @@ fn programs_for(root: &Path) -> Result<Binaries> {
 
 /// Starts the server and waits until it serves the default database.
 async fn own(launch: &Launch) -> Result<Cluster> {
-    let mut supervisor = launch.supervisor()?;
-    launch.ready(&mut supervisor).await?;
+    let supervisor = launch.supervisor()?;
+    let running = launch.ready(&supervisor).await?;
     make_database(&launch.place.socket_dir).await?;
     Ok(Cluster {
         binaries: launch.binaries.clone(),
         data_dir: launch.place.data_dir.clone(),
-        socket_dir: launch.place.socket_dir.clone(),
+        socket_dir: running.socket_dir,
+        server_pid: running.pid,
         supervisor: Some(supervisor),
         scratch: launch.scratch.clone(),
     })
@@ -412,6 +418,7 @@ mod tests {
             binaries: Binaries::of_running("/bin".into(), "15.18 (Debian)"),
             data_dir: "/data".into(),
             socket_dir: "/tmp/a b/%".into(),
+            server_pid: 1,
             supervisor: None,
             scratch: None,
         };

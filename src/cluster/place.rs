@@ -50,8 +50,8 @@ impl Place {
     pub(super) fn prepare(&self, account: &Account) -> Result<()> {
         account.reaches(&self.data_dir)?;
         make_private(&self.root, account)?;
-        make_private(&self.socket_dir, account)?;
-        check_data_dir(&self.data_dir, account)
+        check_data_dir(&self.data_dir, account)?;
+        make_private(&self.socket_dir, account)
     }
 
     /// Removes what a killed server left: its process id may be anybody's by now, and the server

@@ -65,6 +65,15 @@ pub(super) async fn state(data_dir: &Path) -> State {
     }
 }
 
+/// Whether the server that had this process id is gone. Its pid file goes last of all it has; after
+/// a kill it stays, and nobody listens.
+pub(super) async fn is_gone(data_dir: &Path, pid: i32) -> bool {
+    match read_pid_file(data_dir) {
+        Some(file) if file.pid == pid => matches!(state(data_dir).await, State::Down),
+        _ => true,
+    }
+}
+
 /// Whether the server says in its pid file that it takes connections.
 pub(super) fn says_ready(data_dir: &Path) -> bool {
     read_pid_file(data_dir).is_some_and(|file| file.ready)

@@ -94,18 +94,23 @@ pub(super) fn unsettled(root: &Path, why: &str) -> Error {
 
 /// Stops the server by a fast shutdown and waits until it is down. The caller has its answer that
 /// it serves `data_dir`, so the process id in its pid file is its own.
-pub(super) async fn stop(root: &Path, data_dir: &Path, running: &Running) -> Result<()> {
-    kill(Pid::from_raw(running.pid), Signal::SIGINT).map_err(|error| {
+pub(super) async fn stop(data_dir: &Path, pid: i32) -> Result<()> {
+    kill(Pid::from_raw(pid), Signal::SIGINT).map_err(|error| {
         Error::new(
             ErrorKind::Io,
-            format!("cannot stop PostgreSQL (process {}): {error}", running.pid),
+            format!("cannot stop PostgreSQL (process {pid}): {error}"),
         )
         .at(data_dir.display().to_string())
         .hint("run this as the user that started it")
         .source(error)
     })?;
+    wait_until_gone(data_dir, pid).await
+}
+
+/// Waits until the server that had this process id is down; a new one may be up by then.
+pub(super) async fn wait_until_gone(data_dir: &Path, pid: i32) -> Result<()> {
     let limit = Instant::now() + STOP_LIMIT;
-    while !is_down(root, data_dir).await {
+    while !probe::is_gone(data_dir, pid).await {
         if Instant::now() > limit {
             return Err(Error::new(
                 ErrorKind::TimedOut,
@@ -117,11 +122,4 @@ pub(super) async fn stop(root: &Path, data_dir: &Path, running: &Running) -> Res
         sleep(LOOK_AGAIN).await;
     }
     Ok(())
-}
-
-/// Its pid file goes last, and its supervisor, if it has one, lets the lock go after that.
-async fn is_down(root: &Path, data_dir: &Path) -> bool {
-    !data_dir.join("postmaster.pid").exists()
-        && !is_locked(root)
-        && matches!(probe::state(data_dir).await, State::Down)
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::account::Account;
 use super::locate::Binaries;
 use super::place::{self, Place};
-use super::probe::{self, State};
+use super::probe::{self, Running, State};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Long enough for the recovery of a large database after a crash.
@@ -47,6 +47,7 @@ pub(super) struct Launch {
 }
 
 /// A running supervisor. Dropping it brings the server down, without waiting for that.
+#[derive(Debug)]
 pub(super) struct Supervisor {
     /// The pipe that only we hold: its end is the order to stop.
     leash: Option<ChildStdin>,
@@ -82,7 +83,7 @@ impl Launch {
             .map_err(|error| place::io_error("cannot share the file", &self.place.log(), error))?;
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", SCRIPT, "highwater-postgres"])
+            .args(["-c", &without_comments(SCRIPT), "highwater-postgres"])
             .args([
                 self.binaries.bin_dir(),
                 &self.place.data_dir,
@@ -138,7 +139,7 @@ impl Launch {
     }
 
     /// Waits until the server takes connections.
-    pub(super) async fn ready(&self, supervisor: &mut Supervisor) -> Result<()> {
+    pub(super) async fn ready(&self, supervisor: &Supervisor) -> Result<Running> {
         let data_dir = &self.place.data_dir;
         let limit = Instant::now() + START_LIMIT;
         loop {
@@ -146,9 +147,9 @@ impl Launch {
                 return Err(self.failure("did not start", supervisor));
             }
             if probe::says_ready(data_dir)
-                && let State::Up(_) = probe::state(data_dir).await
+                && let State::Up(running) = probe::state(data_dir).await
             {
-                return Ok(());
+                return Ok(running);
             }
             if Instant::now() > limit {
                 return Err(self
@@ -218,6 +219,15 @@ impl Supervisor {
         }
         last_lines(&String::from_utf8_lossy(&bytes), 12)
     }
+}
+
+/// The script as every `ps` will show it.
+fn without_comments(script: &str) -> String {
+    script
+        .lines()
+        .filter(|line| !line.is_empty() && !line.trim_start().starts_with('#'))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn last_lines(text: &str, count: usize) -> String {

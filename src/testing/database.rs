@@ -33,7 +33,7 @@ static SERVER: OnceCell<Server> = OnceCell::const_new();
 ///
 /// All tests of a process share one temporary server, started when the first asks for it; it and
 /// its data are gone when the process ends. Set `HIGHWATER_TEST_DATABASE_URL` to use another
-/// server, where the user must be allowed to create databases; they stay there.
+/// server, without TLS, where the user must be allowed to create databases; they stay there.
 ///
 /// Its functions panic with the reason if there is no server or it refuses: a test can do nothing
 /// else.
@@ -110,7 +110,6 @@ async fn template(_server: &Server) -> Option<String> {
     None
 }
 
-#[allow(clippy::panic)]
 async fn server() -> &'static Server {
     match SERVER.get_or_try_init(start).await {
         Ok(server) => server,

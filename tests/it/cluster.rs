@@ -1,6 +1,7 @@
 //! The private PostgreSQL: who owns it, who shares it, and that it goes when its owner goes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -28,7 +29,7 @@ struct Project {
 impl Project {
     fn new() -> Project {
         let top = tempfile::tempdir_in("/tmp").unwrap();
-        open_to_all(top.path());
+        set_mode(top.path(), 0o755);
         let project = Project { top };
         fs::create_dir(project.dir()).unwrap();
         project
@@ -52,9 +53,8 @@ impl Project {
     }
 }
 
-fn open_to_all(dir: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 async fn try_connect(cluster_url: &str) -> Result<Client, tokio_postgres::Error> {
@@ -83,12 +83,14 @@ fn server_pid(cluster: &Cluster) -> Pid {
 struct Owner {
     process: Child,
     report: PathBuf,
-    _top: TempDir,
+    /// Its directory for temporary files.
+    top: TempDir,
 }
 
 impl Owner {
     fn start(project: Option<&Project>) -> Owner {
-        let top = tempfile::tempdir().unwrap();
+        let top = tempfile::tempdir_in("/tmp").unwrap();
+        set_mode(top.path(), 0o1777);
         let report = top.path().join("report");
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -98,6 +100,7 @@ impl Owner {
                 "--ignored",
             ])
             .env(OWNER_REPORT, &report)
+            .env("TMPDIR", top.path())
             .stdout(Stdio::null());
         if let Some(project) = project {
             command.env(OWNER_PROJECT, project.top.path());
@@ -105,7 +108,7 @@ impl Owner {
         Owner {
             process: command.spawn().unwrap(),
             report,
-            _top: top,
+            top,
         }
     }
 
@@ -118,6 +121,13 @@ impl Owner {
         let text = fs::read_to_string(&self.report).unwrap();
         let (url, data_dir) = text.trim().split_once(' ').unwrap();
         (url.to_owned(), PathBuf::from(data_dir))
+    }
+
+    fn temporary_roots(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = fs::read_dir(self.top.path()).unwrap().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir())
     }
 
     /// SIGKILL: it gets no chance to clean up.
@@ -183,7 +193,6 @@ async fn a_temporary_cluster_serves_the_default_database_and_leaves_nothing() {
 
 #[tokio::test]
 async fn nobody_else_can_open_the_sockets_directory() {
-    use std::os::unix::fs::PermissionsExt;
     let cluster = Cluster::temporary().await.unwrap();
     let mode = cluster
         .socket_dir()
@@ -219,34 +228,48 @@ async fn kill_9_of_the_owner_brings_the_server_down_and_its_directory_away() {
 
 #[tokio::test]
 async fn kill_9_during_initdb_leaves_no_directory() {
-    let before = temporary_roots();
     let mut owner = Owner::start(None);
-    let mut mine = Vec::new();
     eventually("a directory is being initialised", LIMIT, async || {
-        mine = initialising();
-        !mine.is_empty()
+        owner
+            .temporary_roots()
+            .any(|root| root.join("data.new").exists())
     })
     .await;
     owner.kill();
-    // Other tests' clusters are among them; they go too.
-    for root in mine.iter().filter(|root| !before.contains(root)) {
-        eventually("the directory goes", LIMIT, async || !root.exists()).await;
-    }
+    eventually("the directory goes", LIMIT, async || {
+        owner.temporary_roots().next().is_none()
+    })
+    .await;
 }
 
-fn temporary_roots() -> Vec<PathBuf> {
-    let entries = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
-    let ours = |path: &PathBuf| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("highwater-"))
-    };
-    entries.map(|entry| entry.path()).filter(ours).collect()
+#[tokio::test]
+async fn a_supervisor_that_is_told_to_end_takes_the_server_with_it() {
+    let cluster = Cluster::temporary().await.unwrap();
+    kill(parent_of(server_pid(&cluster)), Signal::SIGTERM).unwrap();
+    cluster.ended().await;
+    assert!(try_connect(&cluster.url("highwater")).await.is_err());
+    cluster.stop().await.unwrap();
 }
 
-fn initialising() -> Vec<PathBuf> {
-    let mut roots = temporary_roots();
-    roots.retain(|root| root.join("data.new").exists());
-    roots
+#[tokio::test]
+async fn without_its_supervisor_the_server_still_ends_with_its_owner() {
+    let cluster = Cluster::temporary().await.unwrap();
+    let root = cluster.data_dir().parent().unwrap().to_owned();
+    kill(parent_of(server_pid(&cluster)), Signal::SIGKILL).unwrap();
+    cluster.ended().await;
+    let url = cluster.url("highwater");
+    try_connect(&url).await.unwrap();
+    cluster.stop().await.unwrap();
+    assert!(try_connect(&url).await.is_err());
+    assert!(!root.exists());
+}
+
+fn parent_of(process: Pid) -> Pid {
+    let output = Command::new("ps")
+        .args(["-o", "ppid=", "-p", &process.to_string()])
+        .output();
+    let said = String::from_utf8(output.unwrap().stdout).unwrap();
+    Pid::from_raw(said.trim().parse().unwrap())
 }
 
 #[tokio::test]
@@ -307,12 +330,22 @@ async fn who_comes_while_a_killed_owners_server_goes_down_waits_and_takes_over()
     let client = try_connect(&url).await.unwrap();
     client.batch_execute("create table kept ()").await.unwrap();
     owner.kill();
-    // At the moment after the kill the old server may still answer; then it is shared until it is
-    // gone.
+    // Just after the kill the old server may still answer; then it is shared until it is gone.
+    let mut cluster = None;
     eventually("this process is the owner", LIMIT, async || {
-        project.start().await.unwrap().is_owner()
+        let found = project.start().await.unwrap();
+        let is_owner = found.is_owner();
+        cluster = Some(found);
+        is_owner
     })
     .await;
+    let cluster = cluster.unwrap();
+    connect(&cluster)
+        .await
+        .batch_execute("table kept")
+        .await
+        .unwrap();
+    cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -356,10 +389,8 @@ async fn a_server_that_another_process_owns_can_be_stopped() {
 async fn an_owner_hears_that_its_server_was_stopped() {
     let project = Project::new();
     let owner = project.start().await.unwrap();
-    let (_, stopped) = tokio::join!(
-        owner.ended(),
-        Cluster::stop_running_in(&project.home(), &project.dir())
-    );
+    let (home, dir) = (project.home(), project.dir());
+    let (_, stopped) = tokio::join!(owner.ended(), Cluster::stop_running_in(&home, &dir));
     assert!(stopped.unwrap());
     owner.stop().await.unwrap();
 }
@@ -381,14 +412,13 @@ async fn a_server_that_does_not_start_says_why() {
 
 #[tokio::test]
 async fn a_read_only_data_directory_is_named() {
-    use std::os::unix::fs::PermissionsExt;
     let project = Project::new();
     let first = project.start().await.unwrap();
     let data_dir = first.data_dir().to_owned();
     first.stop().await.unwrap();
-    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o500)).unwrap();
+    set_mode(&data_dir, 0o500);
     let error = project.start().await.err().unwrap();
-    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o700)).unwrap();
+    set_mode(&data_dir, 0o700);
     assert!(
         error.to_string().contains("the directory is read-only for"),
         "{error}"

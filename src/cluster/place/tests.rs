@@ -145,3 +145,25 @@ fn a_lock_is_not_opened_through_a_link() {
     std::os::unix::fs::symlink("/etc/passwd", root.path().join("lock")).unwrap();
     assert!(open_lock(root.path()).is_err());
 }
+
+#[test]
+fn roots_clusters_are_where_another_account_can_reach_them() {
+    let stand_in = Account {
+        stands_in: true,
+        ..me()
+    };
+    assert_eq!(home_of(&stand_in).unwrap(), Path::new("/var/lib/highwater"));
+    assert!(home_of(&me()).unwrap().ends_with("highwater"));
+}
+
+#[test]
+fn a_full_disk_is_a_sentence_with_a_way_out() {
+    let full = io::Error::from(io::ErrorKind::StorageFull);
+    let error = io_error("cannot make the directory", Path::new("/data"), full);
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(
+        error.to_string(),
+        "/data: cannot make the directory: no storage space; free some space, set XDG_DATA_HOME \
+         to a larger disk, or set DATABASE_URL"
+    );
+}
