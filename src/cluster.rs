@@ -124,7 +124,12 @@ impl Cluster {
         let limit = Instant::now() + START_LIMIT;
         loop {
             let why = match running::find(&root).await {
-                Found::Up(data_dir, running) => return adopt(data_dir, running).await,
+                Found::Up(data_dir, running) => match make_database(&running.socket_dir).await {
+                    Ok(()) => return adopt(data_dir, running),
+                    // It went down between the two.
+                    Err(error) if error.kind() == ErrorKind::ConnectionLost => error.to_string(),
+                    Err(error) => return Err(error),
+                },
                 Found::Busy(why) => why,
                 Found::Nothing => match start(&root).await? {
                     Some(cluster) => return Ok(cluster),
@@ -150,7 +155,7 @@ impl Cluster {
     ) -> Result<Option<Cluster>> {
         let root = place::project_root(home, project_dir)?;
         match running::settled(&root).await? {
-            Some((data_dir, running)) => adopt(data_dir, running).await.map(Some),
+            Some((data_dir, running)) => adopt(data_dir, running).map(Some),
             None => Ok(None),
         }
     }
@@ -262,8 +267,7 @@ fn remove_rest(scratch: &Path) -> Result<()> {
     }
 }
 
-async fn adopt(data_dir: PathBuf, running: Running) -> Result<Cluster> {
-    make_database(&running.socket_dir).await?;
+fn adopt(data_dir: PathBuf, running: Running) -> Result<Cluster> {
     let bin_dir = match probe::bin_dir_of(&data_dir) {
         Some(bin_dir) => bin_dir,
         None => Binaries::locate()?.bin_dir().to_owned(),

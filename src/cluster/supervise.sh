@@ -25,6 +25,10 @@ bring_down() {
     done
 }
 
+remove_scratch() {
+    [ -z "$scratch" ] || rm -rf "$scratch" "$socket"
+}
+
 trap '[ -z "$server" ] || bring_down >/dev/null &
 interrupted=yes' HUP INT TERM
 
@@ -43,6 +47,8 @@ server=$!
 (
     while read -r _; do :; done
     bring_down
+    # Only reached if the other half was killed; else that ends this one.
+    remove_scratch
 ) <&3 &
 watcher=$!
 exec 3<&-
@@ -57,5 +63,5 @@ done
 kill "$watcher" 2>/dev/null
 rm -f "$socket/.s.PGSQL.5432" "$socket/.s.PGSQL.5432.lock"
 rmdir "$socket" 2>/dev/null
-[ -z "$scratch" ] || rm -rf "$scratch"
+remove_scratch
 exit "$status"
