@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use etcetera::base_strategy::{BaseStrategy, Xdg};
@@ -20,6 +20,10 @@ const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103
 
 /// The socket's file name: the port is only a name here.
 pub(super) const SOCKET_NAME: &str = ".s.PGSQL.5432";
+
+/// What to do about a full disk.
+pub(super) const NO_SPACE: &str = "free some space, choose a larger disk (XDG_DATA_HOME, or TMPDIR \
+     for a temporary cluster), or set DATABASE_URL";
 
 /// The directories of one cluster.
 #[derive(Clone, Debug)]
@@ -175,7 +179,10 @@ pub(super) fn make_private(dir: &Path, account: &Account) -> Result<()> {
     }
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => hand_over(dir, account),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_own(dir, account),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            take_over(dir, account)?;
+            check_own(dir, account)
+        }
         Err(error) => Err(io_error("cannot make the directory", dir, error)),
     }
 }
@@ -194,11 +201,20 @@ fn make_parent(parent: &Path, account: &Account) -> Result<()> {
     made.map_err(|error| io_error("cannot make the directory", parent, error))
 }
 
+/// Another process of root's may be between making a directory and handing it over, or was killed
+/// there; only root can have made one that is root's.
+fn take_over(dir: &Path, account: &Account) -> Result<()> {
+    match fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() && found.uid() == 0 => hand_over(dir, account),
+        _ => Ok(()),
+    }
+}
+
 fn hand_over(dir: &Path, account: &Account) -> Result<()> {
     if !account.stands_in {
         return Ok(());
     }
-    chown(dir, Some(account.uid), Some(account.gid))
+    lchown(dir, Some(account.uid), Some(account.gid))
         .map_err(|error| io_error("cannot hand the directory to its account", dir, error))
 }
 
@@ -300,9 +316,7 @@ fn remove(file: &Path) -> Result<bool> {
 /// A failed file operation as a sentence: what was tried, on what, what the system said, what helps.
 pub(super) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space, set XDG_DATA_HOME to a larger disk, or set DATABASE_URL"
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_SPACE,
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             "make it writable, set XDG_DATA_HOME to a directory that is, or set DATABASE_URL"
         }

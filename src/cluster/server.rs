@@ -163,14 +163,14 @@ impl Launch {
     fn failure(&self, how: &str, supervisor: &Supervisor) -> Error {
         let said = supervisor.last_words();
         let hint = if said.contains("No space left on device") {
-            "free some space, set XDG_DATA_HOME to a larger disk, or set DATABASE_URL"
+            place::NO_SPACE
         } else {
             "mend what it says, or set DATABASE_URL"
         };
         Error::new(
             ErrorKind::Database,
             format!(
-                "PostgreSQL {} {how}; the end of its log:\n{said}\n",
+                "PostgreSQL {} {how}; the end of its log:\n{said}",
                 self.binaries.full()
             ),
         )
@@ -192,7 +192,7 @@ impl Supervisor {
             Error::new(
                 ErrorKind::TimedOut,
                 format!(
-                    "PostgreSQL is not down after {} s; the end of its log:\n{}\n",
+                    "PostgreSQL is not down after {} s; the end of its log:\n{}",
                     STOP_LIMIT.as_secs(),
                     self.last_words()
                 ),

