@@ -235,10 +235,7 @@ impl Engine {
 
 type Names = HashMap<tokio::task::Id, (ProjectionName, Shared)>;
 
-async fn collect(
-    mut runners: JoinSet<Outcome>,
-    names: &Names,
-) -> Vec<(ProjectionName, Outcome)> {
+async fn collect(mut runners: JoinSet<Outcome>, names: &Names) -> Vec<(ProjectionName, Outcome)> {
     let mut outcomes = Vec::new();
     while let Some(ended) = runners.join_next_with_id().await {
         let (id, outcome) = match ended {

@@ -1,15 +1,23 @@
 //! Exact, pull-based projections for PostgreSQL.
 
+pub mod cluster;
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod mark;
+pub mod metrics;
 pub mod name;
 mod near;
 pub mod pg;
 pub mod position;
 pub mod projection;
+pub mod retry;
+pub mod source;
+#[cfg(feature = "testing")]
+pub mod testing;
 
+pub use engine::{Engine, Outcome, Report, Until};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ExpectedVersion, NewEvent, RecordedEvent};
 pub use name::ProjectionName;

@@ -22,9 +22,17 @@ pub const STATE: &str = "highwater_runner_state";
 /// Gives every metric its unit and description; call it after installing a recorder.
 pub fn describe() {
     metrics::describe_counter!(BATCHES, metrics::Unit::Count, "Batches applied");
-    metrics::describe_counter!(POSITIONS, metrics::Unit::Count, "Positions passed by batches");
+    metrics::describe_counter!(
+        POSITIONS,
+        metrics::Unit::Count,
+        "Positions passed by batches"
+    );
     metrics::describe_histogram!(BATCH_SECONDS, metrics::Unit::Seconds, "Time of a batch");
-    metrics::describe_gauge!(LAG, metrics::Unit::Count, "Committed positions not read yet");
+    metrics::describe_gauge!(
+        LAG,
+        metrics::Unit::Count,
+        "Committed positions not read yet"
+    );
     metrics::describe_counter!(FAILURES, metrics::Unit::Count, "Attempts that failed");
     metrics::describe_gauge!(STATE, metrics::Unit::Count, "1 for a runner's state");
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A value that goes into a statement. Each is given with its type, so that no statement has to
 /// be prepared under a name: a pooler in transaction mode may stand between.
-pub type Parameter = dyn ToSql + Sync;
+pub type Parameter<'a> = dyn ToSql + Sync + 'a;
 
 /// A column of a row by its place.
 pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {

@@ -81,7 +81,11 @@ impl Applier {
             self.key.fence_in_server(self.epoch, range, relation),
             self.search_path(),
         );
-        let text = format!("{before}{}{};\ncommit", statements.text, checkpoint::seal(range));
+        let text = format!(
+            "{before}{}{};\ncommit",
+            statements.text,
+            checkpoint::seal(range)
+        );
         let mut succeeded = 0;
         match run(session, &text, &mut succeeded).await {
             Ok(()) => Ok(range.through()),
@@ -121,7 +125,9 @@ impl Applier {
                 bytes_max: limits.bytes_max,
             })
             .await?;
-        let last = self.last_event(&batch.events, batch.range.through()).await?;
+        let last = self
+            .last_event(&batch.events, batch.range.through())
+            .await?;
         let doing = "cannot begin the batch";
         let begin = format!(
             "{};\n{};\n{}",
@@ -199,7 +205,10 @@ impl InFlight {
     }
 
     pub(super) fn get(&self) -> Option<CancelToken> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -218,7 +227,10 @@ impl Session {
         }
     }
 
-    #[allow(clippy::expect_used, reason = "the client is there until finish takes the session")]
+    #[allow(
+        clippy::expect_used,
+        reason = "the client is there until finish takes the session"
+    )]
     fn client(&self) -> &tokio_postgres::Client {
         self.client.as_ref().expect("a session before its end")
     }

@@ -56,7 +56,11 @@ mod tests {
         size.took(100_000, Duration::from_secs(2));
         assert_eq!(size.span(), 50_000);
         size.took(10, Duration::from_millis(1));
-        assert_eq!(size.span(), 50_000, "a short batch says nothing about long ones");
+        assert_eq!(
+            size.span(),
+            50_000,
+            "a short batch says nothing about long ones"
+        );
         size.at_head();
         assert_eq!(size.span(), FIRST);
     }

@@ -55,7 +55,11 @@ impl Isolation {
             None => None,
             Some(middle) => Some(Suspect {
                 bad_through: suspect.bad_through,
-                try_through: if middle.count == 1 { suspect.bad_through } else { middle.middle },
+                try_through: if middle.count == 1 {
+                    suspect.bad_through
+                } else {
+                    middle.middle
+                },
             }),
         };
         Ok(())

@@ -45,7 +45,11 @@ impl Progress {
             if passed.range.after() > reached {
                 return true;
             }
-            if passed.types.iter().any(|t| wanted.iter().any(|w| **w == **t)) {
+            if passed
+                .types
+                .iter()
+                .any(|t| wanted.iter().any(|w| **w == **t))
+            {
                 return true;
             }
             reached = passed.range.through();
@@ -150,8 +154,14 @@ impl Publisher {
     }
 
     fn confirm(&self, at: Option<Instant>) {
-        *self.confirmed.at.lock().unwrap_or_else(PoisonError::into_inner) = at;
-        self.confirmed.session.store(self.session, Ordering::Release);
+        *self
+            .confirmed
+            .at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = at;
+        self.confirmed
+            .session
+            .store(self.session, Ordering::Release);
     }
 }
 
@@ -160,8 +170,13 @@ impl Following {
     /// server did not crash between the mark's proof and that connection, so nothing that the
     /// mark counts on was taken back.
     pub(super) fn covers(&self, session: u64, opened: Instant) -> bool {
-        let at = *self.confirmed.at.lock().unwrap_or_else(PoisonError::into_inner);
-        self.confirmed.session.load(Ordering::Acquire) == session && at.is_some_and(|at| at > opened)
+        let at = *self
+            .confirmed
+            .at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.confirmed.session.load(Ordering::Acquire) == session
+            && at.is_some_and(|at| at > opened)
     }
 }
 
@@ -192,7 +207,10 @@ mod tests {
         assert!(progress.may_hold(Position::new(10), Some(&b)));
         assert!(progress.may_hold(Position::new(12), Some(&b)));
         assert!(!progress.may_hold(Position::new(10), Some(&c)));
-        assert!(progress.may_hold(Position::new(9), Some(&c)), "what lies before is not known");
+        assert!(
+            progress.may_hold(Position::new(9), Some(&c)),
+            "what lies before is not known"
+        );
         assert!(progress.may_hold(Position::new(14), None));
         assert!(!progress.may_hold(Position::new(15), None));
     }

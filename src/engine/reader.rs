@@ -144,7 +144,10 @@ async fn listen(source: Arc<dyn Source>, wake: Arc<Notify>, settings: Settings) 
                 while wakes.next().await.is_ok() {
                     wake.notify_one();
                 }
-                tracing::debug!(source = source.name(), "the wake connection was lost; polling goes on");
+                tracing::debug!(
+                    source = source.name(),
+                    "the wake connection was lost; polling goes on"
+                );
             }
             Err(error) => {
                 tracing::debug!(source = source.name(), error = %error, "cannot listen for wakes; polling goes on");
@@ -155,7 +158,7 @@ async fn listen(source: Arc<dyn Source>, wake: Arc<Notify>, settings: Settings) 
 }
 
 /// Ends a task when dropped.
-pub(super) struct Aborting(tokio::task::JoinHandle<()>);
+pub(super) struct Aborting(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for Aborting {
     fn drop(&mut self) {

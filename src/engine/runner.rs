@@ -170,7 +170,9 @@ impl Runner {
         let claimed = setup::claim(&client, &key, parts.instance, &*parts.source).await?;
         let checkpoint = claimed.ok_or_else(|| setup::dropped(name))?;
         let epoch = checkpoint.epoch;
-        parts.shared.claimed(generation, epoch.get(), checkpoint.position);
+        parts
+            .shared
+            .claimed(generation, epoch.get(), checkpoint.position);
         tracing::info!(projection = %name, generation, epoch = epoch.get(), position = %checkpoint.position, "claimed");
         Ok(Claim {
             applier: Applier {
@@ -222,9 +224,14 @@ impl Runner {
         let Some(claim) = &self.claim else {
             return Ok(Turn::Again);
         };
-        let target = self.parts.until.map_or(progress.mark, |head| progress.mark.min(head));
+        let target = self
+            .parts
+            .until
+            .map_or(progress.mark, |head| progress.mark.min(head));
         let position = claim.position;
-        self.parts.shared.set_target(self.parts.until.unwrap_or(progress.mark));
+        self.parts
+            .shared
+            .set_target(self.parts.until.unwrap_or(progress.mark));
         if position < target {
             self.behind(target.since(position));
             let types = self.definition().events.as_deref();
@@ -242,7 +249,8 @@ impl Runner {
             return Ok(Turn::Again);
         };
         let caught_up = self.parts.until.is_some_and(|head| claim.position >= head);
-        let arrived = self.parts.until.is_none() && self.parts.shared.get().state != RunnerState::Live;
+        let arrived =
+            self.parts.until.is_none() && self.parts.shared.get().state != RunnerState::Live;
         let pending = claim.stored < claim.position;
         if pending && (caught_up || arrived || claim.flushed.elapsed() >= FLUSH_PAUSE) {
             self.flush().await?;
@@ -260,7 +268,9 @@ impl Runner {
             return Ok(Turn::Again);
         };
         let flush_at = claim.flushed + FLUSH_PAUSE;
-        Ok(Turn::Wait((claim.stored < claim.position).then_some(flush_at)))
+        Ok(Turn::Wait(
+            (claim.stored < claim.position).then_some(flush_at),
+        ))
     }
 
     fn behind(&self, distance: u64) {
@@ -282,7 +292,9 @@ impl Runner {
         let client = self.covered_session(claim).await?;
         let began = Instant::now();
         let limits = Limits {
-            events_max: usize::try_from(self.size.span()).unwrap_or(usize::MAX).min(BATCH_READ_MAX),
+            events_max: usize::try_from(self.size.span())
+                .unwrap_or(usize::MAX)
+                .min(BATCH_READ_MAX),
             bytes_max: BATCH_BYTES_MAX,
         };
         let through = match claim.applier.apply(client, range, limits).await {
@@ -296,7 +308,9 @@ impl Runner {
         if self.isolation.is_open() {
             let types = self.parts.projection.definition().events.clone();
             let source = self.parts.source.clone();
-            self.isolation.passed(through, &*source, types.as_deref()).await?;
+            self.isolation
+                .passed(through, &*source, types.as_deref())
+                .await?;
         }
         Ok(Turn::Again)
     }
@@ -388,7 +402,11 @@ impl Runner {
         }
         let source = self.parts.source.clone();
         let types = self.parts.projection.definition().events.clone();
-        match self.isolation.failed(range, &*source, types.as_deref()).await? {
+        match self
+            .isolation
+            .failed(range, &*source, types.as_deref())
+            .await?
+        {
             isolate::Verdict::TryShorter => {
                 tracing::info!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
                 Ok(Turn::Again)
@@ -449,7 +467,10 @@ impl Runner {
 
     /// Best effort: the log and the exit code say it too.
     async fn report(&self, state: RunnerState, error: &Error) {
-        let position = self.claim.as_ref().map_or(Position::START, |claim| claim.stored);
+        let position = self
+            .claim
+            .as_ref()
+            .map_or(Position::START, |claim| claim.stored);
         let value = checkpoint::error_value(error, position, self.attempts);
         let told = async {
             let client = self.parts.target.client().await?;
@@ -466,7 +487,9 @@ impl Runner {
         };
         match tokio::time::timeout(Duration::from_secs(2), told).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(error = %error, "the state could not be written down"),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %error, "the state could not be written down")
+            }
             Err(_) => tracing::debug!("the state could not be written down in time"),
         }
     }
@@ -474,8 +497,15 @@ impl Runner {
     /// Writes down what was passed over, and ends.
     async fn drain(mut self) -> Outcome {
         self.set_state(RunnerState::Draining);
-        let grace = self.parts.settings.stop_grace.max(Duration::from_millis(100));
-        let pending = self.claim.as_ref().is_some_and(|claim| claim.stored < claim.position);
+        let grace = self
+            .parts
+            .settings
+            .stop_grace
+            .max(Duration::from_millis(100));
+        let pending = self
+            .claim
+            .as_ref()
+            .is_some_and(|claim| claim.stored < claim.position);
         if pending && let Ok(Err(error)) = tokio::time::timeout(grace, self.flush()).await {
             tracing::debug!(error = %error, "the position was not written down; it is found again");
         }

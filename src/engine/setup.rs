@@ -68,8 +68,11 @@ async fn stored_now(client: &Client, definition: &Definition) -> Result<Option<S
 
 /// The error of a projection whose rows went while it ran.
 pub(crate) fn dropped(name: &ProjectionName) -> Error {
-    Error::new(ErrorKind::NotFound, format!("projection \"{name}\" was dropped"))
-        .hint("run again to build it anew")
+    Error::new(
+        ErrorKind::NotFound,
+        format!("projection \"{name}\" was dropped"),
+    )
+    .hint("run again to build it anew")
 }
 
 fn check_unchanged(definition: &Definition, stored: &Stored) -> Result<()> {
@@ -103,7 +106,9 @@ async fn create(client: &Client, projection: &dyn Runnable, source: &dyn Source)
 }
 
 async fn begin(client: &Client) -> Result<()> {
-    let begun = client.batch_execute("begin isolation level read committed").await;
+    let begun = client
+        .batch_execute("begin isolation level read committed")
+        .await;
     begun.map_err(|e| pg::error("cannot begin a transaction", e))
 }
 
@@ -121,7 +126,7 @@ async fn end(client: &Client, done: Result<()>) -> Result<()> {
 /// Says whether the rows are ours to make; waits for another instance that makes them.
 async fn insert_rows(client: &Client, definition: &Definition, identity: &str) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/insert.sql");
-    let parameters: [(&Parameter, Type); 4] = [
+    let parameters: [(&Parameter<'_>, Type); 4] = [
         (&definition.name.as_str(), Type::TEXT),
         (&definition.hash, Type::TEXT),
         (&definition.source, Type::TEXT),
@@ -158,10 +163,16 @@ pub(crate) async fn fill_schema(
     source: &dyn Source,
     schema: &str,
 ) -> Result<()> {
-    let path = format!("set local search_path to {}, public", quote_identifier(schema));
+    let path = format!(
+        "set local search_path to {}, public",
+        quote_identifier(schema)
+    );
     let set = client.batch_execute(&path).await;
     set.map_err(|e| pg::error("cannot set the search path", e))?;
-    projection.set_up(&Tx::new(client)).await.map_err(definition_fault)?;
+    projection
+        .set_up(&Tx::new(client))
+        .await
+        .map_err(definition_fault)?;
     if projection.statements().is_none() {
         return Ok(());
     }

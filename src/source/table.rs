@@ -8,13 +8,11 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::{self, Parameter};
 use crate::pg::connect::{Connector, Notifications, PooledClient};
 use crate::pg::database::Database;
+use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
-use crate::source::{
-    Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Types, Wakes,
-};
+use crate::source::{Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Types, Wakes};
 
 mod follower;
 mod gap;
@@ -91,7 +89,7 @@ impl TableSource {
             .query_typed_raw(
                 &sql,
                 vec![
-                    (&request.range.after().get() as &Parameter, Type::INT8),
+                    (&request.range.after().get() as &Parameter<'_>, Type::INT8),
                     (&request.range.through().get(), Type::INT8),
                     (&types, Type::TEXT_ARRAY),
                     (&limit, Type::INT8),
@@ -151,7 +149,7 @@ impl TableSource {
     async fn first_in(&self, range: Range) -> Result<Option<Position>> {
         let client = self.client().await?;
         let sql = self.sql(include_str!("../../sql/queries/source/following.sql"));
-        let parameters: [(&Parameter, Type); 2] = [
+        let parameters: [(&Parameter<'_>, Type); 2] = [
             (&range.after().get(), Type::INT8),
             (&range.through().get(), Type::INT8),
         ];
@@ -270,7 +268,8 @@ pub(crate) async fn identity(client: &Client) -> Result<String> {
 
 /// The highest committed position of a table.
 pub(crate) async fn head(client: &Client, table: &EventTable) -> Result<Position> {
-    let sql = include_str!("../../sql/queries/source/head.sql").replace("{events}", &table.relation);
+    let sql =
+        include_str!("../../sql/queries/source/head.sql").replace("{events}", &table.relation);
     let row = client
         .query_typed_one(&sql, &[])
         .await

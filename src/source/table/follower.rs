@@ -112,7 +112,8 @@ impl TableFollower {
 
     async fn read_rows(&mut self) -> Result<Rows> {
         let after = self.mark.position().get();
-        let parameters: [(&Parameter, Type); 2] = [(&after, Type::INT8), (&ROWS_MAX, Type::INT8)];
+        let parameters: [(&Parameter<'_>, Type); 2] =
+            [(&after, Type::INT8), (&ROWS_MAX, Type::INT8)];
         let rows = self
             .client
             .query_typed(&self.new_sql, &parameters)
@@ -180,7 +181,7 @@ impl TableFollower {
             return Ok(());
         };
         let sql = include_str!("../../../sql/queries/mark/sequence_value.sql");
-        let parameters: [(&Parameter, Type); 3] = [
+        let parameters: [(&Parameter<'_>, Type); 3] = [
             (&self.relation, Type::TEXT),
             (&"position", Type::TEXT),
             (named, Type::TEXT),
