@@ -1,6 +1,7 @@
 //! A database of its own for each test, on one server for all of them.
 
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +11,14 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::cluster::Cluster;
 use crate::error::Result;
+use crate::pg::connect::Connector;
+use crate::pg::database::Database;
 use crate::pg::quote_identifier;
+use crate::source::Source;
+use crate::source::table::{EventTable, TableSource};
+
+/// Sessions of a test's pool.
+const SESSIONS: usize = 8;
 
 /// The variable that names a server to use instead of a temporary one.
 const VARIABLE: &str = "HIGHWATER_TEST_DATABASE_URL";
@@ -39,6 +47,7 @@ static SERVER: OnceCell<Server> = OnceCell::const_new();
 /// else.
 pub struct TestDatabase {
     server: &'static Server,
+    name: String,
     url: String,
 }
 
@@ -56,7 +65,7 @@ impl TestDatabase {
     pub async fn new() -> TestDatabase {
         let server = server().await;
         let template = template(server).await;
-        create(server, template.as_deref()).await
+        create(server, Some(template)).await
     }
 
     /// A database with nothing in it.
@@ -71,6 +80,35 @@ impl TestDatabase {
     /// The database's URL.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// A pool on the database.
+    ///
+    /// # Panics
+    ///
+    /// If the URL cannot be understood; the message says why.
+    pub fn pooled(&self) -> Database {
+        let database = Connector::parse(&self.url).and_then(|c| Database::new(c, SESSIONS));
+        match database {
+            Ok(database) => database,
+            Err(error) => panic!("no pool for this test: {error}"),
+        }
+    }
+
+    /// highwater's own event table in this database, as the source `default`, with LISTEN.
+    ///
+    /// # Panics
+    ///
+    /// Like [`TestDatabase::pooled`].
+    pub fn source(&self) -> Arc<dyn Source> {
+        let database = self.pooled();
+        let direct = Some(database.connector().clone());
+        Arc::new(TableSource::new(
+            "default",
+            database,
+            direct,
+            EventTable::own(),
+        ))
     }
 
     /// The URL of another database of the same server.
@@ -105,9 +143,20 @@ impl Server {
     }
 }
 
-/// The database that [`TestDatabase::new`] copies; the schema is brought up to date in it once.
-async fn template(_server: &Server) -> Option<String> {
-    None
+/// The database that [`TestDatabase::new`] copies, migrated once for this process.
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+
+async fn template(server: &'static Server) -> &'static str {
+    TEMPLATE
+        .get_or_init(|| async {
+            let database = create(server, None).await;
+            let mut client = database.client().await;
+            if let Err(error) = crate::pg::migrate::migrate(&mut client).await {
+                panic!("no schema for this test: {error}");
+            }
+            database.name
+        })
+        .await
 }
 
 async fn server() -> &'static Server {
@@ -167,6 +216,7 @@ async fn create(server: &'static Server, template: Option<&str>) -> TestDatabase
     TestDatabase {
         server,
         url: server.url(&name),
+        name,
     }
 }
 

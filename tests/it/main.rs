@@ -6,5 +6,6 @@
 mod cluster;
 mod database;
 mod migrate;
+mod runner;
 mod support;
 mod tls;
