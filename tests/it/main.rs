@@ -6,6 +6,7 @@
 mod cluster;
 mod database;
 mod migrate;
+mod rebuild;
 mod runner;
 mod support;
 mod tls;
