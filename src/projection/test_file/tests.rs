@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::projection::file::load_directory;
 
 const FILES: &str = r#"
 [[test]]
@@ -68,6 +69,19 @@ fn a_file_of_tests_is_read_with_its_lines() {
 fn the_tests_of_a_projection_stand_beside_it() {
     let beside = TestFile::path_beside(Path::new("projections/files.sql"));
     assert_eq!(beside, Path::new("projections/files.test.toml"));
+}
+
+#[test]
+fn the_shipped_projections_and_their_tests_can_be_read() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("projections");
+    let files = load_directory(&directory).expect("projections");
+    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["authors", "files", "hotspots"]);
+    for file in &files {
+        let tests = TestFile::load(&TestFile::path_beside(&file.path)).expect("tests");
+        let given = tests.tests.iter().flat_map(|test| &test.given);
+        assert!(given.count() > 3, "{}", file.name);
+    }
 }
 
 #[test]
