@@ -481,6 +481,28 @@ async fn an_event_that_cannot_be_stored_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_plan_made_while_the_table_was_empty_never_scans_it() {
+    let (client, _database, _store) = test_store().await;
+    client
+        .batch_execute("vacuum analyze highwater.event")
+        .await
+        .unwrap();
+    let scans =
+        "select seq_scan from pg_stat_xact_user_tables where relid = 'highwater.event'::regclass";
+    client.batch_execute("begin").await.unwrap();
+    let before = count(&client, scans).await;
+    for n in 0..10_u128 {
+        let id = Uuid::from_u128(n);
+        let single = "select highwater.append('s', 'T', '1', id => $1)";
+        let all = "select highwater.append_all('{s,t}', '{T,T}', '{1,2}', null, array[$1, null])";
+        client.execute(single, &[&id]).await.unwrap();
+        client.execute(single, &[&id]).await.unwrap();
+        client.execute(all, &[&id]).await.unwrap();
+    }
+    assert_eq!(count(&client, scans).await, before);
+}
+
+#[tokio::test]
 async fn a_plain_insert_is_an_append_like_any_other() {
     let (client, _database, store) = test_store().await;
     let insert =
