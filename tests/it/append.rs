@@ -494,7 +494,8 @@ async fn a_plan_made_while_the_table_was_empty_never_scans_it() {
     for n in 0..10_u128 {
         let id = Uuid::from_u128(n);
         let single = "select highwater.append('s', 'T', '1', id => $1)";
-        let all = "select highwater.append_all('{s,t}', '{T,T}', '{1,2}', null, array[$1, null])";
+        let all =
+            "select highwater.append_all('{s,t}', '{T,T}', '{1,2}', null, array[$1::uuid, null])";
         client.execute(single, &[&id]).await.unwrap();
         client.execute(single, &[&id]).await.unwrap();
         client.execute(all, &[&id]).await.unwrap();
