@@ -168,6 +168,19 @@ impl Error {
         self
     }
 
+    /// The same error for another who is told of it, without what lies underneath.
+    pub(crate) fn again(&self) -> Error {
+        Error(Box::new(Inner {
+            kind: self.0.kind,
+            what: self.0.what.clone(),
+            place: self.0.place.clone(),
+            hint: self.0.hint.clone(),
+            sqlstate: self.0.sqlstate.clone(),
+            event: self.0.event.clone(),
+            source: None,
+        }))
+    }
+
     /// Its kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -1,15 +1,26 @@
 //! Exact, pull-based projections for PostgreSQL.
 
 pub mod append;
+pub mod cluster;
+pub mod config;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod event_store;
 pub mod mark;
+pub mod metrics;
 pub mod name;
 pub mod ndjson;
+mod near;
 pub mod pg;
 pub mod position;
+pub mod projection;
+pub mod retry;
+pub mod source;
+#[cfg(feature = "testing")]
+pub mod testing;
 
+pub use engine::{Engine, Outcome, Report, Until};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ExpectedVersion, NewEvent, RecordedEvent};
 pub use event_store::{Appended, AppendedEvent, EventStore, Wake};

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A value that goes into a statement. Each is given with its type, so that no statement has to
 /// be prepared under a name: a pooler in transaction mode may stand between.
-pub type Parameter = dyn ToSql + Sync;
+pub type Parameter<'a> = dyn ToSql + Sync + 'a;
 
 /// A column of a row by its place.
 pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
@@ -117,7 +117,7 @@ fn kind_of(state: &SqlState) -> ErrorKind {
     if *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED {
         return ErrorKind::Serialization;
     }
-    let class = &state.code()[..2];
+    let class = state.code().get(..2).unwrap_or_default();
     match class {
         // Connection exceptions, operator intervention (shutdown, terminated, starting up),
         // insufficient resources (too many connections, disk full, out of memory).

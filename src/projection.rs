@@ -16,6 +16,7 @@ mod rust;
 mod sql;
 pub mod sql_text;
 pub mod test_file;
+mod toml_text;
 mod typed;
 
 pub use keyed_view::{Keyed, KeyedView};
@@ -106,7 +107,11 @@ pub(crate) fn hash_of(parts: &[&str]) -> String {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Two projections of one name cannot live beside each other.
@@ -114,7 +119,10 @@ pub(crate) fn hash_of(parts: &[&str]) -> String {
 /// # Errors
 /// The first name that occurs twice.
 pub fn check_names(projections: &[std::sync::Arc<dyn Runnable>]) -> Result<()> {
-    let mut names: Vec<&str> = projections.iter().map(|p| p.definition().name.as_str()).collect();
+    let mut names: Vec<&str> = projections
+        .iter()
+        .map(|p| p.definition().name.as_str())
+        .collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),

@@ -10,8 +10,6 @@ use crate::error::Result;
 use crate::event::RecordedEvent;
 use crate::position::{Position, Range};
 
-#[cfg(any(test, feature = "testing"))]
-pub mod memory;
 pub mod table;
 
 /// A boxed future, for the traits that the engine holds as objects.
@@ -38,8 +36,14 @@ pub trait Source: Send + Sync + 'static {
     fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>>;
 
     /// How many wanted events a range holds, and the one in the middle.
-    fn middle<'a>(&'a self, range: Range, types: Types<'a>)
-    -> BoxFuture<'a, Result<Option<Middle>>>;
+    fn middle<'a>(
+        &'a self,
+        range: Range,
+        types: Types<'a>,
+    ) -> BoxFuture<'a, Result<Option<Middle>>>;
+
+    /// The first position of a range that holds an event of whatever type.
+    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>>;
 
     /// The last event at or before `position`.
     fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>>;

@@ -104,7 +104,11 @@ impl Key {
 /// The last statement before COMMIT, as SQL text: fails unless the fence's transaction is still
 /// open and sound.
 pub(crate) fn seal(range: Range) -> String {
-    format!("select highwater.seal({}, {})", range.after(), range.through())
+    format!(
+        "select highwater.seal({}, {})",
+        range.after(),
+        range.through()
+    )
 }
 
 /// Claims a checkpoint for `instance`: raises its epoch and returns where it stands. `None` if
@@ -112,7 +116,7 @@ pub(crate) fn seal(range: Range) -> String {
 pub async fn claim(client: &Client, key: &Key, instance: Uuid) -> Result<Option<Checkpoint>> {
     let sql = include_str!("../../sql/queries/checkpoint/claim.sql");
     let [(projection, generation, partition)] = key.parameters();
-    let parameters: [(&Parameter, Type); 4] = [
+    let parameters: [(&Parameter<'_>, Type); 4] = [
         (&projection, Type::TEXT),
         (&generation, Type::INT4),
         (&partition, Type::INT4),
@@ -127,7 +131,7 @@ pub async fn claim(client: &Client, key: &Key, instance: Uuid) -> Result<Option<
 pub async fn read(client: &Client, key: &Key) -> Result<Option<Checkpoint>> {
     let sql = include_str!("../../sql/queries/checkpoint/read.sql");
     let [(projection, generation, partition)] = key.parameters();
-    let parameters: [(&Parameter, Type); 3] = [
+    let parameters: [(&Parameter<'_>, Type); 3] = [
         (&projection, Type::TEXT),
         (&generation, Type::INT4),
         (&partition, Type::INT4),
@@ -178,7 +182,7 @@ pub(crate) async fn report(
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/checkpoint/report.sql");
     let [(projection, generation, partition)] = key.parameters();
-    let parameters: [(&Parameter, Type); 6] = [
+    let parameters: [(&Parameter<'_>, Type); 6] = [
         (&projection, Type::TEXT),
         (&generation, Type::INT4),
         (&partition, Type::INT4),
@@ -187,7 +191,8 @@ pub(crate) async fn report(
         (&error, Type::JSONB),
     ];
     let done = client.execute_typed(sql, &parameters).await;
-    done.map(drop).map_err(|e| pg::error("cannot report the state", e))
+    done.map(drop)
+        .map_err(|e| pg::error("cannot report the state", e))
 }
 
 /// Writes down that a projection could not be started, unless a living instance runs it.
@@ -197,10 +202,11 @@ pub(crate) async fn report_unstarted(
     error: &Value,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/checkpoint/report_unstarted.sql");
-    let parameters: [(&Parameter, Type); 2] =
+    let parameters: [(&Parameter<'_>, Type); 2] =
         [(&projection.as_str(), Type::TEXT), (error, Type::JSONB)];
     let done = client.execute_typed(sql, &parameters).await;
-    done.map(drop).map_err(|e| pg::error("cannot report the state", e))
+    done.map(drop)
+        .map_err(|e| pg::error("cannot report the state", e))
 }
 
 /// What an error looks like in `highwater.checkpoint.last_error` and in status.
@@ -237,7 +243,7 @@ pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(
     let sql = include_str!("../../sql/queries/instance/renew.sql");
     let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let lease = renewal.lease.as_secs_f64();
-    let parameters: [(&Parameter, Type); 6] = [
+    let parameters: [(&Parameter<'_>, Type); 6] = [
         (&renewal.instance, Type::UUID),
         (&renewal.host, Type::TEXT),
         (&pid, Type::INT4),
@@ -256,7 +262,8 @@ pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(
 pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
     let sql = include_str!("../../sql/queries/instance/leave.sql");
     let done = client.execute_typed(sql, &[(&instance, Type::UUID)]).await;
-    done.map(drop).map_err(|e| pg::error("cannot sign the instance off", e))
+    done.map(drop)
+        .map_err(|e| pg::error("cannot sign the instance off", e))
 }
 
 /// The error of a runner whose epoch is past.

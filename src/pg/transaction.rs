@@ -26,7 +26,11 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// The server's error, with its SQLSTATE.
-    pub async fn query(&self, sql: &str, parameters: &[(&Parameter, Type)]) -> Result<Vec<Row>> {
+    pub async fn query(
+        &self,
+        sql: &str,
+        parameters: &[(&Parameter<'_>, Type)],
+    ) -> Result<Vec<Row>> {
         let rows = self.client.query_typed(sql, parameters).await;
         rows.map_err(|e| pg::error("a statement of the projection failed", e))
     }
@@ -38,7 +42,7 @@ impl<'a> Tx<'a> {
     pub async fn query_opt(
         &self,
         sql: &str,
-        parameters: &[(&Parameter, Type)],
+        parameters: &[(&Parameter<'_>, Type)],
     ) -> Result<Option<Row>> {
         let row = self.client.query_typed_opt(sql, parameters).await;
         row.map_err(|e| pg::error("a statement of the projection failed", e))
@@ -48,7 +52,7 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// The server's error, with its SQLSTATE.
-    pub async fn execute(&self, sql: &str, parameters: &[(&Parameter, Type)]) -> Result<u64> {
+    pub async fn execute(&self, sql: &str, parameters: &[(&Parameter<'_>, Type)]) -> Result<u64> {
         let changed = self.client.execute_typed(sql, parameters).await;
         changed.map_err(|e| pg::error("a statement of the projection failed", e))
     }

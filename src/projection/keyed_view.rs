@@ -109,7 +109,12 @@ where
     }
 
     /// Folds the events; `rows` has the state of each key before and after.
-    fn fold(&self, batch: &Batch, typed: Vec<(usize, K, V::Event)>, rows: &mut HashMap<K, Option<S>>) {
+    fn fold(
+        &self,
+        batch: &Batch,
+        typed: Vec<(usize, K, V::Event)>,
+        rows: &mut HashMap<K, Option<S>>,
+    ) {
         for (index, key, event) in typed {
             let before = rows.remove(&key).flatten();
             let after = self.view.fold(before, event, &batch.events[index]);
@@ -128,8 +133,11 @@ where
                 }
                 None if V::ON_UNKNOWN == OnUnknown::Ignore => {}
                 None => {
-                    return Err(typed::undigestible(recorded, "has a type that the projection does not know")
-                        .hint("add a variant for it, or set ON_UNKNOWN to Ignore"));
+                    return Err(typed::undigestible(
+                        recorded,
+                        "has a type that the projection does not know",
+                    )
+                    .hint("add a variant for it, or set ON_UNKNOWN to Ignore"));
                 }
             }
         }
@@ -200,15 +208,23 @@ where
             let sql = include_str!("../../sql/queries/projection/delete_rows.sql")
                 .replace("{table}", &quote_identifier(self.view.table()))
                 .replace("{match}", &self.key_match());
-            tx.execute(&sql, &[(&Value::Array(gone), Type::JSONB)]).await?;
+            tx.execute(&sql, &[(&Value::Array(gone), Type::JSONB)])
+                .await?;
         }
         if !present.is_empty() {
             let sql = include_str!("../../sql/queries/projection/store_rows.sql")
                 .replace("{table}", &quote_identifier(self.view.table()))
-                .replace("{columns}", &column_list(columns.iter().map(String::as_str)))
-                .replace("{keys}", &column_list(self.view.key_columns().iter().copied()))
+                .replace(
+                    "{columns}",
+                    &column_list(columns.iter().map(String::as_str)),
+                )
+                .replace(
+                    "{keys}",
+                    &column_list(self.view.key_columns().iter().copied()),
+                )
                 .replace("{changes}", &self.changes(&columns));
-            tx.execute(&sql, &[(&Value::Array(present), Type::JSONB)]).await?;
+            tx.execute(&sql, &[(&Value::Array(present), Type::JSONB)])
+                .await?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! [`Projection`] as the engine runs it.
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
 use crate::projection::sql_text;
@@ -20,14 +20,19 @@ impl<P: Projection> Coded<P> {
     /// If its name cannot name a schema, or its `up` is not SQL that can be run in a transaction.
     pub fn new(projection: P) -> Result<Coded<P>> {
         let name: ProjectionName = projection.name().parse()?;
-        let up = sql_text::normalise(projection.up())
-            .map_err(|e| e.at(format!("projection {name}, up")))?;
+        let up = sql_text::normalise(projection.up()).map_err(|fault| {
+            Error::new(ErrorKind::Config, fault.what)
+                .at(format!("projection {name}, up"))
+                .hint(fault.hint)
+        })?;
         let mut events = projection.events();
         if let Some(events) = &mut events {
             events.sort();
             events.dedup();
         }
-        let filter = events.as_ref().map_or_else(String::new, |types| types.join("\n"));
+        let filter = events
+            .as_ref()
+            .map_or_else(String::new, |types| types.join("\n"));
         let revision = projection.revision().to_string();
         let hash = hash_of(&["rust", &filter, projection.source(), &up, &revision]);
         let definition = Definition {

@@ -111,11 +111,18 @@ impl<'de> VariantAccess<'de> for DataReader<'de> {
         Ok(())
     }
 
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Self::Error> {
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<S::Value, Self::Error> {
         seed.deserialize(&mut serde_json::Deserializer::from_str(self.0))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Self::Error> {
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
         serde_json::Deserializer::from_str(self.0).deserialize_tuple(len, visitor)
     }
 
@@ -124,8 +131,7 @@ impl<'de> VariantAccess<'de> for DataReader<'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        serde_json::Deserializer::from_str(self.0)
-            .deserialize_struct("event", fields, visitor)
+        serde_json::Deserializer::from_str(self.0).deserialize_struct("event", fields, visitor)
     }
 }
 
@@ -141,7 +147,9 @@ impl<'de> Deserializer<'de> for VariantsOnly<'_> {
         _visitor: V,
     ) -> Result<V::Value, Self::Error> {
         self.0.set(Some(variants));
-        Err(serde_json::Error::custom("only the variants were asked for"))
+        Err(serde_json::Error::custom(
+            "only the variants were asked for",
+        ))
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {

@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use deadpool_postgres::Pool;
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::connect::{Connector, Notifications, PooledClient};
+use crate::pg::database::Database;
 use crate::pg::{self, Parameter};
-use crate::pg::connect::{Connector, Notifications};
 use crate::position::{Position, Range};
-use crate::source::{
-    Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Types, Wakes,
-};
+use crate::source::{Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Types, Wakes};
 
 mod follower;
 mod gap;
@@ -50,33 +48,30 @@ impl EventTable {
 /// A PostgreSQL table as a source.
 pub struct TableSource {
     name: String,
-    connector: Connector,
+    database: Database,
     direct: Option<Connector>,
-    pool: Pool,
     table: EventTable,
 }
 
 impl TableSource {
-    /// The table `table` in the database that `connector` leads to. `direct` is where LISTEN
-    /// goes; `None` leaves it out, and the source is only polled.
+    /// The table `table` in `database`. `direct` is where LISTEN goes; `None` leaves it out, and
+    /// the source is only polled.
     pub fn new(
         name: impl Into<String>,
-        connector: Connector,
+        database: Database,
         direct: Option<Connector>,
-        pool: Pool,
         table: EventTable,
     ) -> TableSource {
         TableSource {
             name: name.into(),
-            connector,
+            database,
             direct,
-            pool,
             table,
         }
     }
 
-    async fn client(&self) -> Result<deadpool_postgres::Object> {
-        pg::connect::get(&self.pool).await
+    async fn client(&self) -> Result<PooledClient> {
+        self.database.client().await
     }
 
     /// Fills `{events}` in a query of `sql/queries/source`.
@@ -94,7 +89,7 @@ impl TableSource {
             .query_typed_raw(
                 &sql,
                 vec![
-                    (&request.range.after().get() as &Parameter, Type::INT8),
+                    (&request.range.after().get() as &Parameter<'_>, Type::INT8),
                     (&request.range.through().get(), Type::INT8),
                     (&types, Type::TEXT_ARRAY),
                     (&limit, Type::INT8),
@@ -151,6 +146,18 @@ impl TableSource {
         }))
     }
 
+    async fn first_in(&self, range: Range) -> Result<Option<Position>> {
+        let client = self.client().await?;
+        let sql = self.sql(include_str!("../../sql/queries/source/following.sql"));
+        let parameters: [(&Parameter<'_>, Type); 2] = [
+            (&range.after().get(), Type::INT8),
+            (&range.through().get(), Type::INT8),
+        ];
+        let row = client.query_typed_one(&sql, &parameters).await;
+        let row = row.map_err(|e| pg::error("cannot read the next position", e))?;
+        Ok(pg::column::<Option<i64>>(&row, 0)?.map(Position::new))
+    }
+
     async fn last_event_at(&self, position: Position) -> Result<Option<(Position, Uuid)>> {
         let client = self.client().await?;
         let sql = self.sql(include_str!("../../sql/queries/source/last.sql"));
@@ -193,7 +200,7 @@ impl Source for TableSource {
 
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
-            let client = self.connector.connect().await?;
+            let client = self.database.connector().connect().await?;
             let follower = follower::TableFollower::start(client, &self.table, floor).await?;
             Ok(Box::new(follower) as Box<dyn Follower>)
         })
@@ -209,6 +216,10 @@ impl Source for TableSource {
         types: Types<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>> {
         Box::pin(self.middle_of(range, types))
+    }
+
+    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
+        Box::pin(self.first_in(range))
     }
 
     fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
@@ -257,7 +268,8 @@ pub(crate) async fn identity(client: &Client) -> Result<String> {
 
 /// The highest committed position of a table.
 pub(crate) async fn head(client: &Client, table: &EventTable) -> Result<Position> {
-    let sql = include_str!("../../sql/queries/source/head.sql").replace("{events}", &table.relation);
+    let sql =
+        include_str!("../../sql/queries/source/head.sql").replace("{events}", &table.relation);
     let row = client
         .query_typed_one(&sql, &[])
         .await

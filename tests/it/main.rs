@@ -1,7 +1,16 @@
-//! The integration tests, one module for each behaviour.
+//! Everything that needs a real PostgreSQL: one binary, so that one server serves all of it.
+
+// In a test a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod append;
 mod append_file;
+mod append_id;
+mod append_race;
+mod cluster;
 mod database;
 mod migrate;
+mod runner;
+mod support;
+mod tls;
+mod wake;

@@ -31,7 +31,14 @@ const VARIABLES: [(&str, &str); 22] = [
 ];
 
 /// The variables that name a database; the others only say how to reach one.
-const NAMING: [&str; 5] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE"];
+const NAMING: [&str; 6] = [
+    "PGHOST",
+    "PGHOSTADDR",
+    "PGPORT",
+    "PGUSER",
+    "PGDATABASE",
+    "PGSERVICE",
+];
 
 /// The options that the variables give.
 pub(super) fn pairs(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Pairs> {
@@ -67,9 +74,8 @@ impl Connector {
     /// # Errors
     /// As [`Connector::from_environment`].
     pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Option<Connector>> {
-        let named = |variable: &&str| filled(lookup, variable).is_some();
-        if !NAMING.iter().any(|variable| named(&variable)) && filled(lookup, "PGSERVICE").is_none()
-        {
+        let is_given = |variable: &str| filled(lookup, variable).is_some();
+        if !NAMING.into_iter().any(is_given) {
             return Ok(None);
         }
         let from_variables = |error: Error| error.at("the PG* variables");

@@ -6,7 +6,9 @@ use std::time::Duration;
 use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
-use super::{Cause, Connector, Endpoint, Failed};
+use super::Connector;
+use super::open::{Cause, Failed};
+use super::settings::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::pg;
 
@@ -83,14 +85,31 @@ pub(super) fn explain(
     if error.as_db_error().is_some() {
         return refusal(what, error);
     }
+    if is_timeout(&error) {
+        return Error::new(
+            ErrorKind::ConnectionLost,
+            format!("{what}: the server did not answer in time"),
+        )
+        .hint(UNREACHABLE);
+    }
+    let is_login = ["authentication error", "invalid configuration"]
+        .iter()
+        .any(|kind| error.to_string().starts_with(kind));
     let ours = pg::error(what, error);
     match ours.kind() {
         ErrorKind::ConnectionLost => ours.hint(unreachable_hint(endpoint)),
-        // The driver's own complaint: no password was given, or none of its methods is known.
-        _ => ours.with_kind(ErrorKind::Database).hint(
+        _ if is_login => ours.with_kind(ErrorKind::Database).hint(
             "give the password in the URL, in PGPASSWORD or in ~/.pgpass, or see pg_hba.conf",
         ),
+        _ => ours
+            .with_kind(ErrorKind::Database)
+            .hint("check that this port is PostgreSQL's"),
     }
+}
+
+/// The driver has no other name for it.
+fn is_timeout(error: &tokio_postgres::Error) -> bool {
+    error.to_string() == tokio_postgres::Error::__private_api_timeout().to_string()
 }
 
 fn unreachable_hint(endpoint: Option<&Endpoint>) -> &'static str {

@@ -43,14 +43,15 @@ impl Notifications {
 }
 
 impl Connector {
-    /// Listens on a channel, over a connection of its own.
-    ///
-    /// Not through a pooler in transaction mode, which hands the session to others.
+    /// Listens on a channel, over a connection of its own to [`Connector::direct`]: a pooler in
+    /// transaction mode would hand the session to others.
     ///
     /// # Errors
     /// As [`Connector::connect`].
     pub async fn listen(&self, channel: &str) -> Result<Notifications> {
-        let (client, link) = self.open().await.map_err(|failed| failed.explain(self))?;
+        let direct = self.direct();
+        let opened = direct.open().await;
+        let (client, link) = opened.map_err(|failed| failed.explain(&direct))?;
         let (sender, arrived) = mpsc::channel(WAITING_MAX);
         tokio::spawn(forward(link, sender));
         let listen = format!("listen {}", crate::pg::quote_identifier(channel));
@@ -60,7 +61,7 @@ impl Connector {
             .map_err(|error| crate::pg::error("cannot listen for notifications", error))?;
         Ok(Notifications {
             arrived,
-            place: self.describe(),
+            place: direct.describe(),
             _client: client,
         })
     }

@@ -8,7 +8,8 @@ use deadpool_postgres::{
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use super::{Cause, Connector, drive, failure};
+use super::open::{Cause, Failed};
+use super::{Connector, drive, failure};
 use crate::error::{Error, ErrorKind, Result};
 
 /// deadpool's pool; [`pool_error`] makes its errors ours.
@@ -27,7 +28,7 @@ impl Connector {
     /// `connect_timeout` has passed.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a size of 0.
+    /// [`ErrorKind::Config`] for a size of 0, or for a file that TLS needs and cannot read.
     pub fn pool(&self, size: usize) -> Result<Pool> {
         if size == 0 {
             return Err(
@@ -35,6 +36,8 @@ impl Connector {
                     .hint("set pool_size to 1 or more"),
             );
         }
+        // Here it has a name; a session that is opened later could only say that it was not.
+        self.tls_for_any()?;
         let config = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
@@ -112,14 +115,14 @@ impl Connect for Opener {
     }
 }
 
-impl super::Failed {
+impl Failed {
     /// The driver's error where there is one. The pool passes on no other kind: the rest becomes
     /// a time-out, and its own words go to the log.
     fn into_driver_error(self, connector: &Connector) -> tokio_postgres::Error {
         match self.0 {
             Some((_, Cause::Driver(error))) => error,
             other => {
-                let error = super::Failed(other).explain(connector);
+                let error = Failed(other).explain(connector);
                 tracing::warn!(error = %error, "cannot connect");
                 tokio_postgres::Error::__private_api_timeout()
             }

@@ -23,7 +23,7 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(200);
 const READ_PAUSE_MIN: Duration = Duration::from_millis(2);
 const READ_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How often an idle follower makes sure that the positions did not go back.
-const SEQUENCE_PAUSE: Duration = Duration::from_secs(1);
+const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct TableFollower {
     client: Client,
@@ -112,7 +112,8 @@ impl TableFollower {
 
     async fn read_rows(&mut self) -> Result<Rows> {
         let after = self.mark.position().get();
-        let parameters: [(&Parameter, Type); 2] = [(&after, Type::INT8), (&ROWS_MAX, Type::INT8)];
+        let parameters: [(&Parameter<'_>, Type); 2] =
+            [(&after, Type::INT8), (&ROWS_MAX, Type::INT8)];
         let rows = self
             .client
             .query_typed(&self.new_sql, &parameters)
@@ -180,7 +181,7 @@ impl TableFollower {
             return Ok(());
         };
         let sql = include_str!("../../../sql/queries/mark/sequence_value.sql");
-        let parameters: [(&Parameter, Type); 3] = [
+        let parameters: [(&Parameter<'_>, Type); 3] = [
             (&self.relation, Type::TEXT),
             (&"position", Type::TEXT),
             (named, Type::TEXT),

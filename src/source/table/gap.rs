@@ -35,12 +35,12 @@ pub(super) async fn look(
     relation: &str,
     policy: &GapPolicy,
 ) -> Result<Vec<Holder>> {
-    let table = (&relation as &Parameter, Type::TEXT);
+    let table = (&relation as &Parameter<'_>, Type::TEXT);
     let row = match policy {
         GapPolicy::Dense => return Ok(Vec::new()),
         GapPolicy::Sequence { named } => {
             let sql = include_str!("../../../sql/queries/mark/look_sequence.sql");
-            let column: &Parameter = &"position";
+            let column: &Parameter<'_> = &"position";
             let parameters = [table, (column, Type::TEXT), (named, Type::TEXT)];
             client.query_typed_opt(sql, &parameters).await
         }
@@ -117,7 +117,10 @@ fn check_sequence(row: &Row, relation: &str) -> Result<()> {
         let fault = format!("has MINVALUE {minimum}: positions start at 1");
         (fault, "MINVALUE 1")
     } else if column_named(row, "cycles")? {
-        ("has CYCLE: positions would come again".to_owned(), "NO CYCLE")
+        (
+            "has CYCLE: positions would come again".to_owned(),
+            "NO CYCLE",
+        )
     } else {
         return Ok(());
     };

@@ -1,0 +1,125 @@
+//! Servers that are there already: finding them, and stopping one that another process owns.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+
+use super::place;
+use super::probe::{self, Running, State};
+use super::server::{LOOK_AGAIN, STOP_LIMIT};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A project's live server and the data directory it serves, or why there is none.
+pub(super) enum Found {
+    Up(PathBuf, Running),
+    /// Something is there that takes no connections now.
+    Busy(String),
+    Nothing,
+}
+
+/// Looks for a live server on any of a project's data directories.
+pub(super) async fn find(root: &Path) -> Found {
+    let mut found = Found::Nothing;
+    for (_, data_dir) in data_dirs(root) {
+        match probe::state(&data_dir).await {
+            State::Up(running) => return Found::Up(data_dir, running),
+            State::Busy(why) => found = Found::Busy(why),
+            State::Down => {}
+        }
+    }
+    found
+}
+
+/// The data directories of a project, one for each major version that was used, the newest first.
+pub(super) fn data_dirs(root: &Path) -> Vec<(u32, PathBuf)> {
+    let Ok(entries) = fs::read_dir(root) else {
+        return Vec::new();
+    };
+    let mut found: Vec<(u32, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let major = entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("pg")?
+                .parse()
+                .ok()?;
+            Some((major, entry.path()))
+        })
+        .filter(|(_, dir)| dir.join("PG_VERSION").is_file())
+        .collect();
+    found.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
+    found
+}
+
+/// Waits while a server is starting or stopping; `None` if there is none in the end.
+pub(super) async fn settled(root: &Path) -> Result<Option<(PathBuf, Running)>> {
+    let limit = Instant::now() + STOP_LIMIT;
+    loop {
+        match find(root).await {
+            Found::Up(data_dir, running) => return Ok(Some((data_dir, running))),
+            // Nobody answers, but somebody holds the lock: it is on its way up or down.
+            Found::Nothing if !is_locked(root) => return Ok(None),
+            Found::Nothing if Instant::now() > limit => {
+                return Err(unsettled(root, "it is starting"));
+            }
+            Found::Busy(why) if Instant::now() > limit => return Err(unsettled(root, &why)),
+            Found::Nothing | Found::Busy(_) => sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+fn is_locked(root: &Path) -> bool {
+    let Ok(lock) = place::open_lock(root) else {
+        return false;
+    };
+    matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+}
+
+pub(super) fn unsettled(root: &Path, why: &str) -> Error {
+    Error::new(
+        ErrorKind::TimedOut,
+        format!(
+            "another process has this project's PostgreSQL, and it takes no connections: {why}"
+        ),
+    )
+    .at(root.display().to_string())
+    .hint(
+        "see the log beside the data directory, and end the process whose id is in postmaster.pid",
+    )
+}
+
+/// Stops the server by a fast shutdown and waits until it is down. The caller has its answer that
+/// it serves `data_dir`, so the process id in its pid file is its own.
+pub(super) async fn stop(data_dir: &Path, pid: i32) -> Result<()> {
+    kill(Pid::from_raw(pid), Signal::SIGINT).map_err(|error| {
+        Error::new(
+            ErrorKind::Io,
+            format!("cannot stop PostgreSQL (process {pid}): {error}"),
+        )
+        .at(data_dir.display().to_string())
+        .hint("run this as the user that started it")
+        .source(error)
+    })?;
+    wait_until_gone(data_dir, pid).await
+}
+
+/// Waits until the server that had this process id is down; a new one may be up by then.
+pub(super) async fn wait_until_gone(data_dir: &Path, pid: i32) -> Result<()> {
+    let limit = Instant::now() + STOP_LIMIT;
+    while !probe::is_gone(data_dir, pid).await {
+        if Instant::now() > limit {
+            return Err(Error::new(
+                ErrorKind::TimedOut,
+                format!("PostgreSQL is not down after {} s", STOP_LIMIT.as_secs()),
+            )
+            .at(data_dir.display().to_string())
+            .hint("it goes on stopping by itself; its log is beside the data directory"));
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! `highwater.toml`: every key with its unit, its default and the reason for it.
+//!
+//! `docs/highwater.toml` is the same as a commented file; a test holds the two together.
+
+mod duration;
+mod file;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+
+pub use duration::{format_duration, parse_duration};
+pub use file::FILE_NAME;
+
+/// The whole file. Every key is optional, an unknown one is an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// `[database]`: where the events and the read models are.
+    pub database: Database,
+    /// `[engine]`: how the runners of a process behave.
+    pub engine: Engine,
+    /// `[projections]`: where the projections' files are.
+    pub projections: Projections,
+}
+
+/// `[database]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Database {
+    /// A URL or `key=value` text, as [`crate::pg::connect::Connector::parse`] reads it. Default:
+    /// none, for a password belongs into the environment: `--database-url` and `DATABASE_URL` go
+    /// before it, the PG* variables fill what it leaves out.
+    pub url: Option<DatabaseUrl>,
+    /// The same database without the pooler in between, for LISTEN. Default: none, which is
+    /// `url`. Without it behind a pooler new events are found by polling.
+    pub direct_url: Option<DatabaseUrl>,
+}
+
+/// `[engine]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Engine {
+    /// How long an instance owns a runner without a sign of life. A duration, 1 s to 1 h, default
+    /// 5 s: another instance takes over within this time after a kill, and an instance writes one
+    /// renewal in each third of it.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub lease: Duration,
+    /// How long stop and pause wait for the batch in flight before it is rolled back. A duration,
+    /// 0 s to 10 m, default 1 s: a live batch takes milliseconds, and one of a catch-up is
+    /// cheap to do again.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub stop_grace: Duration,
+    /// The longest pause between two looks at an idle source. A duration, 2 ms to 1 m, default
+    /// 200 ms: at most 5 queries a second for a source where nothing happens, and no event waits
+    /// longer than this when its wake is lost.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub poll_slowest: Duration,
+    /// Whether wakes are listened for. Default true: events are visible sooner. It takes one
+    /// session that does not go through a pooler in transaction mode.
+    pub listen: bool,
+    /// The most events one transaction applies. 1 to 10,000,000, default 1,000,000: batches grow
+    /// to what time and memory allow, this only bounds what one rollback can cost.
+    pub batch_events_max: u32,
+    /// The most sessions a process holds, besides the one that listens. 1 to 1,000, default 8:
+    /// runners take turns, and more than that many at work only wait for the server's cores.
+    pub pool_size: u32,
+    /// The longest pause before what failed for a passing reason is tried again. A duration,
+    /// 100 ms to 1 h, default 30 s: the pauses grow up to it, so that a server that comes back is
+    /// found soon and not run over.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub retry_delay_max: Duration,
+}
+
+impl Default for Engine {
+    fn default() -> Engine {
+        Engine {
+            lease: Duration::from_secs(5),
+            stop_grace: Duration::from_secs(1),
+            poll_slowest: Duration::from_millis(200),
+            listen: true,
+            batch_events_max: 1_000_000,
+            pool_size: 8,
+            retry_delay_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[projections]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Projections {
+    /// The directory of the `NAME.sql` files, relative to `highwater.toml`. Default
+    /// `projections`.
+    pub directory: PathBuf,
+}
+
+impl Default for Projections {
+    fn default() -> Projections {
+        Projections {
+            directory: PathBuf::from("projections"),
+        }
+    }
+}
+
+/// A connection string, which may hold a password: it is shown by nothing but
+/// [`DatabaseUrl::expose`].
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// Wraps a connection string, without a look at it.
+    pub fn new(text: impl Into<String>) -> DatabaseUrl {
+        DatabaseUrl(text.into())
+    }
+
+    /// The text with its password, to connect with.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(***)")
+    }
+}
+
+impl Config {
+    /// Refuses values out of their limits, all of them in one error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], naming every key that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        let mut faults = self.engine.faults();
+        if self.projections.directory.as_os_str().is_empty() {
+            faults.push("projections.directory is empty".to_owned());
+        }
+        if self.database.direct_url.is_some() && self.database.url.is_none() {
+            faults.push("database.direct_url is given without database.url".to_owned());
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Config, faults.join(", and "))
+            .hint("correct it, or take the key out for its default"))
+    }
+
+    /// The directory of the projections' files, for a configuration that was read from `file`.
+    pub fn projections_directory(&self, file: &Path) -> PathBuf {
+        let base = file.parent().unwrap_or_else(|| Path::new(""));
+        base.join(&self.projections.directory)
+    }
+}
+
+impl Engine {
+    fn faults(&self) -> Vec<String> {
+        const SECOND: Duration = Duration::from_secs(1);
+        const MINUTE: Duration = Duration::from_secs(60);
+        const HOUR: Duration = Duration::from_secs(3600);
+        let durations = [
+            ("lease", self.lease, SECOND, HOUR),
+            ("stop_grace", self.stop_grace, Duration::ZERO, 10 * MINUTE),
+            ("poll_slowest", self.poll_slowest, SECOND / 500, MINUTE),
+            ("retry_delay_max", self.retry_delay_max, SECOND / 10, HOUR),
+        ];
+        let numbers = [
+            ("batch_events_max", self.batch_events_max, 10_000_000),
+            ("pool_size", self.pool_size, 1_000),
+        ];
+        let durations = durations.into_iter().filter_map(|(key, value, from, to)| {
+            let [shown, low, high] = [value, from, to].map(format_duration);
+            let is_wrong = value < from || value > to;
+            is_wrong.then(|| format!("engine.{key} is {shown}, but must be from {low} to {high}"))
+        });
+        let numbers = numbers.into_iter().filter_map(|(key, value, to)| {
+            let is_wrong = value < 1 || value > to;
+            is_wrong.then(|| format!("engine.{key} is {value}, but must be from 1 to {to}"))
+        });
+        durations.chain(numbers).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

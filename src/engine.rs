@@ -1,0 +1,259 @@
+//! The engine: all runners of a process, one reader per source, and the instance they belong to.
+//!
+//! It knows [`Source`] and [`Runnable`] and no table, file or protocol behind them. Dropping the
+//! future of [`Engine::run`] is like a crash and as safe; cancelling its token drains.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::pg::checkpoint;
+use crate::pg::database::Database;
+use crate::position::Position;
+use crate::projection::{Runnable, check_names};
+use crate::source::Source;
+
+mod apply;
+mod batch_size;
+mod instance;
+mod isolate;
+mod progress;
+mod reader;
+pub mod rebuild;
+mod runner;
+pub(crate) mod setup;
+mod state;
+
+pub use crate::config::Engine as Settings;
+pub use state::{RunnerState, RunnerStatus};
+
+use reader::Reader;
+use runner::Runner;
+use state::Shared;
+
+/// How long a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Until it is stopped.
+    Stopped,
+    /// Until every projection has passed the head that was there at the start, or has stopped.
+    CaughtUp,
+}
+
+/// How a runner ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It passed the head that was fixed at the start.
+    CaughtUp,
+    /// It was asked to stop, and did after its batch.
+    Drained,
+    /// It was stopped by this error, which is stored with its checkpoint.
+    Stopped(Error),
+    /// Another instance runs it now.
+    Superseded(Error),
+}
+
+impl Outcome {
+    /// The error, if it ended by one.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Outcome::CaughtUp | Outcome::Drained => None,
+            Outcome::Stopped(error) | Outcome::Superseded(error) => Some(error),
+        }
+    }
+}
+
+/// How a run ended, for each projection.
+#[derive(Debug)]
+pub struct Report {
+    /// The projections and their outcomes, by name.
+    pub outcomes: Vec<(ProjectionName, Outcome)>,
+}
+
+/// Runs projections against one target database.
+pub struct Engine {
+    target: Database,
+    sources: HashMap<String, Arc<dyn Source>>,
+    runnables: Vec<Arc<dyn Runnable>>,
+    settings: Settings,
+    statuses: Vec<Shared>,
+}
+
+/// Watches an engine from outside of it.
+#[derive(Clone)]
+pub struct Handle(Vec<Shared>);
+
+impl Handle {
+    /// How each runner fares now.
+    pub fn runners(&self) -> Vec<RunnerStatus> {
+        self.0.iter().map(Shared::get).collect()
+    }
+}
+
+impl Engine {
+    /// An engine for read models in `target`.
+    pub fn new(target: Database, settings: Settings) -> Engine {
+        Engine {
+            target,
+            sources: HashMap::new(),
+            runnables: Vec::new(),
+            settings,
+            statuses: Vec::new(),
+        }
+    }
+
+    /// Adds a source, under its own name.
+    #[must_use]
+    pub fn source(mut self, source: Arc<dyn Source>) -> Engine {
+        self.sources.insert(source.name().to_owned(), source);
+        self
+    }
+
+    /// Adds a projection.
+    #[must_use]
+    pub fn projection(mut self, projection: Arc<dyn Runnable>) -> Engine {
+        self.statuses
+            .push(Shared::new(projection.definition().name.clone()));
+        self.runnables.push(projection);
+        self
+    }
+
+    /// A handle to watch it with.
+    pub fn handle(&self) -> Handle {
+        Handle(self.statuses.clone())
+    }
+
+    /// Runs until `stop` is cancelled, `until` is reached, or every projection has stopped.
+    ///
+    /// # Errors
+    /// If nothing could be started: two projections of one name, a projection whose source is
+    /// not known, or a database that does not answer. What befalls one projection is in the
+    /// report.
+    pub async fn run(self, until: Until, stop: CancellationToken) -> Result<Report> {
+        check_names(&self.runnables)?;
+        self.check_sources()?;
+        let heads = self.heads(until).await?;
+        let ended = CancellationToken::new();
+        let _ended = ended.clone().drop_guard();
+        let readers = self.start_readers(&ended);
+        let instance = Uuid::new_v4();
+        let fenced = instance::Fenced::default();
+        let mut runners = JoinSet::new();
+        let mut names = HashMap::new();
+        for (runnable, shared) in self.runnables.iter().zip(&self.statuses) {
+            let source = self.sources[&runnable.definition().source].clone();
+            let runner = Runner::new(runner::Parts {
+                target: self.target.clone(),
+                following: readers[source.name()].clone(),
+                until: heads.get(source.name()).copied(),
+                source,
+                projection: runnable.clone(),
+                instance,
+                settings: self.settings.clone(),
+                shared: shared.clone(),
+                fenced: fenced.clone(),
+            });
+            let name = runnable.definition().name.clone();
+            let task = runners.spawn(runner.run(stop.clone()));
+            names.insert(task.id(), (name, shared.clone()));
+        }
+        let heartbeat = instance::Heartbeat {
+            instance,
+            target: self.target.clone(),
+            lease: self.settings.lease,
+            statuses: self.statuses.clone(),
+            readers: readers.into_iter().collect(),
+            fenced,
+        };
+        let beating = reader::Aborting(tokio::spawn(heartbeat.run()));
+        let outcomes = collect(runners, &names).await;
+        drop(beating);
+        self.sign_off(instance).await;
+        Ok(Report { outcomes })
+    }
+
+    fn check_sources(&self) -> Result<()> {
+        for runnable in &self.runnables {
+            let definition = runnable.definition();
+            if !self.sources.contains_key(&definition.source) {
+                let what = format!(
+                    "projection \"{}\" reads the source \"{}\", which is not configured",
+                    definition.name, definition.source
+                );
+                return Err(Error::new(ErrorKind::Config, what)
+                    .hint("name a configured source; \"default\" is highwater's own event table"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn heads(&self, until: Until) -> Result<HashMap<String, Position>> {
+        let mut heads = HashMap::new();
+        if until == Until::CaughtUp {
+            for (name, source) in &self.sources {
+                heads.insert(name.clone(), source.head().await?);
+            }
+        }
+        Ok(heads)
+    }
+
+    fn start_readers(&self, ended: &CancellationToken) -> HashMap<String, progress::Following> {
+        let mut followings = HashMap::new();
+        for (name, source) in &self.sources {
+            let (publisher, following) = progress::channel();
+            let reader = Reader {
+                source: source.clone(),
+                target: self.target.clone(),
+                settings: self.settings.clone(),
+                publisher,
+                stop: ended.clone(),
+            };
+            tokio::spawn(reader.run());
+            followings.insert(name.clone(), following);
+        }
+        followings
+    }
+
+    /// Best effort: an instance that does not sign off is forgotten when its lease ends.
+    async fn sign_off(&self, instance: Uuid) {
+        let done = async {
+            let client = self.target.client().await?;
+            checkpoint::leave(&client, instance).await
+        };
+        match tokio::time::timeout(self.settings.stop_grace, done).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error = %error, "the instance did not sign off"),
+            Err(_) => tracing::debug!("the instance did not sign off in time"),
+        }
+    }
+}
+
+type Names = HashMap<tokio::task::Id, (ProjectionName, Shared)>;
+
+async fn collect(mut runners: JoinSet<Outcome>, names: &Names) -> Vec<(ProjectionName, Outcome)> {
+    let mut outcomes = Vec::new();
+    while let Some(ended) = runners.join_next_with_id().await {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, outcome),
+            Err(panic) => {
+                let what = format!("the projection's code panicked: {panic}");
+                let error = Error::new(ErrorKind::Internal, what)
+                    .hint("mend it and run again; nothing of the batch was committed");
+                (panic.id(), Outcome::Stopped(error))
+            }
+        };
+        if let Some((name, shared)) = names.get(&id) {
+            if outcome.error().is_some() {
+                shared.set_state(RunnerState::Stopped);
+            }
+            outcomes.push((name.clone(), outcome));
+        }
+    }
+    outcomes.sort_by(|a, b| a.0.cmp(&b.0));
+    outcomes
+}

@@ -1,0 +1,255 @@
+//! One batch, one transaction: the fence first, the read model, then the commit.
+//!
+//! Only this file opens the transaction that holds read-model rows and checkpoint. Where source
+//! and read model share a database, everything goes to the server in one message and no event
+//! leaves it. A session whose transaction did not end is not given back to the pool.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use futures_util::{StreamExt, pin_mut};
+use tokio_postgres::{CancelToken, SimpleQueryMessage};
+
+use crate::error::{Error, Result};
+use crate::pg::checkpoint::{self, Epoch, Key, LastEvent};
+use crate::pg::connect::PooledClient;
+use crate::pg::database::Database;
+use crate::pg::transaction::Tx;
+use crate::pg::{self, quote_identifier};
+use crate::position::{Position, Range};
+use crate::projection::{Runnable, Statements};
+use crate::source::{ReadRequest, Source};
+
+/// What applying batches needs, the same for every batch of a claim.
+pub(super) struct Applier {
+    pub(super) target: Database,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) projection: Arc<dyn Runnable>,
+    pub(super) key: Key,
+    pub(super) epoch: Epoch,
+    /// The schema that holds this generation.
+    pub(super) schema: String,
+    pub(super) in_flight: InFlight,
+}
+
+/// How much one batch may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) events_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+impl Applier {
+    /// A session to apply on, with the moment it was opened.
+    pub(super) async fn session(&self) -> Result<(PooledClient, Instant)> {
+        let client = self.target.client().await?;
+        let opened = PooledClient::metrics(&client).created;
+        Ok((client, opened))
+    }
+
+    /// Applies what `range` holds and moves the checkpoint to the end of it. Returns how far it
+    /// went: less than the range where the limits cut it.
+    pub(super) async fn apply(
+        &self,
+        client: PooledClient,
+        range: Range,
+        limits: Limits,
+    ) -> Result<Position> {
+        let mut session = Session::new(client, &self.in_flight);
+        let in_server = self.projection.statements().zip(self.source.relation());
+        let through = match in_server {
+            Some((statements, relation)) => {
+                self.apply_in_server(&session, statements, relation, range)
+                    .await
+            }
+            None => self.apply_batch(&session, range, limits).await,
+        };
+        session.finish(through.is_err()).await;
+        through
+    }
+
+    async fn apply_in_server(
+        &self,
+        session: &Session,
+        statements: Statements<'_>,
+        relation: &str,
+        range: Range,
+    ) -> Result<Position> {
+        let before = format!(
+            "{};\n{};\n{};\n",
+            BEGIN,
+            self.key.fence_in_server(self.epoch, range, relation),
+            self.search_path(),
+        );
+        let text = format!(
+            "{before}{}{};\ncommit",
+            statements.text,
+            checkpoint::seal(range)
+        );
+        let mut succeeded = 0;
+        match run(session, &text, &mut succeeded).await {
+            Ok(()) => Ok(range.through()),
+            Err(e) => Err(self.place(e, statements, before.chars().count(), succeeded)),
+        }
+    }
+
+    /// Says in which line of the projection a statement failed.
+    fn place(
+        &self,
+        error: tokio_postgres::Error,
+        statements: Statements<'_>,
+        characters_before: usize,
+        succeeded: usize,
+    ) -> Error {
+        let offset = pg::offset_of(&error).and_then(|at| at.checked_sub(characters_before));
+        let ours = pg::error("apply failed", error);
+        match succeeded.checked_sub(STATEMENTS_BEFORE) {
+            None => ours,
+            Some(succeeded) => ours.at((statements.locate)(succeeded, offset)),
+        }
+    }
+
+    async fn apply_batch(
+        &self,
+        session: &Session,
+        range: Range,
+        limits: Limits,
+    ) -> Result<Position> {
+        let definition = self.projection.definition();
+        let batch = self
+            .source
+            .read(ReadRequest {
+                range,
+                types: definition.events.as_deref(),
+                events_max: limits.events_max,
+                bytes_max: limits.bytes_max,
+            })
+            .await?;
+        let last = self
+            .last_event(&batch.events, batch.range.through())
+            .await?;
+        let doing = "cannot begin the batch";
+        let begin = format!(
+            "{};\n{};\n{}",
+            BEGIN,
+            self.key.fence(self.epoch, batch.range, last),
+            self.search_path(),
+        );
+        let begun = session.client().batch_execute(&begin).await;
+        begun.map_err(|e| pg::error(doing, e))?;
+        if !batch.events.is_empty() {
+            let tx = Tx::new(session.client());
+            self.projection.apply(&batch, &tx).await?;
+        }
+        let end = format!("{};\ncommit", checkpoint::seal(batch.range));
+        let ended = session.client().batch_execute(&end).await;
+        ended.map_err(|e| pg::error("cannot commit the batch", e))?;
+        Ok(batch.range.through())
+    }
+
+    async fn last_event(
+        &self,
+        events: &[crate::event::RecordedEvent],
+        through: Position,
+    ) -> Result<LastEvent> {
+        match events.last().filter(|event| event.position == through) {
+            Some(event) => Ok(Some((event.position, event.id))),
+            None => self.source.last_at(through).await,
+        }
+    }
+
+    /// Moves the checkpoint over a range that holds nothing for this projection.
+    pub(super) async fn skip(&self, client: PooledClient, range: Range) -> Result<()> {
+        let last = self.source.last_at(range.through()).await?;
+        checkpoint::skip(&client, &self.key, self.epoch, range, last).await
+    }
+
+    fn search_path(&self) -> String {
+        format!(
+            "set local search_path to {}, public",
+            quote_identifier(&self.schema)
+        )
+    }
+}
+
+/// Also where the role's default or the database's is another isolation level, and where row
+/// security would hide rows: an error instead.
+const BEGIN: &str = "begin isolation level read committed; set local row_security = off";
+
+/// Statements of a message before those of the projection: begin, row security, fence, path.
+const STATEMENTS_BEFORE: usize = 4;
+
+/// Sends a message and counts the statements that succeeded.
+async fn run(
+    session: &Session,
+    text: &str,
+    succeeded: &mut usize,
+) -> Result<(), tokio_postgres::Error> {
+    let messages = session.client().simple_query_raw(text).await?;
+    pin_mut!(messages);
+    while let Some(message) = messages.next().await {
+        if let SimpleQueryMessage::CommandComplete(_) = message? {
+            *succeeded += 1;
+        }
+    }
+    Ok(())
+}
+
+/// How a batch in flight can be cancelled in the server.
+#[derive(Clone, Default)]
+pub(super) struct InFlight(Arc<Mutex<Option<CancelToken>>>);
+
+impl InFlight {
+    fn set(&self, token: Option<CancelToken>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    pub(super) fn get(&self) -> Option<CancelToken> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// A pooled session that is closed, not given back, unless its transaction ended.
+struct Session {
+    client: Option<PooledClient>,
+    in_flight: InFlight,
+}
+
+impl Session {
+    fn new(client: PooledClient, in_flight: &InFlight) -> Session {
+        in_flight.set(Some(client.cancel_token()));
+        Session {
+            client: Some(client),
+            in_flight: in_flight.clone(),
+        }
+    }
+
+    #[allow(
+        clippy::expect_used,
+        reason = "the client is there until finish takes the session"
+    )]
+    fn client(&self) -> &tokio_postgres::Client {
+        self.client.as_ref().expect("a session before its end")
+    }
+
+    /// Ends the transaction if it failed; a session that cannot even roll back is closed.
+    async fn finish(&mut self, failed: bool) {
+        if failed && self.client().batch_execute("rollback").await.is_err() {
+            return;
+        }
+        self.in_flight.set(None);
+        self.client = None;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.in_flight.set(None);
+        if let Some(client) = self.client.take() {
+            drop(PooledClient::take(client));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How many positions a batch spans: it grows while behind and begins small again at the head.
+
+use std::time::Duration;
+
+const FIRST: u64 = 1_000;
+/// A batch that takes longer than this is halved, one that takes a quarter of it is doubled: long
+/// enough that a transaction's own cost does not count, short enough to stop within the grace.
+const GOAL: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchSize {
+    span: u64,
+    span_max: u64,
+}
+
+impl BatchSize {
+    pub(super) fn new(span_max: u64) -> BatchSize {
+        BatchSize {
+            span: FIRST.min(span_max.max(1)),
+            span_max: span_max.max(1),
+        }
+    }
+
+    pub(super) fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// A batch of `span` positions took so long.
+    pub(super) fn took(&mut self, span: u64, elapsed: Duration) {
+        if elapsed > GOAL {
+            self.span = (self.span / 2).max(1);
+        } else if span >= self.span && elapsed < GOAL / 4 {
+            self.span = (self.span * 4).min(self.span_max);
+        } else if span >= self.span && elapsed < GOAL / 2 {
+            self.span = (self.span * 2).min(self.span_max);
+        }
+    }
+
+    /// The head was reached: what comes next is short, and should be done soon.
+    pub(super) fn at_head(&mut self) {
+        self.span = FIRST.min(self.span_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_grow_while_batches_are_quick_and_shrink_when_they_are_slow() {
+        let mut size = BatchSize::new(100_000);
+        for _ in 0..10 {
+            size.took(size.span(), Duration::from_millis(1));
+        }
+        assert_eq!(size.span(), 100_000);
+        size.took(100_000, Duration::from_secs(2));
+        assert_eq!(size.span(), 50_000);
+        size.took(10, Duration::from_millis(1));
+        assert_eq!(
+            size.span(),
+            50_000,
+            "a short batch says nothing about long ones"
+        );
+        size.at_head();
+        assert_eq!(size.span(), FIRST);
+    }
+
+    #[test]
+    fn a_span_is_never_empty() {
+        let mut size = BatchSize::new(0);
+        for _ in 0..5 {
+            size.took(1, Duration::from_secs(9));
+        }
+        assert_eq!(size.span(), 1);
+    }
+}

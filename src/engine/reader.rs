@@ -1,0 +1,167 @@
+//! One reader per source and process: follows the head and tells the runners.
+//!
+//! It steps on a wake, when the source says so, and by polling: often for a second after the last
+//! event, then ever less often. A wake carries nothing; each is only a reason to step. When the
+//! source fails, everything it knew is void and it begins again from the highest checkpoint.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::Settings;
+use super::progress::Publisher;
+use crate::error::{Error, Result};
+use crate::pg::checkpoint;
+use crate::pg::database::Database;
+use crate::retry::{Verdict, delays, verdict};
+use crate::source::{Follower, Source, Step};
+
+/// How often an active source is polled, and for how long after its last event.
+const POLL_ACTIVE: Duration = Duration::from_millis(2);
+const ACTIVE_FOR: Duration = Duration::from_secs(1);
+
+pub(super) struct Reader {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) target: Database,
+    pub(super) settings: Settings,
+    pub(super) publisher: Publisher,
+    pub(super) stop: CancellationToken,
+}
+
+impl Reader {
+    /// Follows the source until `stop`, or until an error that no retry mends.
+    pub(super) async fn run(mut self) {
+        let wake = Arc::new(Notify::new());
+        let _listener = self.settings.listen.then(|| {
+            let listening = listen(self.source.clone(), wake.clone(), self.settings.clone());
+            Aborting(tokio::spawn(listening))
+        });
+        let mut pauses = delays(self.settings.retry_delay_max);
+        loop {
+            let before = self.publisher.mark();
+            let error = tokio::select! {
+                () = self.stop.cancelled() => return,
+                error = session(&mut self.publisher, &*self.source, &self.target, &wake, &self.settings) => error,
+            };
+            if verdict(error.kind()) != Verdict::Transient {
+                tracing::error!(source = self.source.name(), error = %error, "the source cannot be read");
+                self.publisher.fail(error);
+                return;
+            }
+            tracing::warn!(source = self.source.name(), error = %error, "reading the source again");
+            if self.publisher.mark() > before {
+                pauses = delays(self.settings.retry_delay_max);
+            }
+            let pause = pauses.next().unwrap_or(self.settings.retry_delay_max);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
+
+/// Steps until something fails.
+async fn session(
+    publisher: &mut Publisher,
+    source: &dyn Source,
+    target: &Database,
+    wake: &Notify,
+    settings: &Settings,
+) -> Error {
+    let mut follower = match begin(source, target).await {
+        Ok(follower) => follower,
+        Err(error) => return error,
+    };
+    publisher.begin();
+    let mut cadence = Cadence::new(settings.poll_slowest);
+    loop {
+        let began = Instant::now();
+        let step = match follower.step().await {
+            Ok(step) => step,
+            Err(error) => return error,
+        };
+        let pause = cadence.pause(&step);
+        publisher.step(step, began);
+        tokio::select! {
+            () = wake.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Follower>> {
+    let identity = source.identity().await?;
+    let client = target.client().await?;
+    let floor = checkpoint::floor(&client, &identity).await?;
+    drop(client);
+    source.follow(floor).await
+}
+
+/// When to step again: 2 ms apart for a second after the last event, then slowing down.
+struct Cadence {
+    slowest: Duration,
+    last_event: Instant,
+    pause: Duration,
+}
+
+impl Cadence {
+    fn new(slowest: Duration) -> Cadence {
+        Cadence {
+            slowest,
+            last_event: Instant::now(),
+            pause: POLL_ACTIVE,
+        }
+    }
+
+    fn pause(&mut self, step: &Step) -> Duration {
+        if !step.passed.is_empty() {
+            self.last_event = Instant::now();
+        }
+        if let Some(again) = step.again {
+            return again;
+        }
+        self.pause = if self.last_event.elapsed() < ACTIVE_FOR {
+            POLL_ACTIVE
+        } else {
+            (self.pause * 2).min(self.slowest)
+        };
+        self.pause.min(self.slowest)
+    }
+}
+
+/// Keeps a connection for wakes. Each (re)connection is a wake too: what came meanwhile is lost.
+async fn listen(source: Arc<dyn Source>, wake: Arc<Notify>, settings: Settings) {
+    let mut pauses = delays(settings.retry_delay_max);
+    loop {
+        match source.wakes().await {
+            Ok(None) => return,
+            Ok(Some(mut wakes)) => {
+                pauses = delays(settings.retry_delay_max);
+                wake.notify_one();
+                while wakes.next().await.is_ok() {
+                    wake.notify_one();
+                }
+                tracing::debug!(
+                    source = source.name(),
+                    "the wake connection was lost; polling goes on"
+                );
+            }
+            Err(error) => {
+                tracing::debug!(source = source.name(), error = %error, "cannot listen for wakes; polling goes on");
+            }
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(settings.retry_delay_max)).await;
+    }
+}
+
+/// Ends a task when dropped.
+pub(super) struct Aborting(pub(super) tokio::task::JoinHandle<()>);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,552 @@
+//! THE loop: wait, read, apply, repeat. One runner is one partition of one projection.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::apply::{Applier, InFlight, Limits};
+use super::batch_size::BatchSize;
+use super::instance::Fenced;
+use super::isolate::{self, Isolation};
+use super::progress::{Following, Progress};
+use super::setup;
+use super::state::{RunnerState, Shared};
+use super::{Outcome, Settings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics;
+use crate::pg::checkpoint::{self, Key};
+use crate::pg::connect::PooledClient;
+use crate::pg::database::Database;
+use crate::position::{Position, Range};
+use crate::projection::{Definition, Runnable};
+use crate::retry::{Verdict, delays, verdict};
+use crate::source::Source;
+
+/// How often a range without wanted events moves the stored checkpoint, at most.
+const FLUSH_PAUSE: Duration = Duration::from_secs(1);
+/// A live runner that is no further behind than this stays `live`.
+const LIVE_WITHIN: u64 = 1_000;
+/// The most bytes of events that are read into memory at once.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most events that are read into memory at once.
+const BATCH_READ_MAX: usize = 50_000;
+
+/// What a runner is made of.
+pub(super) struct Parts {
+    pub(super) target: Database,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) projection: Arc<dyn Runnable>,
+    pub(super) following: Following,
+    /// The head that ends this run once it is passed.
+    pub(super) until: Option<Position>,
+    pub(super) instance: Uuid,
+    pub(super) settings: Settings,
+    pub(super) shared: Shared,
+    pub(super) fenced: Fenced,
+}
+
+pub(super) struct Runner {
+    parts: Parts,
+    claim: Option<Claim>,
+    size: BatchSize,
+    isolation: Isolation,
+    in_flight: InFlight,
+    attempts: u32,
+}
+
+/// What holds while the checkpoint is ours.
+struct Claim {
+    applier: Applier,
+    /// The reader's session whose mark is used.
+    session: u64,
+    /// Where the stored checkpoint stands.
+    stored: Position,
+    /// How far the runner is: beyond `stored` lies nothing it wants.
+    position: Position,
+    flushed: Instant,
+}
+
+/// What a turn came to.
+enum Turn {
+    /// Something was done; go on.
+    Again,
+    /// There is nothing to do until the source moves, or until then.
+    Wait(Option<Instant>),
+    /// The run is over.
+    CaughtUp,
+}
+
+impl Runner {
+    pub(super) fn new(parts: Parts) -> Runner {
+        Runner {
+            size: BatchSize::new(u64::from(parts.settings.batch_events_max)),
+            parts,
+            claim: None,
+            isolation: Isolation::default(),
+            in_flight: InFlight::default(),
+            attempts: 0,
+        }
+    }
+
+    /// Runs until the end of the run, a stop, or an error that no retry mends.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Outcome {
+        let mut pauses = self.pauses();
+        loop {
+            if stop.is_cancelled() {
+                return self.drain().await;
+            }
+            let turn = {
+                let (in_flight, database) = (self.in_flight.clone(), self.parts.target.clone());
+                let grace = self.parts.settings.stop_grace;
+                tokio::select! {
+                    turn = self.turn() => turn,
+                    () = rolled_back(&stop, grace, &in_flight, &database) => return self.drain().await,
+                }
+            };
+            match turn {
+                Ok(Turn::Again) => {
+                    self.attempts = 0;
+                    pauses = self.pauses();
+                }
+                Ok(Turn::Wait(until)) => self.wait(until, &stop).await,
+                Ok(Turn::CaughtUp) => return Outcome::CaughtUp,
+                Err(error) => match self.failed(error).await {
+                    Failed::Retry => {
+                        let pause = pauses.next().unwrap_or(self.parts.settings.retry_delay_max);
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = tokio::time::sleep(pause) => {}
+                        }
+                    }
+                    Failed::AtOnce => {}
+                    Failed::Ended(outcome) => return outcome,
+                },
+            }
+        }
+    }
+
+    fn pauses(&self) -> impl Iterator<Item = Duration> + Send + use<> {
+        delays(self.parts.settings.retry_delay_max)
+    }
+
+    /// One step of the loop: whatever is to be done first.
+    async fn turn(&mut self) -> Result<Turn> {
+        if self.claim.is_none() {
+            self.set_state(RunnerState::Starting);
+            self.claim = Some(self.start().await?);
+            return Ok(Turn::Again);
+        }
+        let progress = self.parts.following.progress.borrow_and_update().clone();
+        if let Some(error) = &progress.failed {
+            return Err(error.again());
+        }
+        if self.parts.fenced.take(&self.definition().name) {
+            return self.read_again().await;
+        }
+        let Some(claim) = &mut self.claim else {
+            return Ok(Turn::Again);
+        };
+        if progress.session != claim.session {
+            claim.session = progress.session;
+            return self.read_again().await;
+        }
+        self.advance(&progress).await
+    }
+
+    /// Creates or recognises the read model and claims its checkpoint.
+    async fn start(&self) -> Result<Claim> {
+        let parts = &self.parts;
+        let client = parts.target.client().await?;
+        let generation = setup::prepare(&client, &*parts.projection, &*parts.source).await?;
+        let name = &self.definition().name;
+        let key = Key {
+            projection: name.clone(),
+            generation,
+            partition: 0,
+        };
+        let claimed = setup::claim(&client, &key, parts.instance, &*parts.source).await?;
+        let checkpoint = claimed.ok_or_else(|| setup::dropped(name))?;
+        let epoch = checkpoint.epoch;
+        parts
+            .shared
+            .claimed(generation, epoch.get(), checkpoint.position);
+        tracing::info!(projection = %name, generation, epoch = epoch.get(), position = %checkpoint.position, "claimed");
+        Ok(Claim {
+            applier: Applier {
+                target: parts.target.clone(),
+                source: parts.source.clone(),
+                projection: parts.projection.clone(),
+                schema: name.as_str().to_owned(),
+                key,
+                epoch,
+                in_flight: self.in_flight.clone(),
+            },
+            session: parts.following.progress.borrow().session,
+            stored: checkpoint.position,
+            position: checkpoint.position,
+            flushed: Instant::now(),
+        })
+    }
+
+    /// Reads the checkpoint again, after a fence failed or the connection was lost: still ours,
+    /// moved to another generation, or somebody else's.
+    async fn read_again(&mut self) -> Result<Turn> {
+        let Some(claim) = &mut self.claim else {
+            return Ok(Turn::Again);
+        };
+        let key = &claim.applier.key;
+        let client = self.parts.target.client().await?;
+        let stored = setup::stored(&client, &key.projection).await?;
+        let Some(stored) = stored else {
+            return Err(setup::dropped(&key.projection));
+        };
+        if stored.generation != key.generation {
+            self.claim = None;
+            return Ok(Turn::Again);
+        }
+        let Some(checkpoint) = checkpoint::read(&client, key).await? else {
+            return Err(setup::dropped(&key.projection));
+        };
+        if checkpoint.epoch != claim.applier.epoch {
+            return Err(checkpoint::superseded(key, checkpoint.epoch));
+        }
+        claim.stored = checkpoint.position;
+        claim.position = checkpoint.position;
+        self.parts.shared.moved(checkpoint.position);
+        Ok(Turn::Again)
+    }
+
+    /// Applies, passes over or flushes what lies between the checkpoint and the mark.
+    async fn advance(&mut self, progress: &Progress) -> Result<Turn> {
+        let Some(claim) = &self.claim else {
+            return Ok(Turn::Again);
+        };
+        let target = self
+            .parts
+            .until
+            .map_or(progress.mark, |head| progress.mark.min(head));
+        let position = claim.position;
+        self.parts
+            .shared
+            .set_target(self.parts.until.unwrap_or(progress.mark));
+        if position < target {
+            self.behind(target.since(position));
+            let types = self.definition().events.as_deref();
+            if progress.may_hold(position, types) {
+                return self.apply_next(target).await;
+            }
+            self.move_to(target);
+        }
+        self.at_target(target, progress.head).await
+    }
+
+    /// Nothing is left below the target.
+    async fn at_target(&mut self, target: Position, head: Position) -> Result<Turn> {
+        let Some(claim) = &self.claim else {
+            return Ok(Turn::Again);
+        };
+        let caught_up = self.parts.until.is_some_and(|head| claim.position >= head);
+        let arrived =
+            self.parts.until.is_none() && self.parts.shared.get().state != RunnerState::Live;
+        let pending = claim.stored < claim.position;
+        if pending && (caught_up || arrived || claim.flushed.elapsed() >= FLUSH_PAUSE) {
+            self.flush().await?;
+        }
+        if caught_up {
+            return Ok(Turn::CaughtUp);
+        }
+        // A held mark is not the head: a run that is to end there says that it is still behind.
+        if self.parts.until.is_none() {
+            self.set_state(RunnerState::Live);
+        }
+        self.size.at_head();
+        metrics::lag(&self.definition().name, head.since(target));
+        let Some(claim) = &self.claim else {
+            return Ok(Turn::Again);
+        };
+        let flush_at = claim.flushed + FLUSH_PAUSE;
+        Ok(Turn::Wait(
+            (claim.stored < claim.position).then_some(flush_at),
+        ))
+    }
+
+    fn behind(&self, distance: u64) {
+        let live = self.parts.shared.get().state == RunnerState::Live;
+        if !live || distance > LIVE_WITHIN {
+            self.set_state(RunnerState::CatchingUp);
+        }
+    }
+
+    /// One batch towards `target`.
+    async fn apply_next(&mut self, target: Position) -> Result<Turn> {
+        let Some(range) = self.next_range(target).await? else {
+            self.move_to(target);
+            return Ok(Turn::Again);
+        };
+        let Some(claim) = &self.claim else {
+            return Ok(Turn::Again);
+        };
+        let client = self.covered_session(claim).await?;
+        let began = Instant::now();
+        let limits = Limits {
+            events_max: usize::try_from(self.size.span())
+                .unwrap_or(usize::MAX)
+                .min(BATCH_READ_MAX),
+            bytes_max: BATCH_BYTES_MAX,
+        };
+        let through = match claim.applier.apply(client, range, limits).await {
+            Ok(through) => through,
+            Err(error) => return self.batch_failed(error, range).await,
+        };
+        let done = Range::new(range.after(), through);
+        self.size.took(done.width(), began.elapsed());
+        metrics::batch(&self.definition().name, done.width(), began.elapsed());
+        self.stored_at(through);
+        if self.isolation.is_open() {
+            let types = self.parts.projection.definition().events.clone();
+            let source = self.parts.source.clone();
+            self.isolation
+                .passed(through, &*source, types.as_deref())
+                .await?;
+        }
+        Ok(Turn::Again)
+    }
+
+    /// From the stored checkpoint through the next batch's end; `None` if nothing lies before
+    /// `target`.
+    async fn next_range(&self, target: Position) -> Result<Option<Range>> {
+        let Some(claim) = &self.claim else {
+            return Ok(None);
+        };
+        let mut from = claim.position;
+        if from.forward(self.size.span()) < target {
+            // Wide holes are stepped over, so that a batch's span is about its events.
+            match self.parts.source.first(Range::new(from, target)).await? {
+                None => return Ok(None),
+                Some(first) => from = first.previous(),
+            }
+        }
+        let through = from.forward(self.size.span()).min(target);
+        let through = self.isolation.bound(through);
+        Ok(Some(Range::new(claim.stored, through)))
+    }
+
+    /// A session on which the mark of the current reader session holds.
+    async fn covered_session(&self, claim: &Claim) -> Result<PooledClient> {
+        loop {
+            let (client, opened) = claim.applier.session().await?;
+            if self.parts.following.covers(claim.session, opened) {
+                return Ok(client);
+            }
+            drop(client);
+            if self.parts.following.progress.borrow().session != claim.session {
+                return Err(Error::new(
+                    ErrorKind::ConnectionLost,
+                    "the source is being read again from the checkpoint",
+                ));
+            }
+            // The reader confirms at each of its steps, at most `poll_slowest` apart.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Writes the position down where nothing was applied.
+    async fn flush(&mut self) -> Result<()> {
+        let Some(claim) = &self.claim else {
+            return Ok(());
+        };
+        let client = self.covered_session(claim).await?;
+        let range = Range::new(claim.stored, claim.position);
+        claim.applier.skip(client, range).await?;
+        self.stored_at(range.through());
+        Ok(())
+    }
+
+    fn stored_at(&mut self, position: Position) {
+        if let Some(claim) = &mut self.claim {
+            claim.stored = position;
+            claim.flushed = Instant::now();
+        }
+        self.move_to(position);
+    }
+
+    fn move_to(&mut self, position: Position) {
+        if let Some(claim) = &mut self.claim {
+            claim.position = claim.position.max(position);
+            self.parts.shared.moved(claim.position);
+        }
+    }
+
+    async fn wait(&mut self, until: Option<Instant>, stop: &CancellationToken) {
+        let flush = async {
+            match until {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => poll_fn(|_| std::task::Poll::Pending).await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = self.parts.following.progress.changed() => {}
+            () = self.parts.fenced.changed() => {}
+            () = flush => {}
+        }
+    }
+
+    /// A batch failed: halved if an event may be the reason.
+    async fn batch_failed(&mut self, error: Error, range: Range) -> Result<Turn> {
+        if verdict(error.kind()) != Verdict::Poison {
+            return Err(error);
+        }
+        let source = self.parts.source.clone();
+        let types = self.parts.projection.definition().events.clone();
+        match self
+            .isolation
+            .failed(range, &*source, types.as_deref())
+            .await?
+        {
+            isolate::Verdict::TryShorter => {
+                tracing::info!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
+                Ok(Turn::Again)
+            }
+            isolate::Verdict::NoEvent => Err(error),
+            isolate::Verdict::Poison(event) => Err(isolate::poison(error, &event)),
+        }
+    }
+
+    /// What becomes of the runner after an error.
+    async fn failed(&mut self, error: Error) -> Failed {
+        self.attempts = self.attempts.saturating_add(1);
+        if error.kind() == ErrorKind::Fenced && error.code().is_some() {
+            return match self.read_again().await {
+                Ok(_) => Failed::AtOnce,
+                Err(error) if error.kind() == ErrorKind::Fenced => self.superseded(error),
+                Err(error) => self.retry_or_stop(error).await,
+            };
+        }
+        if error.kind() == ErrorKind::Fenced {
+            return self.superseded(error);
+        }
+        self.retry_or_stop(error).await
+    }
+
+    fn superseded(&self, error: Error) -> Failed {
+        tracing::warn!(projection = %self.definition().name, error = %error, "superseded");
+        Failed::Ended(Outcome::Superseded(error))
+    }
+
+    async fn retry_or_stop(&mut self, error: Error) -> Failed {
+        self.parts.shared.failed(&error);
+        metrics::failure(&self.definition().name, error.kind());
+        if verdict(error.kind()) == Verdict::Transient {
+            self.set_state(RunnerState::Retrying);
+            tracing::warn!(projection = %self.definition().name, attempt = self.attempts, error = %error, "trying again");
+            self.report(RunnerState::Retrying, &error).await;
+            // What the connection took with it is read again: a commit may have gone through.
+            return match self.forget_position().await {
+                Ok(()) => Failed::Retry,
+                Err(error) => self.superseded(error),
+            };
+        }
+        self.set_state(RunnerState::Stopped);
+        tracing::error!(projection = %self.definition().name, error = %error, "stopped");
+        self.report(RunnerState::Stopped, &error).await;
+        Failed::Ended(Outcome::Stopped(error))
+    }
+
+    /// After a transient error the stored position is not known until it is read again.
+    async fn forget_position(&mut self) -> Result<()> {
+        match self.read_again().await {
+            Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
+            // The next turn fails the same way, or finds out.
+            _ => Ok(()),
+        }
+    }
+
+    /// Best effort: the log and the exit code say it too.
+    async fn report(&self, state: RunnerState, error: &Error) {
+        let position = self
+            .claim
+            .as_ref()
+            .map_or(Position::START, |claim| claim.stored);
+        let value = checkpoint::error_value(error, position, self.attempts);
+        let told = async {
+            let client = self.parts.target.client().await?;
+            match &self.claim {
+                Some(claim) => {
+                    let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
+                    checkpoint::report(&client, key, epoch, state.as_str(), Some(&value)).await
+                }
+                None if state == RunnerState::Stopped => {
+                    checkpoint::report_unstarted(&client, &self.definition().name, &value).await
+                }
+                None => Ok(()),
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(2), told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = %error, "the state could not be written down")
+            }
+            Err(_) => tracing::debug!("the state could not be written down in time"),
+        }
+    }
+
+    /// Writes down what was passed over, and ends.
+    async fn drain(mut self) -> Outcome {
+        self.set_state(RunnerState::Draining);
+        let grace = self
+            .parts
+            .settings
+            .stop_grace
+            .max(Duration::from_millis(100));
+        let pending = self
+            .claim
+            .as_ref()
+            .is_some_and(|claim| claim.stored < claim.position);
+        if pending && let Ok(Err(error)) = tokio::time::timeout(grace, self.flush()).await {
+            tracing::debug!(error = %error, "the position was not written down; it is found again");
+        }
+        Outcome::Drained
+    }
+
+    fn definition(&self) -> &Definition {
+        self.parts.projection.definition()
+    }
+
+    fn set_state(&self, state: RunnerState) {
+        if self.parts.shared.set_state(state) {
+            let name = &self.definition().name;
+            metrics::state(name, state);
+            tracing::debug!(projection = %name, state = %state, "state");
+        }
+    }
+}
+
+enum Failed {
+    /// Try again after a pause.
+    Retry,
+    /// Go on: nothing is wrong any more.
+    AtOnce,
+    /// The runner is done.
+    Ended(Outcome),
+}
+
+/// Resolves when a stop was asked for and the batch in flight had its grace: it is cancelled in
+/// the server, and the caller drops it.
+async fn rolled_back(
+    stop: &CancellationToken,
+    grace: Duration,
+    in_flight: &InFlight,
+    database: &Database,
+) {
+    stop.cancelled().await;
+    tokio::time::sleep(grace).await;
+    if let Some(token) = in_flight.get() {
+        let cancelled = database.connector().cancel(token);
+        // A server that does not answer now is not waited for: the fence keeps the batch exact.
+        let _ = tokio::time::timeout(Duration::from_secs(1), cancelled).await;
+    }
+}

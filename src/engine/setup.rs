@@ -1,0 +1,246 @@
+//! Before the first batch: the read model is created or recognised, and the checkpoint claimed.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::pg::checkpoint::{self, Checkpoint, Key};
+use crate::pg::transaction::Tx;
+use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
+use crate::projection::{Definition, Runnable};
+use crate::source::Source;
+
+/// A projection's row: which build of its read model is live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) generation: i32,
+    pub(crate) hash: String,
+    pub(crate) source: String,
+    pub(crate) next_generation: Option<i32>,
+    pub(crate) next_hash: Option<String>,
+}
+
+/// Reads a projection's row; `None` if it has no read model here.
+pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Option<Stored>> {
+    let sql = include_str!("../../sql/queries/projection/stored.sql");
+    let row = client
+        .query_typed_opt(sql, &[(&name.as_str(), Type::TEXT)])
+        .await
+        .map_err(|e| pg::error("cannot read the projection's row", e))?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Stored {
+        generation: column(&row, 0)?,
+        hash: column(&row, 1)?,
+        source: column(&row, 2)?,
+        next_generation: column(&row, 3)?,
+        next_hash: column(&row, 4)?,
+    }))
+}
+
+/// Creates the read model of `projection` if it has none, or refuses one that was built with
+/// another definition. Returns the live generation.
+pub(crate) async fn prepare(
+    client: &Client,
+    projection: &dyn Runnable,
+    source: &dyn Source,
+) -> Result<i32> {
+    let definition = projection.definition();
+    if let Some(stored) = stored(client, &definition.name).await? {
+        check_unchanged(definition, &stored)?;
+        return Ok(stored.generation);
+    }
+    create(client, projection, source).await?;
+    // Another instance may have been first, with another definition.
+    match stored_now(client, definition).await? {
+        Some(stored) => {
+            check_unchanged(definition, &stored)?;
+            Ok(stored.generation)
+        }
+        None => Err(dropped(&definition.name)),
+    }
+}
+
+async fn stored_now(client: &Client, definition: &Definition) -> Result<Option<Stored>> {
+    stored(client, &definition.name).await
+}
+
+/// The error of a projection whose rows went while it ran.
+pub(crate) fn dropped(name: &ProjectionName) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("projection \"{name}\" was dropped"),
+    )
+    .hint("run again to build it anew")
+}
+
+fn check_unchanged(definition: &Definition, stored: &Stored) -> Result<()> {
+    if stored.hash == definition.hash {
+        return Ok(());
+    }
+    let name = &definition.name;
+    Err(Error::new(
+        ErrorKind::Changed,
+        format!("projection \"{name}\" was changed since its read model was built"),
+    )
+    .hint(format!(
+        "highwater rebuild {name} builds it anew beside the old one; highwater accept {name} keeps \
+         the read model if the change needs none; or put the file back"
+    )))
+}
+
+/// Creates projection row, checkpoint row, schema and tables in one transaction.
+async fn create(client: &Client, projection: &dyn Runnable, source: &dyn Source) -> Result<()> {
+    let definition = projection.definition();
+    let identity = source.identity().await?;
+    begin(client).await?;
+    let done = async {
+        if !insert_rows(client, definition, &identity).await? {
+            return Ok(());
+        }
+        create_schema(client, definition.name.as_str()).await?;
+        fill_schema(client, projection, source, definition.name.as_str()).await
+    };
+    end(client, done.await).await
+}
+
+async fn begin(client: &Client) -> Result<()> {
+    let begun = client
+        .batch_execute("begin isolation level read committed")
+        .await;
+    begun.map_err(|e| pg::error("cannot begin a transaction", e))
+}
+
+/// Commits, or rolls back and keeps the error.
+async fn end(client: &Client, done: Result<()>) -> Result<()> {
+    if done.is_err() {
+        // If this fails too the connection is gone, and with it the transaction.
+        let _ = client.batch_execute("rollback").await;
+        return done;
+    }
+    let committed = client.batch_execute("select 1; commit").await;
+    committed.map_err(|e| pg::error("cannot commit", e))
+}
+
+/// Says whether the rows are ours to make; waits for another instance that makes them.
+async fn insert_rows(client: &Client, definition: &Definition, identity: &str) -> Result<bool> {
+    let sql = include_str!("../../sql/queries/projection/insert.sql");
+    let parameters: [(&Parameter<'_>, Type); 4] = [
+        (&definition.name.as_str(), Type::TEXT),
+        (&definition.hash, Type::TEXT),
+        (&definition.source, Type::TEXT),
+        (&identity, Type::TEXT),
+    ];
+    let inserted = client.execute_typed(sql, &parameters).await;
+    let inserted = inserted.map_err(|e| pg::error("cannot create the projection's rows", e))?;
+    Ok(inserted > 0)
+}
+
+/// Creates an empty schema, and refuses one that is there: it is not ours.
+pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
+    let sql = format!("create schema {}", quote_identifier(schema));
+    client.batch_execute(&sql).await.map_err(|e| {
+        let code = e.code().map(|c| c.code().to_owned());
+        let error = pg::error(&format!("cannot create the schema \"{schema}\""), e);
+        match code.as_deref() {
+            Some("42P06") => error.with_kind(ErrorKind::Config).hint(
+                "a schema of that name is there and is not highwater's: rename the projection, or \
+                 drop the schema if nothing needs it",
+            ),
+            Some("42501") => error
+                .with_kind(ErrorKind::Database)
+                .hint("grant create on the database to this role"),
+            _ => error,
+        }
+    })
+}
+
+/// Runs `up` in a schema and puts the view `batch` beside it.
+pub(crate) async fn fill_schema(
+    client: &Client,
+    projection: &dyn Runnable,
+    source: &dyn Source,
+    schema: &str,
+) -> Result<()> {
+    let path = format!(
+        "set local search_path to {}, public",
+        quote_identifier(schema)
+    );
+    let set = client.batch_execute(&path).await;
+    set.map_err(|e| pg::error("cannot set the search path", e))?;
+    projection
+        .set_up(&Tx::new(client))
+        .await
+        .map_err(definition_fault)?;
+    if projection.statements().is_none() {
+        return Ok(());
+    }
+    match source.relation() {
+        Some(relation) => create_view(client, projection.definition(), relation, schema).await,
+        None => Ok(()),
+    }
+}
+
+/// `up` failed on its own account: the projection is wrong, not an event.
+fn definition_fault(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Apply => error.with_kind(ErrorKind::Config),
+        _ => error,
+    }
+}
+
+/// Creates or replaces the view through which the statements of a projection see a batch.
+pub(crate) async fn create_view(
+    client: &Client,
+    definition: &Definition,
+    relation: &str,
+    schema: &str,
+) -> Result<()> {
+    let types = match &definition.events {
+        None => String::new(),
+        Some(types) => {
+            let quoted: Vec<String> = types.iter().map(|t| quote_literal(t)).collect();
+            format!("and e.type in ({})", quoted.join(", "))
+        }
+    };
+    let sql = include_str!("../../sql/queries/projection/create_view.sql")
+        .replace("{schema}", &quote_identifier(schema))
+        .replace("{events}", relation)
+        .replace("{types}", &types);
+    client.batch_execute(&sql).await.map_err(|e| {
+        let error = pg::error("cannot create the view \"batch\"", e);
+        match error.code() {
+            Some("42P07" | "42809") => error
+                .with_kind(ErrorKind::Config)
+                .hint("\"batch\" is the name of the events in apply: give the table another one"),
+            _ => error,
+        }
+    })
+}
+
+/// Claims the checkpoint of one generation, and refuses one that was taken from another log.
+pub(crate) async fn claim(
+    client: &Client,
+    key: &Key,
+    instance: Uuid,
+    source: &dyn Source,
+) -> Result<Option<Checkpoint>> {
+    let Some(checkpoint) = checkpoint::claim(client, key, instance).await? else {
+        return Ok(None);
+    };
+    let identity = source.identity().await?;
+    if identity == checkpoint.source_identity {
+        return Ok(Some(checkpoint));
+    }
+    let what = format!(
+        "the checkpoint of \"{}\" was taken from the log {}, and source \"{}\" is the log {identity}",
+        key.projection,
+        checkpoint.source_identity,
+        source.name(),
+    );
+    Err(Error::new(ErrorKind::Diverged, what).hint(format!(
+        "connect to the database it was built from, or highwater rebuild {}",
+        key.projection
+    )))
+}

@@ -1,0 +1,168 @@
+//! What a runner is doing, as code, metrics, status and messages name it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::name::ProjectionName;
+use crate::position::Position;
+
+/// The states of a runner.
+///
+/// ```text
+///  starting ──▶ catching_up ◀──▶ live ──▶ draining
+///     ▲             │  ▲           │
+///     └── retrying ◀┘──┴───────────┘        any ──▶ stopped
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunnerState {
+    /// Creates its read model or claims its checkpoint.
+    Starting,
+    /// Another instance runs it.
+    Standby,
+    /// Behind the mark.
+    CatchingUp,
+    /// At the mark.
+    Live,
+    /// Waits to try again after a transient error.
+    Retrying,
+    /// An operator paused it.
+    Paused,
+    /// Ended by an error, a divergence or a changed file.
+    Stopped,
+    /// Finishes its batch to end.
+    Draining,
+}
+
+impl RunnerState {
+    /// Every state.
+    pub const ALL: [RunnerState; 8] = [
+        RunnerState::Starting,
+        RunnerState::Standby,
+        RunnerState::CatchingUp,
+        RunnerState::Live,
+        RunnerState::Retrying,
+        RunnerState::Paused,
+        RunnerState::Stopped,
+        RunnerState::Draining,
+    ];
+
+    /// The state's one name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RunnerState::Starting => "starting",
+            RunnerState::Standby => "standby",
+            RunnerState::CatchingUp => "catching_up",
+            RunnerState::Live => "live",
+            RunnerState::Retrying => "retrying",
+            RunnerState::Paused => "paused",
+            RunnerState::Stopped => "stopped",
+            RunnerState::Draining => "draining",
+        }
+    }
+}
+
+impl fmt::Display for RunnerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a runner fares.
+#[derive(Clone, Debug)]
+pub struct RunnerStatus {
+    /// The projection.
+    pub name: ProjectionName,
+    /// The build of the read model, 0 before it is known.
+    pub generation: i32,
+    /// What it does.
+    pub state: RunnerState,
+    /// How far it is, filtered events included.
+    pub position: Position,
+    /// Where it wants to get: the mark, or the head that was fixed at the start.
+    pub target: Position,
+    /// Positions passed per second, over the last seconds.
+    pub rate: f64,
+    /// The epoch it holds, 0 before the claim.
+    pub epoch: i64,
+    /// The last error, until a batch succeeds.
+    pub last_error: Option<String>,
+}
+
+/// A status that its runner writes and others read.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    status: RunnerStatus,
+    since: Instant,
+    from: Position,
+}
+
+/// Over how long the rate is taken.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+impl Shared {
+    pub(super) fn new(name: ProjectionName) -> Shared {
+        Shared(Arc::new(Mutex::new(Inner {
+            status: RunnerStatus {
+                name,
+                generation: 0,
+                state: RunnerState::Starting,
+                position: Position::START,
+                target: Position::START,
+                rate: 0.0,
+                epoch: 0,
+                last_error: None,
+            },
+            since: Instant::now(),
+            from: Position::START,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whoever panicked left a whole status behind: each write is one assignment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self) -> RunnerStatus {
+        self.lock().status.clone()
+    }
+
+    pub(super) fn set_state(&self, state: RunnerState) -> bool {
+        let mut inner = self.lock();
+        let changed = inner.status.state != state;
+        inner.status.state = state;
+        changed
+    }
+
+    pub(super) fn claimed(&self, generation: i32, epoch: i64, position: Position) {
+        let mut inner = self.lock();
+        inner.status.generation = generation;
+        inner.status.epoch = epoch;
+        inner.status.position = position;
+        inner.from = position;
+        inner.since = Instant::now();
+    }
+
+    pub(super) fn set_target(&self, target: Position) {
+        self.lock().status.target = target;
+    }
+
+    pub(super) fn moved(&self, position: Position) {
+        let mut inner = self.lock();
+        inner.status.position = position;
+        inner.status.last_error = None;
+        let elapsed = inner.since.elapsed();
+        inner.status.rate = position.since(inner.from) as f64 / elapsed.as_secs_f64().max(0.001);
+        if elapsed >= RATE_WINDOW {
+            inner.since = Instant::now();
+            inner.from = position;
+        }
+    }
+
+    pub(super) fn failed(&self, error: &crate::error::Error) {
+        self.lock().status.last_error = Some(error.to_string());
+    }
+}

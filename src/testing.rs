@@ -1,0 +1,10 @@
+//! For the tests of one's own projections: a database for each test, a source in memory, and a
+//! run to the head.
+
+mod database;
+mod memory;
+mod run;
+
+pub use database::TestDatabase;
+pub use memory::MemorySource;
+pub use run::run_to_head;

@@ -1,0 +1,215 @@
+//! A source in memory, for the tests of projections in Rust.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::event::{NewEvent, RecordedEvent};
+use crate::position::{Position, Range};
+use crate::source::{Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Step, Types, Wakes};
+
+/// A source in memory. Clones share their events.
+///
+/// What is appended is committed at once, so its mark is its head. Holes in the positions, as
+/// rollbacks leave them, are made with [`MemorySource::burn`].
+#[derive(Clone)]
+pub struct MemorySource(Arc<Shared>);
+
+struct Shared {
+    name: String,
+    identity: String,
+    log: Mutex<Log>,
+    head: watch::Sender<Position>,
+}
+
+#[derive(Default)]
+struct Log {
+    last: Position,
+    events: Vec<RecordedEvent>,
+}
+
+impl MemorySource {
+    /// An empty source under this name; projections read `default` unless they say otherwise.
+    pub fn new(name: impl Into<String>) -> MemorySource {
+        MemorySource(Arc::new(Shared {
+            name: name.into(),
+            identity: Uuid::new_v4().to_string(),
+            log: Mutex::default(),
+            head: watch::Sender::new(Position::START),
+        }))
+    }
+
+    /// Appends an event to a stream and wakes who follows. Returns its position.
+    pub fn append(&self, stream: &str, event: NewEvent) -> Position {
+        let mut log = self.log();
+        let version = 1 + log.events.iter().filter(|e| e.stream == stream).count();
+        let position = log.last.next();
+        log.last = position;
+        log.events.push(RecordedEvent {
+            position,
+            stream: stream.to_owned(),
+            version: i64::try_from(version).unwrap_or(i64::MAX),
+            event_type: event.event_type,
+            data: event.data,
+            metadata: event.metadata.unwrap_or_else(empty_object),
+            id: event.id.unwrap_or_else(Uuid::new_v4),
+            recorded_at: Timestamp::now(),
+        });
+        drop(log);
+        self.0.head.send_replace(position);
+        position
+    }
+
+    /// Uses up `count` positions, as rolled back appends do.
+    pub fn burn(&self, count: u64) {
+        let mut log = self.log();
+        log.last = log.last.forward(count);
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn events_in(&self, range: Range, types: Types<'_>) -> Vec<RecordedEvent> {
+        let log = self.log();
+        let wanted = |event: &&RecordedEvent| {
+            range.contains(event.position)
+                && types.is_none_or(|types| types.contains(&event.event_type))
+        };
+        log.events.iter().filter(wanted).cloned().collect()
+    }
+
+    fn batch(&self, request: ReadRequest<'_>) -> Batch {
+        let mut events = self.events_in(request.range, request.types);
+        let mut bytes = 0;
+        let fitting = events.iter().take_while(|event| {
+            bytes += event.data.get().len() + event.metadata.get().len();
+            bytes <= request.bytes_max
+        });
+        let fitting = fitting.count().max(1).min(request.events_max.max(1));
+        let cut = fitting < events.len();
+        events.truncate(fitting);
+        let through = match events.last() {
+            Some(last) if cut => last.position,
+            _ => request.range.through(),
+        };
+        Batch {
+            range: Range::new(request.range.after(), through),
+            events,
+        }
+    }
+}
+
+#[allow(clippy::expect_used, reason = "a constant that is JSON")]
+fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).expect("{} is JSON")
+}
+
+impl Source for MemorySource {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async { Ok(self.0.identity.clone()) })
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Position>> {
+        Box::pin(async { Ok(*self.0.head.borrow()) })
+    }
+
+    fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
+        let follower = MemoryFollower {
+            source: self.clone(),
+            mark: floor,
+        };
+        Box::pin(async { Ok(Box::new(follower) as Box<dyn Follower>) })
+    }
+
+    fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>> {
+        Box::pin(async move { Ok(self.batch(request)) })
+    }
+
+    fn middle<'a>(
+        &'a self,
+        range: Range,
+        types: Types<'a>,
+    ) -> BoxFuture<'a, Result<Option<Middle>>> {
+        Box::pin(async move {
+            let events = self.events_in(range, types);
+            let Some(first) = events.first() else {
+                return Ok(None);
+            };
+            Ok(Some(Middle {
+                count: events.len() as u64,
+                first: first.position,
+                middle: events[(events.len() - 1) / 2].position,
+            }))
+        })
+    }
+
+    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
+        Box::pin(async move { Ok(self.events_in(range, None).first().map(|e| e.position)) })
+    }
+
+    fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
+        Box::pin(async move {
+            let events = self.events_in(Range::new(Position::START, position), None);
+            Ok(events.last().map(|event| (event.position, event.id)))
+        })
+    }
+
+    fn wakes(&self) -> BoxFuture<'_, Result<Option<Box<dyn Wakes>>>> {
+        let wakes = MemoryWakes(self.0.head.subscribe());
+        Box::pin(async { Ok(Some(Box::new(wakes) as Box<dyn Wakes>)) })
+    }
+
+    fn relation(&self) -> Option<&str> {
+        None
+    }
+}
+
+struct MemoryFollower {
+    source: MemorySource,
+    mark: Position,
+}
+
+impl Follower for MemoryFollower {
+    fn step(&mut self) -> BoxFuture<'_, Result<Step>> {
+        Box::pin(async move {
+            let head = (*self.source.0.head.borrow()).max(self.mark);
+            let passed = Range::new(self.mark, head);
+            let mut types: Vec<Arc<str>> = Vec::new();
+            for event in self.source.events_in(passed, None) {
+                if !types.iter().any(|known| **known == *event.event_type) {
+                    types.push(event.event_type.into());
+                }
+            }
+            self.mark = head;
+            Ok(Step {
+                mark: head,
+                head,
+                passed,
+                types: Some(types),
+                gap: None,
+                again: None,
+            })
+        })
+    }
+}
+
+struct MemoryWakes(watch::Receiver<Position>);
+
+impl Wakes for MemoryWakes {
+    fn next(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.0.changed().await.map_err(|closed| {
+                crate::Error::new(crate::ErrorKind::ConnectionLost, closed.to_string())
+            })
+        })
+    }
+}

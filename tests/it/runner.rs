@@ -1,0 +1,104 @@
+//! The runner, end to end on a real server.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use highwater::projection::file::ProjectionFile;
+use highwater::projection::{Runnable, SqlProjection};
+use highwater::testing::{TestDatabase, run_to_head};
+use highwater::{ErrorKind, Outcome};
+
+fn sql(name: &str, text: &str) -> Arc<dyn Runnable> {
+    let file = ProjectionFile::parse(Path::new(&format!("projections/{name}.sql")), text).unwrap();
+    Arc::new(SqlProjection::new(file))
+}
+
+const COUNTS: &str = "
+-- highwater: up
+create table counts (stream text primary key, n bigint not null, last bigint not null);
+-- highwater: apply
+insert into counts (stream, n, last)
+select stream, count(*), max(position) from batch group by stream
+on conflict (stream) do update set n = counts.n + excluded.n, last = excluded.last;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sql_projection_reads_what_was_appended_and_ends_at_the_head() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    for i in 0..10 {
+        let sql = format!(
+            "insert into highwater.event (stream, version, type, data) values ('s{}', {}, 'T', '{{}}')",
+            i % 3,
+            i / 3 + 1
+        );
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let report = run_to_head(&database, database.source(), vec![sql("counts", COUNTS)])
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
+    let row = client
+        .query_one("select sum(n)::bigint, max(last) from counts.counts", &[])
+        .await
+        .unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (10, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_sql_cannot_digest_stops_the_projection_right_before_it() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    for i in 1..=100 {
+        let sql = format!(
+            "insert into highwater.event (stream, version, type, data) values ('s', {i}, 'T', '{{\"d\":{}}}')",
+            if i == 63 { 0 } else { 1 }
+        );
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let text = "
+-- highwater: up
+create table quotients (position bigint primary key, q int);
+-- highwater: apply
+select 1;
+insert into quotients
+select position,
+       1 / (data->>'d')::int from batch;
+";
+    let report = run_to_head(&database, database.source(), vec![sql("quotients", text)])
+        .await
+        .unwrap();
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::Apply);
+    assert_eq!(error.code(), Some("22012"));
+    assert_eq!(error.event_ref().unwrap().position.get(), 63);
+    assert_eq!(error.place(), Some("projections/quotients.sql: line 6"));
+    let row = client
+        .query_one(
+            "select count(*), max(position) from quotients.quotients",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (62, 62));
+    let row = client
+        .query_one(
+            "select state, last_error->>'sqlstate', position from highwater.checkpoint",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            row.get::<_, &str>(0),
+            row.get::<_, &str>(1),
+            row.get::<_, i64>(2)
+        ),
+        ("stopped", "22012", 62)
+    );
+}
