@@ -3,6 +3,10 @@
 // In a test a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod append;
+mod append_file;
+mod append_id;
+mod append_race;
 mod cluster;
 mod database;
 mod migrate;
@@ -10,3 +14,4 @@ mod rebuild;
 mod runner;
 mod support;
 mod tls;
+mod wake;
