@@ -14,4 +14,5 @@ mod rebuild;
 mod runner;
 mod support;
 mod tls;
+mod tokio_history;
 mod wake;
