@@ -26,6 +26,10 @@ use crate::projection::{Definition, Runnable};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::Source;
 
+mod failure;
+
+use failure::Failed;
+
 /// How often a range without wanted events moves the stored checkpoint, at most.
 const FLUSH_PAUSE: Duration = Duration::from_secs(1);
 /// A live runner that is no further behind than this stays `live`.
@@ -153,6 +157,10 @@ impl Runner {
         let progress = self.parts.following.progress.borrow_and_update().clone();
         if let Some(error) = &progress.failed {
             return Err(error.again());
+        }
+        if self.parts.following.progress.has_changed().is_err() {
+            let what = "the reader of the source has ended without a reason";
+            return Err(Error::new(ErrorKind::Internal, what).hint("see the log, and run again"));
         }
         if self.parts.fenced.take(&self.definition().name) {
             return self.read_again().await;
@@ -434,84 +442,6 @@ impl Runner {
         }
     }
 
-    /// What becomes of the runner after an error.
-    async fn failed(&mut self, error: Error) -> Failed {
-        self.attempts = self.attempts.saturating_add(1);
-        if error.kind() == ErrorKind::Fenced && error.code().is_some() {
-            return match self.read_again().await {
-                Ok(_) => Failed::AtOnce,
-                Err(error) if error.kind() == ErrorKind::Fenced => self.superseded(error),
-                Err(error) => self.retry_or_stop(error).await,
-            };
-        }
-        if error.kind() == ErrorKind::Fenced {
-            return self.superseded(error);
-        }
-        self.retry_or_stop(error).await
-    }
-
-    fn superseded(&self, error: Error) -> Failed {
-        tracing::warn!(projection = %self.definition().name, error = %error, "superseded");
-        Failed::Ended(Outcome::Superseded(error))
-    }
-
-    async fn retry_or_stop(&mut self, error: Error) -> Failed {
-        self.parts.shared.failed(&error);
-        metrics::failure(&self.definition().name, error.kind());
-        if verdict(error.kind()) == Verdict::Transient {
-            self.set_state(RunnerState::Retrying);
-            tracing::warn!(projection = %self.definition().name, attempt = self.attempts, error = %error, "trying again");
-            self.report(RunnerState::Retrying, &error).await;
-            // What the connection took with it is read again: a commit may have gone through.
-            return match self.forget_position().await {
-                Ok(()) => Failed::Retry,
-                Err(error) => self.superseded(error),
-            };
-        }
-        self.set_state(RunnerState::Stopped);
-        tracing::error!(projection = %self.definition().name, error = %error, "stopped");
-        self.report(RunnerState::Stopped, &error).await;
-        Failed::Ended(Outcome::Stopped(error))
-    }
-
-    /// After a transient error the stored position is not known until it is read again.
-    async fn forget_position(&mut self) -> Result<()> {
-        match self.read_again().await {
-            Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-            // The next turn fails the same way, or finds out.
-            _ => Ok(()),
-        }
-    }
-
-    /// Best effort: the log and the exit code say it too.
-    async fn report(&self, state: RunnerState, error: &Error) {
-        let position = self
-            .claim
-            .as_ref()
-            .map_or(Position::START, |claim| claim.stored);
-        let value = checkpoint::error_value(error, position, self.attempts);
-        let told = async {
-            let client = self.parts.target.client().await?;
-            match &self.claim {
-                Some(claim) => {
-                    let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
-                    checkpoint::report(&client, key, epoch, state.as_str(), Some(&value)).await
-                }
-                None if state == RunnerState::Stopped => {
-                    checkpoint::report_unstarted(&client, &self.definition().name, &value).await
-                }
-                None => Ok(()),
-            }
-        };
-        match tokio::time::timeout(Duration::from_secs(2), told).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(error = %error, "the state could not be written down")
-            }
-            Err(_) => tracing::debug!("the state could not be written down in time"),
-        }
-    }
-
     /// Writes down what was passed over, and ends.
     async fn drain(mut self) -> Outcome {
         self.set_state(RunnerState::Draining);
@@ -541,15 +471,6 @@ impl Runner {
             tracing::debug!(projection = %name, state = %state, "state");
         }
     }
-}
-
-enum Failed {
-    /// Try again after a pause.
-    Retry,
-    /// Go on: nothing is wrong any more.
-    AtOnce,
-    /// The runner is done.
-    Ended(Outcome),
 }
 
 /// Resolves when a stop was asked for and the batch in flight had its grace: it is cancelled in

@@ -12,6 +12,8 @@ mod database;
 mod migrate;
 mod rebuild;
 mod runner;
+mod rust_projection;
+mod sql_files;
 mod support;
 mod tls;
 mod tokio_history;

@@ -1,4 +1,4 @@
--- Events after a position, in the order of positions.
+-- Purpose: events after a position, in the order of positions.
 -- Parameters: $1 the position before the first (bigint), $2 how many at most (bigint),
 --   $3 only this stream, or null (text), $4 only these types, or empty (text[]).
 -- Must hold: for looking at the log. A projection reads through its source, which knows the mark.
