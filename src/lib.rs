@@ -1,14 +1,17 @@
 //! Exact, pull-based projections for PostgreSQL.
 
+pub mod append;
 pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod event_store;
 pub mod mark;
 pub mod metrics;
 pub mod name;
 mod near;
+pub mod ndjson;
 pub mod pg;
 pub mod position;
 pub mod projection;
@@ -20,5 +23,6 @@ pub mod testing;
 pub use engine::{Engine, Outcome, Report, Until};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ExpectedVersion, NewEvent, RecordedEvent};
+pub use event_store::{Appended, AppendedEvent, EventStore, Wake};
 pub use name::ProjectionName;
 pub use position::{Position, Range};

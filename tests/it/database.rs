@@ -2,42 +2,38 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use deadpool_postgres::{Manager, Pool};
+use highwater::pg::connect::Connector;
+use highwater::pg::database::Database;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// A fresh, empty database: a client and a pool on it.
-pub(crate) async fn empty_database() -> (Client, Pool) {
+pub(crate) async fn empty_database() -> (Client, Database) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let url = std::env::var("HIGHWATER_TEST_DATABASE_URL")
         .expect("HIGHWATER_TEST_DATABASE_URL names a server to test on");
     let mut config: Config = url.parse().unwrap();
-    let name = format!(
-        "hw_{}_{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("hw_{}_{number}", std::process::id());
     let admin = connect(&config).await;
-    admin
-        .batch_execute(&format!("drop database if exists {name}"))
-        .await
-        .unwrap();
-    admin
-        .batch_execute(&format!("create database {name}"))
-        .await
-        .unwrap();
+    for statement in ["drop database if exists", "create database"] {
+        admin
+            .batch_execute(&format!("{statement} {name}"))
+            .await
+            .unwrap();
+    }
     config.dbname(&name);
-    let pool = Pool::builder(Manager::new(config.clone(), NoTls))
-        .max_size(20)
-        .build()
-        .unwrap();
-    (connect(&config).await, pool)
+    let connector = Connector::parse(&url).unwrap().with_database(&name);
+    (
+        connect(&config).await,
+        Database::new(connector, 20).unwrap(),
+    )
 }
 
 /// A fresh database with highwater's schema.
-pub(crate) async fn test_database() -> (Client, Pool) {
-    let (mut client, pool) = empty_database().await;
+pub(crate) async fn test_database() -> (Client, Database) {
+    let (mut client, database) = empty_database().await;
     highwater::pg::migrate::migrate(&mut client).await.unwrap();
-    (client, pool)
+    (client, database)
 }
 
 async fn connect(config: &Config) -> Client {

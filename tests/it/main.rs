@@ -3,6 +3,8 @@
 // In a test a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod append;
+mod append_file;
 mod cluster;
 mod database;
 mod migrate;
