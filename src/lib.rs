@@ -1,6 +1,8 @@
 //! Exact, pull-based projections for PostgreSQL.
 
 pub mod append;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod engine;
@@ -10,8 +12,8 @@ pub mod event_store;
 pub mod mark;
 pub mod metrics;
 pub mod name;
-mod near;
 pub mod ndjson;
+mod near;
 pub mod pg;
 pub mod position;
 pub mod projection;
