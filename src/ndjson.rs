@@ -10,16 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
-use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ExpectedVersion, NewEvent, RecordedEvent};
-use crate::position::Position;
+use crate::event::{ExpectedVersion, NewEvent};
 
+mod line;
 mod parse;
+
+pub use line::to_line;
 
 /// How long a line may be unless told otherwise: 16 MiB.
 pub const LINE_LIMIT: usize = 16 * 1024 * 1024;
@@ -278,44 +276,6 @@ impl<R: Read> Read for Counted<R> {
 /// A line as errors name it.
 pub(crate) fn place(name: &str, line: u64) -> String {
     format!("{name}: line {line}")
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    position: Position,
-    stream: &'a str,
-    version: i64,
-    #[serde(rename = "type")]
-    event_type: &'a str,
-    data: &'a RawValue,
-    metadata: &'a RawValue,
-    id: Uuid,
-    recorded_at: Timestamp,
-}
-
-/// A recorded event as one line, without its end: the columns of the batch.
-///
-/// # Errors
-/// [`ErrorKind::Internal`]; no event is known to bring it about.
-pub fn to_line(event: &RecordedEvent) -> Result<String> {
-    let line = Line {
-        position: event.position,
-        stream: &event.stream,
-        version: event.version,
-        event_type: &event.event_type,
-        data: &event.data,
-        metadata: &event.metadata,
-        id: event.id,
-        recorded_at: event.recorded_at,
-    };
-    let text = serde_json::to_string(&line).map_err(|e| {
-        Error::new(
-            ErrorKind::Internal,
-            format!("an event cannot be written as JSON: {e}"),
-        )
-    })?;
-    // JSON text of another source may be laid out in lines; inside a string no line can end.
-    Ok(text.replace(['\n', '\r'], " "))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::batch_size::BatchSize;
 use super::instance::Fenced;
 use super::isolate::{self, Isolation};
 use super::progress::{Following, Progress};
+use super::rebuild::next_schema;
 use super::setup;
 use super::state::{RunnerState, Shared};
 use super::{Outcome, Settings};
@@ -34,11 +35,21 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The most events that are read into memory at once.
 const BATCH_READ_MAX: usize = 50_000;
 
+/// Which build of a read model a runner writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Build {
+    /// The one that readers see, created if it is not there.
+    Live,
+    /// The one that a rebuild fills beside it.
+    Next(i32),
+}
+
 /// What a runner is made of.
 pub(super) struct Parts {
     pub(super) target: Database,
     pub(super) source: Arc<dyn Source>,
     pub(super) projection: Arc<dyn Runnable>,
+    pub(super) build: Build,
     pub(super) following: Following,
     /// The head that ends this run once it is passed.
     pub(super) until: Option<Position>,
@@ -159,14 +170,21 @@ impl Runner {
     /// Creates or recognises the read model and claims its checkpoint.
     async fn start(&self) -> Result<Claim> {
         let parts = &self.parts;
-        let client = parts.target.client().await?;
-        let generation = setup::prepare(&client, &*parts.projection, &*parts.source).await?;
         let name = &self.definition().name;
+        let (generation, schema) = match parts.build {
+            Build::Live => {
+                let (projection, source) = (&*parts.projection, &*parts.source);
+                let live = setup::prepare(&parts.target, projection, source).await?;
+                (live, name.as_str().to_owned())
+            }
+            Build::Next(next) => (next, next_schema(name)),
+        };
         let key = Key {
             projection: name.clone(),
             generation,
             partition: 0,
         };
+        let client = parts.target.client().await?;
         let claimed = setup::claim(&client, &key, parts.instance, &*parts.source).await?;
         let checkpoint = claimed.ok_or_else(|| setup::dropped(name))?;
         let epoch = checkpoint.epoch;
@@ -179,7 +197,7 @@ impl Runner {
                 target: parts.target.clone(),
                 source: parts.source.clone(),
                 projection: parts.projection.clone(),
-                schema: name.as_str().to_owned(),
+                schema,
                 key,
                 epoch,
                 in_flight: self.in_flight.clone(),
@@ -203,7 +221,7 @@ impl Runner {
         let Some(stored) = stored else {
             return Err(setup::dropped(&key.projection));
         };
-        if stored.generation != key.generation {
+        if self.parts.build == Build::Live && stored.generation != key.generation {
             self.claim = None;
             return Ok(Turn::Again);
         }

@@ -6,9 +6,13 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::*;
+use crate::event::RecordedEvent;
+use crate::position::Position;
 
 fn read(input: impl AsRef<[u8]>) -> Result<Vec<NdjsonEvent>> {
     let input = Cursor::new(input.as_ref().to_vec());

@@ -12,6 +12,7 @@ use crate::pg::{self, column};
 use crate::position::Position;
 
 const APPEND: &str = include_str!("../../sql/queries/event/append.sql");
+const APPEND_ONE: &str = include_str!("../../sql/queries/event/append_one.sql");
 const READ: &str = include_str!("../../sql/queries/event/read.sql");
 
 /// Where an appended event stands.
@@ -52,10 +53,42 @@ pub(crate) async fn append(
     client: &impl GenericClient,
     events: &Columns<'_>,
 ) -> Result<Vec<AppendedEvent>> {
-    if events.streams.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = client
+    let rows = match events.ids.len() {
+        0 => return Ok(Vec::new()),
+        1 => append_one(client, events).await,
+        _ => append_all(client, events).await,
+    };
+    let rows = rows.map_err(|e| pg::own_statement_error("cannot append", e))?;
+    rows.iter().map(appended).collect()
+}
+
+async fn append_one(
+    client: &impl GenericClient,
+    events: &Columns<'_>,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    client
+        .query_typed(
+            APPEND_ONE,
+            &[
+                (&events.streams.first(), Type::TEXT),
+                (&events.types.first(), Type::TEXT),
+                (&events.data.first(), Type::JSONB),
+                (
+                    &events.metadata.first().and_then(Option::as_ref),
+                    Type::JSONB,
+                ),
+                (&events.ids.first().copied().flatten(), Type::UUID),
+                (&events.expected.first().copied().flatten(), Type::INT8),
+            ],
+        )
+        .await
+}
+
+async fn append_all(
+    client: &impl GenericClient,
+    events: &Columns<'_>,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    client
         .query_typed(
             APPEND,
             &[
@@ -68,8 +101,6 @@ pub(crate) async fn append(
             ],
         )
         .await
-        .map_err(|e| pg::own_statement_error("cannot append", e))?;
-    rows.iter().map(appended).collect()
 }
 
 /// Events after a position, in the order of positions.

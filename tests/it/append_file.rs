@@ -32,13 +32,11 @@ async fn the_real_history_is_appended_whole_and_a_second_time_adds_nothing() {
     let (client, _database, store) = test_store().await;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tokio-history.ndjson.gz");
     let mut last = Progress::default();
-    let started = std::time::Instant::now();
     let summary = append_ndjson(&store, Reader::open(&path).unwrap(), BATCH_EVENTS, |p| {
         last = p
     })
     .await
     .unwrap();
-    println!("first run: {:?}", started.elapsed());
     assert_eq!(
         summary,
         Summary {
@@ -58,11 +56,9 @@ async fn the_real_history_is_appended_whole_and_a_second_time_adds_nothing() {
         "{\"occurred_at\": \"2016-07-30T22:50:58-07:00\"}"
     );
 
-    let started = std::time::Instant::now();
     let again = append_ndjson(&store, Reader::open(&path).unwrap(), BATCH_EVENTS, |_| ())
         .await
         .unwrap();
-    println!("second run: {:?}", started.elapsed());
     assert_eq!((again.appended, again.duplicates), (0, 24_935));
     assert_eq!((again.first, again.last), (None, None));
     assert_eq!(
@@ -197,4 +193,30 @@ async fn large_events_pass_one_after_the_other_within_the_memory_bound() {
         count(&client, "select count(*) from highwater.event").await,
         6
     );
+}
+
+#[tokio::test]
+async fn an_event_is_appended_as_soon_as_it_comes_in() {
+    use std::io::Write;
+    let (client, _database, store) = test_store().await;
+    let (input, mut output) = std::io::pipe().unwrap();
+    let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
+    let reader = Reader::new("pipe", input);
+    let run = tokio::spawn(async move {
+        append_ndjson(&store, reader, BATCH_EVENTS, |done| {
+            sender.send(done).unwrap()
+        })
+        .await
+    });
+    for n in 1..=3_u32 {
+        output.write_all(line(n).as_bytes()).unwrap();
+        let done = progress.recv().await.unwrap();
+        assert_eq!((done.appended, done.line), (u64::from(n), u64::from(n)));
+        assert_eq!(
+            count(&client, "select count(*) from highwater.event").await,
+            i64::from(n)
+        );
+    }
+    drop(output);
+    assert_eq!(run.await.unwrap().unwrap().appended, 3);
 }

@@ -5,9 +5,14 @@
 
 mod append;
 mod append_file;
+mod append_id;
+mod append_race;
 mod cluster;
 mod database;
 mod migrate;
+mod rebuild;
 mod runner;
 mod support;
 mod tls;
+mod tokio_history;
+mod wake;

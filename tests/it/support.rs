@@ -1,6 +1,14 @@
 //! What many tests share.
 
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use highwater::projection::file::ProjectionFile;
+use highwater::projection::{Runnable, SqlProjection};
+use tokio_postgres::Client;
+use tokio_postgres::types::FromSql;
 
 /// Waits until `condition` holds; after `limit` it panics and says what did not come.
 pub(crate) async fn eventually(
@@ -13,4 +21,34 @@ pub(crate) async fn eventually(
         assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A projection from the text of its file.
+pub(crate) fn sql_projection(name: &str, text: &str) -> Arc<dyn Runnable> {
+    let path = format!("projections/{name}.sql");
+    let file = ProjectionFile::parse(Path::new(&path), text).expect("a projection file");
+    Arc::new(SqlProjection::new(file))
+}
+
+/// Appends an event of type `T` for each version, as anybody's plain insert does, each in a
+/// transaction of its own.
+pub(crate) async fn append_rows(client: &Client, stream: &str, versions: RangeInclusive<i64>) {
+    let rows: Vec<String> = versions
+        .map(|version| {
+            format!(
+                "insert into highwater.event (stream, version, type, data) \
+                 values ('{stream}', {version}, 'T', '{{\"n\": {version}}}'); commit;"
+            )
+        })
+        .collect();
+    client
+        .batch_execute(&rows.join("\n"))
+        .await
+        .expect("plain inserts");
+}
+
+/// The one value that a query returns.
+pub(crate) async fn one<T: for<'a> FromSql<'a>>(client: &Client, sql: &str) -> T {
+    let row = client.query_one(sql, &[]).await;
+    row.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
 }
