@@ -34,6 +34,9 @@
 mod append;
 mod completions;
 mod context;
+mod db;
+mod demo;
+mod events;
 mod exit;
 mod init;
 mod logging;
@@ -154,6 +157,12 @@ enum Command {
     Append(append::Args),
     /// Run projections
     Run(run::Args),
+    /// Print the events of the log, one JSON object a line
+    Events(events::Args),
+    /// See or hold the private PostgreSQL of this project
+    Db(db::Args),
+    /// Show it all with real events and a temporary PostgreSQL, leaving nothing behind
+    Demo(demo::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
 }
@@ -164,6 +173,9 @@ impl Command {
             Command::Init(args) => init::run(args, ctx).await,
             Command::Append(args) => append::run(args, ctx).await,
             Command::Run(args) => run::run(args, ctx).await,
+            Command::Events(args) => events::run(args, ctx).await,
+            Command::Db(args) => db::run(args, ctx).await,
+            Command::Demo(args) => demo::run(args, ctx).await,
             Command::Completions(args) => completions::run(&args, ctx),
         }
     }

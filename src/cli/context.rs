@@ -16,7 +16,7 @@ use super::exit::Failure;
 use super::signals::Stop;
 use super::ui::Ui;
 use crate::cluster::{Cluster, DATABASE};
-use crate::config::Config;
+use crate::config::{Config, FILE_NAME};
 use crate::error::{Error, ErrorKind, Result};
 use crate::near::suggestion;
 use crate::pg::connect::{Connector, check_server, resolve_database};
@@ -248,6 +248,25 @@ impl Context {
         resolve_database(flag, &lookup, Some(self.config()?))
     }
 
+    /// Where the configured database is named, and the connection string if it is one text.
+    pub(super) fn named_by(&self) -> Result<Option<(&'static str, Option<String>)>> {
+        if self.configured()?.is_none() {
+            return Ok(None);
+        }
+        if let Some(flag) = &self.options.database_url {
+            return Ok(Some(("--database-url", Some(flag.clone()))));
+        }
+        let variable = std::env::var("DATABASE_URL").unwrap_or_default();
+        if !variable.is_empty() {
+            return Ok(Some(("DATABASE_URL", Some(variable))));
+        }
+        let url = self.config()?.database.url.as_ref();
+        Ok(Some(match url {
+            Some(url) => (FILE_NAME, Some(url.expose().to_owned())),
+            None => ("the PG* variables", None),
+        }))
+    }
+
     /// How to reach the database; the private PostgreSQL is started if it is that.
     async fn connector(&self) -> Result<&Connector> {
         let reached = self.reached.get_or_try_init(|| self.reach()).await?;
@@ -298,7 +317,6 @@ impl Context {
     ///
     /// # Errors
     /// Those of the connection and of [`migrate::verify`].
-    #[allow(dead_code, reason = "the first command that only reads is yet to come")]
     pub(super) async fn verified(&self) -> Result<()> {
         let client = self.connector().await?.connect().await?;
         migrate::verify(&client).await

@@ -122,7 +122,7 @@ fn exit(report: &Report, until: Until, clock: &Clock) -> Exit {
     let cut_short = outcomes.clone().any(|o| matches!(o, Outcome::Drained));
     let stopped = match until {
         Until::Stopped => outcomes.all(has_stopped),
-        Until::CaughtUp => outcomes.any(has_stopped),
+        Until::CaughtUp | Until::Passed(_) => outcomes.any(has_stopped),
     };
     match (cut_short, clock.exit()) {
         (true, Exit::TimedOut) => Exit::TimedOut,
