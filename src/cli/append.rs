@@ -33,11 +33,14 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         store = store(ctx) => store?,
         () = stop.cancelled() => return Ok(Exit::Done),
     };
-    if args.file == "-" && std::io::stdin().is_terminal() {
+    let is_typed = args.file == "-" && std::io::stdin().is_terminal();
+    let bar = if is_typed {
         ctx.ui()
             .say("reading events from the terminal, one a line; ctrl-d ends them");
-    }
-    let bar = bar(ctx, &args.file, size);
+        ProgressBar::hidden()
+    } else {
+        bar(ctx, &args.file, size)
+    };
     let show = |progress: Progress| {
         bar.set_position(progress.bytes_read);
         bar.set_message(count(progress.appended + progress.duplicates, "event"));

@@ -33,7 +33,7 @@ fn filter(options: &Options, observed: bool) -> Result<EnvFilter> {
     let variable = std::env::var("RUST_LOG").unwrap_or_default();
     let text = match (options.quiet, options.verbose) {
         _ if !variable.is_empty() => variable.as_str(),
-        (true, _) => "error",
+        (true, _) => "warn",
         (false, 0) if observed => "warn,highwater=info",
         (false, 0) => "warn",
         (false, 1) => "warn,highwater=debug",

@@ -70,10 +70,10 @@ impl Stop {
                 ui.warn("stopped at once; what was not committed is rolled back");
                 std::process::exit(i32::from(Exit::Failed as u8));
             }
-            token.cancel();
             if self.manner.load(Ordering::SeqCst) == DRAIN {
                 ui.say("finishing what is begun; once more stops at once");
             }
+            token.cancel();
         }
     }
 }

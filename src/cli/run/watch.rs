@@ -64,9 +64,13 @@ impl Watch {
 async fn draw(handle: Handle, bars: Vec<ProgressBar>) {
     loop {
         for (status, bar) in handle.runners().iter().zip(&bars) {
-            bar.set_length(status.target.since(Position::START));
-            bar.set_position(status.position.since(Position::START));
-            bar.set_message(describe(status));
+            let text = describe(status);
+            // What has not changed is not drawn again.
+            if bar.message() != text {
+                bar.set_length(status.target.since(Position::START));
+                bar.set_position(status.position.since(Position::START));
+                bar.set_message(text);
+            }
         }
         tokio::time::sleep(DRAW_PAUSE).await;
     }
@@ -118,7 +122,7 @@ async fn log(handle: Handle) {
         for (status, live) in statuses.iter().zip(&mut live) {
             if status.state == RunnerState::Live && !*live {
                 *live = true;
-                tracing::info!(projection = %status.name, position = %status.position, "live");
+                tracing::info!(projection = %status.name, position = status.position.get(), "live");
             }
         }
         if last.elapsed() < LOG_PAUSE {
@@ -131,8 +135,8 @@ async fn log(handle: Handle) {
         {
             tracing::info!(
                 projection = %status.name,
-                position = %status.position,
-                target = %status.target,
+                position = status.position.get(),
+                target = status.target.get(),
                 rate_per_second = whole(status.rate),
                 eta_seconds = eta(status.target.since(status.position), status.rate).map(|eta| eta.as_secs()),
                 "catching up"
