@@ -1,6 +1,8 @@
 //! Exact, pull-based projections for PostgreSQL.
 
 pub mod append;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod engine;
