@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::projection::sql_text::{self, Fault, Lines};
 
-pub(crate) use directory::read_text;
+pub(crate) use directory::{load_sound, read_text};
 pub use directory::{load_directory, refuse_taken_names};
 pub use header::{Header, OnError};
 
