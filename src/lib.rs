@@ -14,8 +14,10 @@ pub mod position;
 pub mod projection;
 pub mod retry;
 pub mod source;
+pub mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wait;
 
 pub use engine::{Engine, Outcome, Report, Until};
 pub use error::{Error, ErrorKind, Result};

@@ -7,5 +7,7 @@ mod cluster;
 mod database;
 mod migrate;
 mod runner;
+mod status;
 mod support;
 mod tls;
+mod wait;
