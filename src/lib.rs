@@ -5,6 +5,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod given_expect;
 pub mod mark;
 pub mod metrics;
 pub mod name;

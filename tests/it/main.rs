@@ -5,6 +5,7 @@
 
 mod cluster;
 mod database;
+mod given_expect;
 mod migrate;
 mod runner;
 mod status;
