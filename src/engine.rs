@@ -33,7 +33,7 @@ pub use crate::config::Engine as Settings;
 pub use state::{RunnerState, RunnerStatus};
 
 use reader::Reader;
-use runner::Runner;
+use runner::{Build, Runner};
 use state::Shared;
 
 /// How long a run goes on.
@@ -43,6 +43,8 @@ pub enum Until {
     Stopped,
     /// Until every projection has passed the head that was there at the start, or has stopped.
     CaughtUp,
+    /// Until every projection has passed this position, or has stopped.
+    Passed(Position),
 }
 
 /// How a runner ended.
@@ -79,9 +81,15 @@ pub struct Report {
 pub struct Engine {
     target: Database,
     sources: HashMap<String, Arc<dyn Source>>,
-    runnables: Vec<Arc<dyn Runnable>>,
     settings: Settings,
-    statuses: Vec<Shared>,
+    runs: Vec<Run>,
+}
+
+/// One projection to be run.
+struct Run {
+    projection: Arc<dyn Runnable>,
+    build: Build,
+    shared: Shared,
 }
 
 /// Watches an engine from outside of it.
@@ -101,9 +109,8 @@ impl Engine {
         Engine {
             target,
             sources: HashMap::new(),
-            runnables: Vec::new(),
             settings,
-            statuses: Vec::new(),
+            runs: Vec::new(),
         }
     }
 
@@ -116,16 +123,27 @@ impl Engine {
 
     /// Adds a projection.
     #[must_use]
-    pub fn projection(mut self, projection: Arc<dyn Runnable>) -> Engine {
-        self.statuses
-            .push(Shared::new(projection.definition().name.clone()));
-        self.runnables.push(projection);
+    pub fn projection(self, projection: Arc<dyn Runnable>) -> Engine {
+        let shared = Shared::new(projection.definition().name.clone());
+        self.build(projection, Build::Live, shared)
+    }
+
+    fn build(mut self, projection: Arc<dyn Runnable>, build: Build, shared: Shared) -> Engine {
+        self.runs.push(Run {
+            projection,
+            build,
+            shared,
+        });
         self
     }
 
     /// A handle to watch it with.
     pub fn handle(&self) -> Handle {
-        Handle(self.statuses.clone())
+        Handle(self.statuses())
+    }
+
+    fn statuses(&self) -> Vec<Shared> {
+        self.runs.iter().map(|run| run.shared.clone()).collect()
     }
 
     /// Runs until `stop` is cancelled, `until` is reached, or every projection has stopped.
@@ -135,7 +153,7 @@ impl Engine {
     /// not known, or a database that does not answer. What befalls one projection is in the
     /// report.
     pub async fn run(self, until: Until, stop: CancellationToken) -> Result<Report> {
-        check_names(&self.runnables)?;
+        check_names(self.runs.iter().map(|run| &*run.projection))?;
         self.check_sources()?;
         let heads = self.heads(until).await?;
         let ended = CancellationToken::new();
@@ -145,28 +163,29 @@ impl Engine {
         let fenced = instance::Fenced::default();
         let mut runners = JoinSet::new();
         let mut names = HashMap::new();
-        for (runnable, shared) in self.runnables.iter().zip(&self.statuses) {
-            let source = self.sources[&runnable.definition().source].clone();
+        for run in &self.runs {
+            let definition = run.projection.definition();
+            let source = self.sources[&definition.source].clone();
             let runner = Runner::new(runner::Parts {
                 target: self.target.clone(),
                 following: readers[source.name()].clone(),
                 until: heads.get(source.name()).copied(),
                 source,
-                projection: runnable.clone(),
+                projection: run.projection.clone(),
+                build: run.build,
                 instance,
                 settings: self.settings.clone(),
-                shared: shared.clone(),
+                shared: run.shared.clone(),
                 fenced: fenced.clone(),
             });
-            let name = runnable.definition().name.clone();
             let task = runners.spawn(runner.run(stop.clone()));
-            names.insert(task.id(), (name, shared.clone()));
+            names.insert(task.id(), (definition.name.clone(), run.shared.clone()));
         }
         let heartbeat = instance::Heartbeat {
             instance,
             target: self.target.clone(),
             lease: self.settings.lease,
-            statuses: self.statuses.clone(),
+            statuses: self.statuses(),
             readers: readers.into_iter().collect(),
             fenced,
         };
@@ -178,8 +197,8 @@ impl Engine {
     }
 
     fn check_sources(&self) -> Result<()> {
-        for runnable in &self.runnables {
-            let definition = runnable.definition();
+        for run in &self.runs {
+            let definition = run.projection.definition();
             if !self.sources.contains_key(&definition.source) {
                 let what = format!(
                     "projection \"{}\" reads the source \"{}\", which is not configured",
@@ -194,10 +213,13 @@ impl Engine {
 
     async fn heads(&self, until: Until) -> Result<HashMap<String, Position>> {
         let mut heads = HashMap::new();
-        if until == Until::CaughtUp {
-            for (name, source) in &self.sources {
-                heads.insert(name.clone(), source.head().await?);
-            }
+        for (name, source) in &self.sources {
+            let head = match until {
+                Until::Stopped => continue,
+                Until::CaughtUp => source.head().await?,
+                Until::Passed(position) => position,
+            };
+            heads.insert(name.clone(), head);
         }
         Ok(heads)
     }

@@ -6,9 +6,11 @@ pub mod checkpoint;
 pub mod connect;
 mod conninfo;
 pub mod database;
+pub(crate) mod event;
 pub mod migrate;
 mod tls;
 pub mod transaction;
+pub(crate) mod wake;
 
 pub use conninfo::redact;
 
@@ -53,6 +55,23 @@ pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
     match hint {
         Some(hint) => ours.hint(hint),
         None => ours,
+    }
+}
+
+/// An error of one of highwater's own statements on its own schema: what the server refuses there
+/// is the event, or something about the database.
+pub(crate) fn own_statement_error(doing: &str, error: tokio_postgres::Error) -> Error {
+    let ours = self::error(doing, error);
+    if ours.kind() != ErrorKind::Apply {
+        return ours;
+    }
+    // Data exceptions, constraints, and limits such as the depth of a JSON value.
+    match ours.code().and_then(|code| code.get(..2)) {
+        Some("22" | "23" | "54") => ours.with_kind(ErrorKind::BadEvent),
+        Some("3F" | "42") if ours.code() != Some("42501") => ours
+            .with_kind(ErrorKind::Database)
+            .hint("run highwater init"),
+        _ => ours.with_kind(ErrorKind::Database),
     }
 }
 

@@ -118,11 +118,8 @@ pub(crate) fn hash_of(parts: &[&str]) -> String {
 ///
 /// # Errors
 /// The first name that occurs twice.
-pub fn check_names(projections: &[std::sync::Arc<dyn Runnable>]) -> Result<()> {
-    let mut names: Vec<&str> = projections
-        .iter()
-        .map(|p| p.definition().name.as_str())
-        .collect();
+pub fn check_names<'a>(projections: impl Iterator<Item = &'a dyn Runnable>) -> Result<()> {
+    let mut names: Vec<&str> = projections.map(|p| p.definition().name.as_str()).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),

@@ -133,17 +133,22 @@ comment on function highwater.check_event(text, text, jsonb, jsonb, bigint) is
 
 -- Optimistic: the next version is read and taken. Whoever loses it queues for the stream and looks
 -- again, so nobody starves; who does not lose pays for no lock.
-create function highwater.append(
+--
+-- Without sequential scans, so that a plan that a session made while the table was small does not
+-- read all of it when it has grown.
+create function highwater.append_one(
     stream text,
     type text,
     data jsonb,
     metadata jsonb default '{}',
     id uuid default null,
-    expected_version bigint default null
-) returns bigint language plpgsql as $$
+    expected_version bigint default null,
+    out "position" bigint,
+    out version bigint,
+    out duplicate boolean
+) language plpgsql set enable_seqscan = off as $$
 declare
     last_version bigint;
-    appended bigint;
     known highwater.event;
 begin
     metadata := coalesce(metadata, '{}');
@@ -156,42 +161,60 @@ begin
 
     for attempt in 1..100 loop
         select e.version into last_version from highwater.event as e
-        where e.stream = append.stream order by e.version desc limit 1;
+        where e.stream = append_one.stream order by e.version desc limit 1;
         last_version := coalesce(last_version, 0);
 
         if expected_version is null or expected_version = last_version then
             insert into highwater.event as e (stream, version, type, data, metadata, id)
-            values (append.stream, last_version + 1, append.type, append.data, append.metadata,
-                coalesce(append.id, gen_random_uuid()))
+            values (append_one.stream, last_version + 1, append_one.type, append_one.data,
+                append_one.metadata, coalesce(append_one.id, gen_random_uuid()))
             on conflict do nothing
-            returning e.position into appended;
-            if appended is not null then
-                return appended;
+            returning e.position, e.version, false into "position", version, duplicate;
+            if "position" is not null then
+                return;
             end if;
         end if;
 
         if id is not null then
-            select e.* into known from highwater.event as e where e.id = append.id;
+            select e.* into known from highwater.event as e where e.id = append_one.id;
             if known.position is not null then
-                if known.stream <> append.stream or known.type <> append.type
-                    or known.data <> append.data or known.metadata <> append.metadata
+                if known.stream <> append_one.stream or known.type <> append_one.type
+                    or known.data <> append_one.data or known.metadata <> append_one.metadata
                     or known.version <> expected_version + 1
                 then
                     perform highwater.raise_id_conflict(known, stream, type, data, metadata,
                         expected_version + 1);
                 end if;
-                return known.position;
+                "position" := known.position;
+                version := known.version;
+                duplicate := true;
+                return;
             end if;
         end if;
         if expected_version <> last_version then
             perform highwater.raise_version_conflict(stream, expected_version, last_version);
         end if;
-        perform pg_advisory_xact_lock(hashtextextended(append.stream collate "C", 7236));
+        perform pg_advisory_xact_lock(hashtextextended(append_one.stream collate "C", 7236));
     end loop;
     raise exception using
         errcode = '40001',
         message = format('other writers took the next version of stream %L a hundred times', stream),
         hint = 'run the transaction again';
+end $$;
+comment on function highwater.append_one(text, text, jsonb, jsonb, uuid, bigint) is
+    'As highwater.append, but returns the position, the version and whether the event was there '
+    'already.';
+
+create function highwater.append(
+    stream text,
+    type text,
+    data jsonb,
+    metadata jsonb default '{}',
+    id uuid default null,
+    expected_version bigint default null
+) returns bigint language plpgsql as $$
+begin
+    return (highwater.append_one(stream, type, data, metadata, id, expected_version)).position;
 end $$;
 comment on function highwater.append(text, text, jsonb, jsonb, uuid, bigint) is
     'Appends one event and returns its position. expected_version: null takes the next version, '
@@ -203,14 +226,14 @@ comment on function highwater.append(text, text, jsonb, jsonb, uuid, bigint) is
 
 -- Where each event of highwater.append_all goes, by the log as it is now. `rank` numbers the events
 -- that are new; `first` is the place of the first event of the array with the same id.
--- The limits inside the laterals and the settings keep every look-up an index probe: a plan that a
--- session made while the table was small must not scan it when it has grown.
+-- The limits inside the laterals and the settings of highwater.append_all keep every look-up an index
+-- probe: a plan that a session made while the table was small must not scan it when it has grown.
 create function highwater.place_events(
     streams text[], types text[], data jsonb[], metadata jsonb[], ids uuid[],
     expected_versions bigint[],
     out positions bigint[], out versions bigint[], out ranks bigint[], out firsts bigint[],
     out new_count bigint, out version_fault bigint, out id_fault bigint
-) language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
+) language plpgsql as $$
 begin
     with input as (
         select i.*, case when i.id is null then i.n
@@ -320,6 +343,10 @@ comment on function highwater.check_events(text[], text[], jsonb[], jsonb[], uui
 
 -- Positions are drawn in the order of the array, the rows inserted in the order of their streams:
 -- two appends that share streams then wait for each other in one direction only.
+--
+-- The settings make one plan for a session, good for one event and for thousands, where planning
+-- anew each time costs more than a small append. What they forbid has a price in that plan, which
+-- would have it compiled: hence no jit.
 create function highwater.append_all(
     streams text[],
     types text[],
@@ -327,7 +354,9 @@ create function highwater.append_all(
     metadata jsonb[] default null,
     ids uuid[] default null,
     expected_versions bigint[] default null
-) returns table ("position" bigint, version bigint, duplicate boolean) language plpgsql as $$
+) returns table ("position" bigint, version bigint, duplicate boolean) language plpgsql
+set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off as $$
 declare
     place record;
     fault bigint;

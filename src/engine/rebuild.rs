@@ -1,1 +1,328 @@
-//! Rebuild.
+//! Builds the next generation of a read model beside the live one, swaps, and drops the old.
+//!
+//! **Who is authoritative.** The projection's row: `generation` is what readers see,
+//! `next_generation` what is being built, with the hash of the definition it is built with.
+//!
+//! **States.** none ──prepare──▶ filling ──fill──▶ caught up ──swap──▶ none. A rebuild that ends
+//! in between goes on where it was, if the definition is still the same; else it begins again.
+//!
+//! **The swap.** One transaction locks the live checkpoint, which lets a batch in flight finish
+//! and holds the next one back; the next generation is brought to exactly where the live one
+//! stands; both schemas are renamed, grants carried over, the rows changed. Readers never block:
+//! renaming a schema locks none of its tables, and prepared statements follow.
+//!
+//! **Consequences.** A live runner finds its row gone, reads again and goes on with the new
+//! generation, if it has the same definition.
+//!
+//! **Failures.** A crash before the swap's commit leaves the live generation as it was; a crash
+//! after it leaves the schema `NAME__old`, which the next rebuild drops.
+
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use tokio_util::sync::CancellationToken;
+
+use super::runner::Build;
+use super::state::Shared;
+use super::{Engine, Handle, Outcome, Settings, Until, setup};
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::pg::database::Database;
+use crate::pg::{self, Parameter, column, quote_identifier};
+use crate::position::Position;
+use crate::projection::Runnable;
+use crate::source::Source;
+
+/// A rebuild of one projection.
+pub struct Rebuild {
+    target: Database,
+    source: Arc<dyn Source>,
+    projection: Arc<dyn Runnable>,
+    settings: Settings,
+    shared: Shared,
+}
+
+/// How a rebuild ended.
+#[derive(Debug)]
+pub enum Rebuilt {
+    /// Readers see the new generation, which stands at this position.
+    Swapped {
+        /// The number of the new generation.
+        generation: i32,
+        /// Where it stands.
+        position: Position,
+    },
+    /// It was asked to stop before the swap, and goes on from here when called again.
+    Interrupted {
+        /// How far the next generation is.
+        position: Position,
+    },
+}
+
+impl Rebuild {
+    /// A rebuild of `projection` in `target` from `source`.
+    pub fn new(
+        target: Database,
+        source: Arc<dyn Source>,
+        projection: Arc<dyn Runnable>,
+        settings: Settings,
+    ) -> Rebuild {
+        let shared = Shared::new(projection.definition().name.clone());
+        Rebuild {
+            target,
+            source,
+            projection,
+            settings,
+            shared,
+        }
+    }
+
+    /// A handle to watch it with.
+    pub fn handle(&self) -> Handle {
+        Handle(vec![self.shared.clone()])
+    }
+
+    /// Fills the next generation, swaps and drops the old one.
+    ///
+    /// # Errors
+    /// If the projection has no read model yet, something outside depends on it, or the next
+    /// generation stopped at an event; the live generation is then as it was.
+    pub async fn run(&self, stop: CancellationToken) -> Result<Rebuilt> {
+        let name = &self.projection.definition().name;
+        let client = self.target.connector().connect().await?;
+        drop_schema(&client, &old_schema(name)).await?;
+        check_dependents(&client, name).await?;
+        let generation = self.prepare(&client).await?;
+        drop(client);
+        let head = self.source.head().await?;
+        if !self.fill(generation, head, &stop).await? {
+            let position = self.shared.get().position;
+            return Ok(Rebuilt::Interrupted { position });
+        }
+        let position = self.swap(generation, &stop).await?;
+        let client = self.target.client().await?;
+        drop_schema(&client, &old_schema(name)).await?;
+        Ok(Rebuilt::Swapped {
+            generation,
+            position,
+        })
+    }
+
+    /// Makes the rows and the schema of the next generation, or recognises those of an earlier
+    /// try. Returns its number.
+    async fn prepare(&self, client: &Client) -> Result<i32> {
+        let definition = self.projection.definition();
+        let name = &definition.name;
+        let stored = setup::stored(client, name)
+            .await?
+            .ok_or_else(|| not_built(name))?;
+        if let Some(next) = stored.next_generation
+            && stored.next_hash.as_deref() == Some(&definition.hash)
+            && schema_exists(client, &next_schema(name)).await?
+        {
+            return Ok(next);
+        }
+        let identity = self.source.identity().await?;
+        drop_schema(client, &next_schema(name)).await?;
+        setup::begin(client).await?;
+        let done = async {
+            let sql = include_str!("../../sql/queries/rebuild/begin.sql");
+            let parameters: [(&Parameter<'_>, Type); 3] = [
+                (&name.as_str(), Type::TEXT),
+                (&definition.hash, Type::TEXT),
+                (&identity, Type::TEXT),
+            ];
+            let row = client.query_typed_one(sql, &parameters).await;
+            let row = row.map_err(|e| pg::error("cannot begin the rebuild", e))?;
+            setup::create_schema(client, &next_schema(name)).await?;
+            let schema = next_schema(name);
+            setup::fill_schema(client, &*self.projection, &*self.source, &schema).await?;
+            column::<i32>(&row, 0)
+        };
+        setup::end(client, done.await).await
+    }
+
+    /// Brings the next generation to `head`. False if it was asked to stop before.
+    async fn fill(
+        &self,
+        generation: i32,
+        head: Position,
+        stop: &CancellationToken,
+    ) -> Result<bool> {
+        let engine = Engine::new(self.target.clone(), self.settings.clone())
+            .source(self.source.clone())
+            .build(
+                self.projection.clone(),
+                Build::Next(generation),
+                self.shared.clone(),
+            );
+        let report = engine.run(Until::Passed(head), stop.clone()).await?;
+        match report.outcomes.into_iter().next() {
+            Some((_, Outcome::CaughtUp)) => Ok(true),
+            Some((_, Outcome::Stopped(error) | Outcome::Superseded(error))) => Err(error),
+            Some((_, Outcome::Drained)) | None => Ok(false),
+        }
+    }
+
+    /// Locks the live checkpoint, brings the next generation to the same position, and renames.
+    async fn swap(&self, generation: i32, stop: &CancellationToken) -> Result<Position> {
+        let name = &self.projection.definition().name;
+        // Of its own: dropped in the middle, the connection ends and takes its transaction along.
+        let client = self.target.connector().connect().await?;
+        setup::begin(&client).await?;
+        let done = async {
+            let live = lock_live(&client, name).await?;
+            if self.shared.get().position < live && !self.fill(generation, live, stop).await? {
+                let what = "the rebuild was stopped right before the swap";
+                return Err(Error::new(ErrorKind::TimedOut, what).hint("run it again to go on"));
+            }
+            rename(&client, name).await?;
+            Ok(live.max(self.shared.get().position))
+        };
+        setup::end(&client, done.await).await
+    }
+}
+
+/// Takes a changed definition as one that builds the same read model: the projection goes on
+/// where it is. False if it was not changed.
+///
+/// # Errors
+/// If the projection has no read model yet, or the database refuses.
+pub async fn accept(
+    target: &Database,
+    projection: &dyn Runnable,
+    source: &dyn Source,
+) -> Result<bool> {
+    let definition = projection.definition();
+    let client = target.connector().connect().await?;
+    setup::begin(&client).await?;
+    let done = async {
+        // Waits for a batch in flight: the view changes between two batches.
+        lock_live(&client, &definition.name).await?;
+        let sql = include_str!("../../sql/queries/projection/accept.sql");
+        let parameters: [(&Parameter<'_>, Type); 3] = [
+            (&definition.name.as_str(), Type::TEXT),
+            (&definition.hash, Type::TEXT),
+            (&definition.source, Type::TEXT),
+        ];
+        let changed = client.execute_typed(sql, &parameters).await;
+        let changed = changed.map_err(|e| pg::error("cannot accept the change", e))?;
+        if let (Some(_), Some(relation)) = (projection.statements(), source.relation()) {
+            let schema = definition.name.as_str();
+            setup::create_view(&client, definition, relation, schema).await?;
+        }
+        Ok(changed > 0)
+    };
+    setup::end(&client, done.await).await
+}
+
+/// Drops a projection: its schemas with the read model, and its checkpoints.
+///
+/// # Errors
+/// If there is no such projection, or something outside depends on its read model.
+pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result<()> {
+    let client = target.connector().connect().await?;
+    check_dependents(&client, name).await?;
+    setup::begin(&client).await?;
+    let done = async {
+        lock_live(&client, name).await?;
+        let sql = include_str!("../../sql/queries/projection/delete.sql");
+        let deleted = client
+            .execute_typed(sql, &[(&name.as_str(), Type::TEXT)])
+            .await;
+        deleted.map_err(|e| pg::error("cannot delete the projection's rows", e))?;
+        for schema in [
+            name.as_str().to_owned(),
+            next_schema(name),
+            old_schema(name),
+        ] {
+            drop_schema(&client, &schema).await?;
+        }
+        Ok(())
+    };
+    setup::end(&client, done.await).await
+}
+
+/// The schema that a rebuild fills.
+pub(super) fn next_schema(name: &ProjectionName) -> String {
+    format!("{name}__next")
+}
+
+fn old_schema(name: &ProjectionName) -> String {
+    format!("{name}__old")
+}
+
+fn not_built(name: &ProjectionName) -> Error {
+    let what = format!("projection \"{name}\" has no read model here");
+    Error::new(ErrorKind::NotFound, what).hint(format!("highwater run {name} builds it"))
+}
+
+/// Locks the checkpoints of the live generation and returns the highest of them.
+async fn lock_live(client: &Client, name: &ProjectionName) -> Result<Position> {
+    let sql = include_str!("../../sql/queries/rebuild/lock_live.sql");
+    let rows = client
+        .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    let rows = rows.map_err(|e| pg::error("cannot lock the live checkpoint", e))?;
+    let mut highest = None;
+    for row in &rows {
+        highest = highest.max(Some(Position::new(column(row, 0)?)));
+    }
+    highest.ok_or_else(|| not_built(name))
+}
+
+async fn rename(client: &Client, name: &ProjectionName) -> Result<()> {
+    let (next, old) = (next_schema(name), old_schema(name));
+    let renames = format!(
+        "alter schema {live} rename to {old}; alter schema {next} rename to {live}",
+        live = quote_identifier(name.as_str()),
+        old = quote_identifier(&old),
+        next = quote_identifier(&next),
+    );
+    let renamed = client.batch_execute(&renames).await;
+    renamed.map_err(|e| pg::error("cannot rename the schemas", e))?;
+    let sql = include_str!("../../sql/queries/rebuild/swap.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] =
+        [(&name.as_str(), Type::TEXT), (&old, Type::TEXT)];
+    let swapped = client.execute_typed(sql, &parameters).await;
+    swapped
+        .map(drop)
+        .map_err(|e| pg::error("cannot swap the generations", e))
+}
+
+async fn schema_exists(client: &Client, schema: &str) -> Result<bool> {
+    let sql = include_str!("../../sql/queries/rebuild/schema_exists.sql");
+    let row = client.query_typed_one(sql, &[(&schema, Type::TEXT)]).await;
+    column(
+        &row.map_err(|e| pg::error("cannot look for a schema", e))?,
+        0,
+    )
+}
+
+/// Drops a schema of ours with all that is in it, if it is there.
+async fn drop_schema(client: &Client, schema: &str) -> Result<()> {
+    let sql = format!("drop schema if exists {} cascade", quote_identifier(schema));
+    let dropped = client.batch_execute(&sql).await;
+    dropped.map_err(|e| pg::error(&format!("cannot drop the schema \"{schema}\""), e))
+}
+
+/// What depends on the read model from outside would go with the old generation.
+async fn check_dependents(client: &Client, name: &ProjectionName) -> Result<()> {
+    let sql = include_str!("../../sql/queries/rebuild/dependents.sql");
+    let rows = client
+        .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    let rows = rows.map_err(|e| pg::error("cannot see what depends on the read model", e))?;
+    let names: Result<Vec<String>> = rows.iter().map(|row| column(row, 0)).collect();
+    let names = names?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "the read model of \"{name}\" is used from outside its schema, by {}",
+        names.join(", ")
+    );
+    Err(Error::new(ErrorKind::Config, what)
+        .hint("drop these first and create them again afterwards"))
+}

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Key};
+use crate::pg::database::Database;
 use crate::pg::transaction::Tx;
 use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
 use crate::projection::{Definition, Runnable};
@@ -42,28 +43,23 @@ pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Opt
 /// Creates the read model of `projection` if it has none, or refuses one that was built with
 /// another definition. Returns the live generation.
 pub(crate) async fn prepare(
-    client: &Client,
+    target: &Database,
     projection: &dyn Runnable,
     source: &dyn Source,
 ) -> Result<i32> {
     let definition = projection.definition();
-    if let Some(stored) = stored(client, &definition.name).await? {
-        check_unchanged(definition, &stored)?;
-        return Ok(stored.generation);
-    }
-    create(client, projection, source).await?;
-    // Another instance may have been first, with another definition.
-    match stored_now(client, definition).await? {
-        Some(stored) => {
-            check_unchanged(definition, &stored)?;
-            Ok(stored.generation)
+    let before = stored(&*target.client().await?, &definition.name).await?;
+    let stored = match before {
+        Some(stored) => stored,
+        None => {
+            create(target, projection, source).await?;
+            // Another instance may have been first, with another definition.
+            let made = stored(&*target.client().await?, &definition.name).await?;
+            made.ok_or_else(|| dropped(&definition.name))?
         }
-        None => Err(dropped(&definition.name)),
-    }
-}
-
-async fn stored_now(client: &Client, definition: &Definition) -> Result<Option<Stored>> {
-    stored(client, &definition.name).await
+    };
+    check_unchanged(definition, &stored)?;
+    Ok(stored.generation)
 }
 
 /// The error of a projection whose rows went while it ran.
@@ -92,21 +88,24 @@ pub(crate) fn check_unchanged(definition: &Definition, stored: &Stored) -> Resul
 }
 
 /// Creates projection row, checkpoint row, schema and tables in one transaction.
-async fn create(client: &Client, projection: &dyn Runnable, source: &dyn Source) -> Result<()> {
+async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Source) -> Result<()> {
     let definition = projection.definition();
     let identity = source.identity().await?;
-    begin(client).await?;
+    // Of its own: dropped in the middle, the connection ends and takes its transaction along.
+    let client = target.connector().connect().await?;
+    begin(&client).await?;
     let done = async {
-        if !insert_rows(client, definition, &identity).await? {
+        if !insert_rows(&client, definition, &identity).await? {
             return Ok(());
         }
-        create_schema(client, definition.name.as_str()).await?;
-        fill_schema(client, projection, source, definition.name.as_str()).await
+        create_schema(&client, definition.name.as_str()).await?;
+        fill_schema(&client, projection, source, definition.name.as_str()).await
     };
-    end(client, done.await).await
+    end(&client, done.await).await
 }
 
-async fn begin(client: &Client) -> Result<()> {
+/// Opens a transaction.
+pub(crate) async fn begin(client: &Client) -> Result<()> {
     let begun = client
         .batch_execute("begin isolation level read committed")
         .await;
@@ -114,14 +113,16 @@ async fn begin(client: &Client) -> Result<()> {
 }
 
 /// Commits, or rolls back and keeps the error.
-async fn end(client: &Client, done: Result<()>) -> Result<()> {
+pub(crate) async fn end<T>(client: &Client, done: Result<T>) -> Result<T> {
     if done.is_err() {
         // If this fails too the connection is gone, and with it the transaction.
         let _ = client.batch_execute("rollback").await;
         return done;
     }
+    // The select fails in an aborted transaction, where COMMIT would roll back without an error.
     let committed = client.batch_execute("select 1; commit").await;
-    committed.map_err(|e| pg::error("cannot commit", e))
+    committed.map_err(|e| pg::error("cannot commit", e))?;
+    done
 }
 
 /// Says whether the rows are ours to make; waits for another instance that makes them.

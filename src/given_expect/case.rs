@@ -68,8 +68,12 @@ impl Run<'_> {
 
     async fn once(&self, events_max: Option<u32>) -> Result<()> {
         let mut client = self.scratch.database.client().await?;
-        let sql = include_str!("../../sql/queries/given_expect/forget.sql")
-            .replace("{schema}", &quote_identifier(self.schema()));
+        let sql = format!(
+            "{};\n{}",
+            include_str!("../../sql/queries/given_expect/drop_schema.sql")
+                .replace("{schema}", &quote_identifier(self.schema())),
+            include_str!("../../sql/queries/given_expect/forget.sql"),
+        );
         let forgotten = client.batch_execute(&sql).await;
         forgotten.map_err(|e| pg::error("cannot empty the scratch database", e))?;
         self.append(&mut client).await?;

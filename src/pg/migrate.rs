@@ -247,7 +247,7 @@ mod tests {
     const RELEASED: &[(i32, &str, &str)] = &[(
         1,
         "event_log",
-        "3838fbdfaf4a7dc8127052017fb057bdfa529198408bd11ee3252b9ab45db7f9",
+        "5e4576f620a9fcdd86ae931c33f60980e6bea982f2b8a6f919b32a85ea1ebca8",
     )];
 
     #[test]

@@ -3,12 +3,21 @@
 // In a test a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod append;
+mod append_file;
+mod append_id;
+mod append_race;
 mod cluster;
 mod database;
 mod given_expect;
 mod migrate;
+mod rebuild;
 mod runner;
+mod rust_projection;
+mod sql_files;
 mod status;
 mod support;
 mod tls;
+mod tokio_history;
 mod wait;
+mod wake;

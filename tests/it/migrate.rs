@@ -7,7 +7,7 @@ use crate::database::empty_database;
 
 #[tokio::test]
 async fn an_empty_database_is_migrated_once_and_verified_then() {
-    let (mut client, _pool) = empty_database().await;
+    let (mut client, _database) = empty_database().await;
     let error = verify(&client).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
     assert_eq!(error.what_to_do(), Some("run highwater init"));
@@ -21,13 +21,13 @@ async fn an_empty_database_is_migrated_once_and_verified_then() {
 
 #[tokio::test]
 async fn migrating_from_many_places_at_once_applies_each_migration_once() {
-    let (client, pool) = empty_database().await;
+    let (client, database) = empty_database().await;
     let tasks: Vec<_> = (0..6)
         .map(|_| {
-            let pool = pool.clone();
+            let database = database.clone();
             tokio::spawn(async move {
-                let mut object = pool.get().await.unwrap();
-                migrate(&mut object).await.unwrap().len()
+                let mut session = database.client().await.unwrap();
+                migrate(&mut session).await.unwrap().len()
             })
         })
         .collect();
@@ -41,7 +41,7 @@ async fn migrating_from_many_places_at_once_applies_each_migration_once() {
 
 #[tokio::test]
 async fn a_schema_of_that_name_that_is_not_ours_is_refused_and_left_alone() {
-    let (mut client, _pool) = empty_database().await;
+    let (mut client, _database) = empty_database().await;
     client
         .batch_execute("create schema highwater; create table highwater.tide (at int)")
         .await
@@ -60,7 +60,7 @@ async fn a_schema_of_that_name_that_is_not_ours_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn a_migration_that_was_applied_with_another_text_is_refused() {
-    let (mut client, _pool) = empty_database().await;
+    let (mut client, _database) = empty_database().await;
     migrate(&mut client).await.unwrap();
     client
         .batch_execute("update highwater.migration set hash = repeat('0', 64) where number = 1")
@@ -80,7 +80,7 @@ async fn a_migration_that_was_applied_with_another_text_is_refused() {
 
 #[tokio::test]
 async fn a_newer_schema_is_refused_by_an_older_binary() {
-    let (mut client, _pool) = empty_database().await;
+    let (mut client, _database) = empty_database().await;
     migrate(&mut client).await.unwrap();
     client
         .batch_execute("insert into highwater.migration values (999, 'future', repeat('0', 64))")
@@ -95,7 +95,7 @@ async fn a_newer_schema_is_refused_by_an_older_binary() {
 
 #[tokio::test]
 async fn missing_rights_are_named_with_the_grant_to_run() {
-    let (mut client, _pool) = empty_database().await;
+    let (mut client, _database) = empty_database().await;
     let role = format!("hw_low_{}", std::process::id());
     client
         .batch_execute(&format!(
@@ -125,7 +125,7 @@ async fn missing_rights_are_named_with_the_grant_to_run() {
 
 #[tokio::test]
 async fn a_role_that_may_not_read_the_schema_is_told_what_to_grant() {
-    let (mut client, _pool) = empty_database().await;
+    let (mut client, _database) = empty_database().await;
     migrate(&mut client).await.unwrap();
     let role = format!("hw_blind_{}", std::process::id());
     client

@@ -3,7 +3,7 @@
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};
 
-use crate::support::{COUNTS, sql};
+use crate::support::{COUNTS, sql_projection};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sql_projection_reads_what_was_appended_and_ends_at_the_head() {
@@ -17,9 +17,13 @@ async fn a_sql_projection_reads_what_was_appended_and_ends_at_the_head() {
         );
         client.batch_execute(&sql).await.unwrap();
     }
-    let report = run_to_head(&database, database.source(), vec![sql("counts", COUNTS)])
-        .await
-        .unwrap();
+    let report = run_to_head(
+        &database,
+        database.source(),
+        vec![sql_projection("counts", COUNTS)],
+    )
+    .await
+    .unwrap();
     assert!(
         matches!(report.outcomes[0].1, Outcome::CaughtUp),
         "{report:?}"
@@ -51,9 +55,13 @@ insert into quotients
 select position,
        1 / (data->>'d')::int from batch;
 ";
-    let report = run_to_head(&database, database.source(), vec![sql("quotients", text)])
-        .await
-        .unwrap();
+    let report = run_to_head(
+        &database,
+        database.source(),
+        vec![sql_projection("quotients", text)],
+    )
+    .await
+    .unwrap();
     let Outcome::Stopped(error) = &report.outcomes[0].1 else {
         panic!("{report:?}")
     };

@@ -12,12 +12,12 @@ use highwater::{Engine, ErrorKind, Until};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append, eventually, sql, table_source};
+use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn counts() -> Arc<dyn highwater::projection::Runnable> {
-    sql("counts", COUNTS)
+    sql_projection("counts", COUNTS)
 }
 
 fn known() -> Vec<Definition> {
@@ -53,9 +53,13 @@ async fn the_json_has_exactly_the_keys_that_are_promised() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append(&client, "s", 1).await;
-    run_to_head(&database, database.source(), vec![sql("fails", FAILS)])
-        .await
-        .unwrap();
+    run_to_head(
+        &database,
+        database.source(),
+        vec![sql_projection("fails", FAILS)],
+    )
+    .await
+    .unwrap();
     let holder = database.client().await;
     holder.batch_execute("begin").await.unwrap();
     append(&holder, "held", 1).await;
@@ -182,9 +186,13 @@ async fn a_stopped_projection_keeps_its_state_and_error_when_its_instance_is_gon
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append(&client, "s", 1).await;
-    run_to_head(&database, database.source(), vec![sql("fails", FAILS)])
-        .await
-        .unwrap();
+    run_to_head(
+        &database,
+        database.source(),
+        vec![sql_projection("fails", FAILS)],
+    )
+    .await
+    .unwrap();
     let status = read(&database).await;
     let p = status.projection("fails").unwrap();
     assert_eq!(p.state.as_str(), "stopped");

@@ -1,5 +1,6 @@
 //! What many tests share.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use highwater::projection::{Runnable, SqlProjection};
 use highwater::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
+use tokio_postgres::types::FromSql;
 
 /// Waits until `condition` holds; after `limit` it panics and says what did not come.
 pub(crate) async fn eventually(
@@ -23,14 +25,34 @@ pub(crate) async fn eventually(
     }
 }
 
-/// A SQL projection from its text.
-pub(crate) fn sql(name: &str, text: &str) -> Arc<dyn Runnable> {
-    Arc::new(SqlProjection::new(file(name, text)))
+/// A projection from the text of its file.
+pub(crate) fn sql_projection(name: &str, text: &str) -> Arc<dyn Runnable> {
+    let path = format!("projections/{name}.sql");
+    let file = ProjectionFile::parse(Path::new(&path), text).expect("a projection file");
+    Arc::new(SqlProjection::new(file))
 }
 
-/// A projection's file from its text.
-pub(crate) fn file(name: &str, text: &str) -> ProjectionFile {
-    ProjectionFile::parse(Path::new(&format!("projections/{name}.sql")), text).unwrap()
+/// Appends an event of type `T` for each version, as anybody's plain insert does, each in a
+/// transaction of its own.
+pub(crate) async fn append_rows(client: &Client, stream: &str, versions: RangeInclusive<i64>) {
+    let rows: Vec<String> = versions
+        .map(|version| {
+            format!(
+                "insert into highwater.event (stream, version, type, data) \
+                 values ('{stream}', {version}, 'T', '{{\"n\": {version}}}'); commit;"
+            )
+        })
+        .collect();
+    client
+        .batch_execute(&rows.join("\n"))
+        .await
+        .expect("plain inserts");
+}
+
+/// The one value that a query returns.
+pub(crate) async fn one<T: for<'a> FromSql<'a>>(client: &Client, sql: &str) -> T {
+    let row = client.query_one(sql, &[]).await;
+    row.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
 }
 
 /// How many events there are of each stream, and the last of them.

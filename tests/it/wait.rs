@@ -8,7 +8,7 @@ use highwater::wait::{Target, Waited, until_visible};
 use highwater::{Engine, ErrorKind, Position, Result, Until};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append, eventually, sql, table_source};
+use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(60);
@@ -19,15 +19,19 @@ async fn wait(
     goal: Target,
     timeout: Duration,
 ) -> Result<Waited> {
-    let known = [sql("counts", COUNTS).definition().clone()];
+    let known = [sql_projection("counts", COUNTS).definition().clone()];
     let sources = [table_source(database)];
     until_visible(&database.pooled(), &sources, &known, name, goal, timeout).await
 }
 
 async fn run(database: &TestDatabase, name: &str, text: &str) {
-    run_to_head(database, database.source(), vec![sql(name, text)])
-        .await
-        .unwrap();
+    run_to_head(
+        database,
+        database.source(),
+        vec![sql_projection(name, text)],
+    )
+    .await
+    .unwrap();
 }
 
 fn at(position: i64) -> Target {
@@ -61,7 +65,7 @@ async fn what_comes_later_is_waited_for() {
     let client = database.client().await;
     let engine = Engine::new(database.pooled(), Settings::default())
         .source(database.source())
-        .projection(sql("counts", COUNTS));
+        .projection(sql_projection("counts", COUNTS));
     let stop = CancellationToken::new();
     let running = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
     let (waited, ()) = tokio::join!(wait(&database, "counts", at(2), LONG), async {
@@ -139,7 +143,7 @@ async fn a_held_mark_is_the_reason_that_is_named() {
     let client = database.client().await;
     let engine = Engine::new(database.pooled(), Settings::default())
         .source(database.source())
-        .projection(sql("counts", COUNTS));
+        .projection(sql_projection("counts", COUNTS));
     let stop = CancellationToken::new();
     let running = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
     append(&client, "s", 1).await;

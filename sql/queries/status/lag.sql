@@ -7,5 +7,5 @@ select (select coalesce(max(e.position), 0) from {events} e)::bigint as head,
                       where e.position > c.position
                       order by e.position
                       limit 1)
-               from unnest($1) with ordinality as c(position, ordinal)
+               from unnest($1::bigint[]) with ordinality as c(position, ordinal)
               order by c.ordinal) as ages

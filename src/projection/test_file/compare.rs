@@ -27,7 +27,7 @@ pub struct Difference {
 /// same instant.
 pub fn compare(expected: &[Row], actual: &[Map<String, Value>]) -> Option<Difference> {
     let partners = Matching::new(expected, actual).solve();
-    let missing = rows_without(expected, |row| partners.iter().any(|p| *p == Some(row)));
+    let missing = rows_without(expected, |row| partners.contains(&Some(row)));
     let unexpected = rows_without(actual, |row| partners.get(row).is_some_and(Option::is_some));
     if missing.is_empty() && unexpected.is_empty() {
         return None;

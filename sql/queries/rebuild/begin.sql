@@ -1,0 +1,17 @@
+-- Purpose: makes the rows of the next generation, in place of those of an earlier try.
+-- Parameters: $1 projection; $2 hash of the definition it is built with; $3 source's identity.
+-- Must hold: in the transaction that creates its schema. A rebuild that another process has just
+-- begun is waited for, and replaced: its runner is fenced, for its row is gone.
+with earlier as (
+    delete from highwater.checkpoint c using highwater.projection p
+     where p.name = $1 and c.projection = p.name and c.generation <> p.generation
+    returning c.epoch
+), marked as (
+    update highwater.projection
+       set next_generation = coalesce(next_generation, generation) + 1, next_hash = $2
+     where name = $1
+    returning name, next_generation
+)
+insert into highwater.checkpoint (projection, generation, partition, source_identity)
+select name, next_generation, 0, $3 from marked
+returning generation

@@ -1,0 +1,3 @@
+-- Purpose: whether a schema is there.
+-- Parameters: $1 its name.
+select exists (select from pg_namespace where nspname = $1)

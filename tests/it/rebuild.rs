@@ -1,0 +1,326 @@
+//! Rebuild, accept and drop, beside a run and without one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater::engine::rebuild::{Rebuild, Rebuilt, accept, drop_projection};
+use highwater::engine::{Engine, Settings, Until};
+use highwater::testing::{TestDatabase, run_to_head};
+use highwater::{ErrorKind, Outcome};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{append_rows, eventually, one, sql_projection};
+
+const COUNTS: &str = "
+-- highwater: up
+create table counts (stream text primary key, n bigint not null);
+-- highwater: apply
+insert into counts (stream, n) select stream, count(*) from batch group by stream
+on conflict (stream) do update set n = counts.n + excluded.n;
+";
+const DOUBLED: &str = "
+-- highwater: up
+create table counts (stream text primary key, n bigint not null);
+-- highwater: apply
+insert into counts (stream, n) select stream, 2 * count(*) from batch group by stream
+on conflict (stream) do update set n = counts.n + excluded.n;
+";
+
+async fn total(client: &Client) -> i64 {
+    one(
+        client,
+        "select coalesce(sum(n), 0)::bigint from counts.counts",
+    )
+    .await
+}
+
+async fn built(events: i64) -> (TestDatabase, Client) {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=events).await;
+    let counts = sql_projection("counts", COUNTS);
+    run_to_head(&database, database.source(), vec![counts])
+        .await
+        .unwrap();
+    (database, client)
+}
+
+fn rebuild(database: &TestDatabase, text: &str) -> Rebuild {
+    let projection = sql_projection("counts", text);
+    Rebuild::new(
+        database.pooled(),
+        database.source(),
+        projection,
+        Settings::default(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_stops_the_projection_and_a_rebuild_builds_it_anew() {
+    let (database, client) = built(50).await;
+    let changed = sql_projection("counts", DOUBLED);
+    let report = run_to_head(&database, database.source(), vec![changed.clone()])
+        .await
+        .unwrap();
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::Changed);
+    assert!(
+        error.to_string().contains("highwater rebuild counts"),
+        "{error}"
+    );
+    assert_eq!(
+        one::<String>(
+            &client,
+            "select last_error->>'kind' from highwater.checkpoint"
+        )
+        .await,
+        "changed"
+    );
+
+    let done = rebuild(&database, DOUBLED)
+        .run(CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(
+        matches!(done, Rebuilt::Swapped { generation: 2, position } if position.get() == 50),
+        "{done:?}"
+    );
+    assert_eq!(total(&client).await, 100);
+    let report = run_to_head(&database, database.source(), vec![changed])
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
+    let schemas: i64 = one(
+        &client,
+        "select count(*) from pg_namespace where nspname like 'counts%'",
+    )
+    .await;
+    assert_eq!(schemas, 1, "the old generation is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_see_every_event_and_never_an_older_state_while_a_live_projection_is_rebuilt() {
+    let (database, client) = built(2_000).await;
+    client
+        .batch_execute("create role rebuild_reader")
+        .await
+        .unwrap();
+    client.batch_execute("grant usage on schema counts to rebuild_reader; grant select on counts.counts to rebuild_reader").await.unwrap();
+    let stop = CancellationToken::new();
+    let engine = Engine::new(database.pooled(), Settings::default())
+        .source(database.source())
+        .projection(sql_projection("counts", COUNTS));
+    let engine = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
+    let written = CancellationToken::new();
+    let writer = tokio::spawn({
+        let (client, written) = (database.client().await, written.clone());
+        async move {
+            for i in 0..200 {
+                append_rows(&client, &format!("w{i}"), 1..=5).await;
+            }
+            written.cancel();
+        }
+    });
+    let reader = tokio::spawn({
+        let (client, written) = (database.client().await, written.clone());
+        async move {
+            // Prepared before the swap, used across it.
+            let statement = client
+                .prepare("select coalesce(sum(n), 0)::bigint from counts.counts")
+                .await
+                .unwrap();
+            let mut seen = 0;
+            while !written.is_cancelled() {
+                let now: i64 = client.query_one(&statement, &[]).await.unwrap().get(0);
+                assert!(now >= seen, "readers went back from {seen} to {now}");
+                seen = now;
+            }
+        }
+    });
+    let mut generation = 1;
+    while !written.is_cancelled() {
+        let done = rebuild(&database, COUNTS)
+            .run(CancellationToken::new())
+            .await
+            .unwrap();
+        generation += 1;
+        assert!(
+            matches!(done, Rebuilt::Swapped { generation: g, .. } if g == generation),
+            "{done:?}"
+        );
+    }
+    writer.await.unwrap();
+    reader.await.unwrap();
+    eventually(
+        "all events are counted",
+        Duration::from_secs(10),
+        async || total(&client).await == 3_000,
+    )
+    .await;
+    client
+        .batch_execute("set role rebuild_reader")
+        .await
+        .unwrap();
+    assert_eq!(total(&client).await, 3_000, "the grants were carried over");
+    client
+        .batch_execute("reset role; drop owned by rebuild_reader; drop role rebuild_reader")
+        .await
+        .unwrap();
+    stop.cancel();
+    let report = engine.await.unwrap().unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::Drained),
+        "{report:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_rebuild_goes_on_where_it_was() {
+    let (database, client) = built(5_000).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let done = rebuild(&database, COUNTS).run(stop).await.unwrap();
+    assert!(matches!(done, Rebuilt::Interrupted { .. }), "{done:?}");
+    assert_eq!(
+        total(&client).await,
+        5_000,
+        "the live generation is as it was"
+    );
+    let next: i32 = one(&client, "select next_generation from highwater.projection").await;
+    let done = rebuild(&database, COUNTS)
+        .run(CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(
+        matches!(done, Rebuilt::Swapped { generation, .. } if generation == next),
+        "{done:?}"
+    );
+    assert_eq!(total(&client).await, 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_stops_at_an_event_leaves_the_live_generation() {
+    let (database, client) = built(100).await;
+    let broken = COUNTS.replace(
+        "select stream, count(*)",
+        "select stream, sum(1 / (version - 60))",
+    );
+    let error = rebuild(&database, &broken)
+        .run(CancellationToken::new())
+        .await
+        .unwrap_err();
+    assert_eq!(error.event_ref().unwrap().position.get(), 60, "{error}");
+    assert_eq!(total(&client).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_depends_on_the_read_model_from_outside_is_named_and_kept() {
+    let (database, client) = built(10).await;
+    client
+        .batch_execute("create view public.top as select * from counts.counts")
+        .await
+        .unwrap();
+    let error = rebuild(&database, COUNTS)
+        .run(CancellationToken::new())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("view top"), "{error}");
+    let name = "counts".parse().unwrap();
+    let error = drop_projection(&database.pooled(), &name)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("view top"), "{error}");
+    assert_eq!(
+        one::<i64>(&client, "select count(*) from public.top").await,
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_change_goes_on_from_the_checkpoint_with_the_new_types() {
+    let (database, client) = built(10).await;
+    let filtered = format!("/* highwater\nevents = [\"Other\"]\n*/\n{COUNTS}");
+    let projection = sql_projection("counts", &filtered);
+    let source = database.source();
+    assert!(
+        accept(&database.pooled(), &*projection, &*source)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !accept(&database.pooled(), &*projection, &*source)
+            .await
+            .unwrap(),
+        "nothing is left to accept"
+    );
+    append_rows(&client, "t", 1..=10).await;
+    let report = run_to_head(&database, source, vec![projection])
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
+    assert_eq!(
+        total(&client).await,
+        10,
+        "type T is none of its business any more"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_projection_leaves_nothing_and_its_runner_stops() {
+    let (database, client) = built(10).await;
+    let engine = Engine::new(database.pooled(), Settings::default())
+        .source(database.source())
+        .projection(sql_projection("counts", COUNTS));
+    let handle = engine.handle();
+    let engine = tokio::spawn(engine.run(Until::Stopped, CancellationToken::new()));
+    eventually("the runner is live", Duration::from_secs(10), async || {
+        handle.runners()[0].state == highwater::engine::RunnerState::Live
+    })
+    .await;
+    drop_projection(&database.pooled(), &"counts".parse().unwrap())
+        .await
+        .unwrap();
+    append_rows(&client, "t", 1..=1).await;
+    let report = engine.await.unwrap().unwrap();
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let left: i64 = one(&client, "select (select count(*) from pg_namespace where nspname like 'counts%') + (select count(*) from highwater.checkpoint)").await;
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_that_name_that_is_not_ours_is_refused_and_left_alone() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    client
+        .batch_execute("create schema counts; create table counts.theirs (i int)")
+        .await
+        .unwrap();
+    let projection = sql_projection("counts", COUNTS);
+    let report = run_to_head(&database, database.source(), vec![Arc::clone(&projection)])
+        .await
+        .unwrap();
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert!(error.to_string().contains("\"counts\""), "{error}");
+    assert_eq!(
+        one::<i64>(&client, "select count(*) from highwater.projection").await,
+        0
+    );
+    assert_eq!(
+        one::<i64>(&client, "select count(*) from counts.theirs").await,
+        0
+    );
+}
