@@ -73,7 +73,8 @@ pub(crate) fn dropped(name: &ProjectionName) -> Error {
     .hint("run again to build it anew")
 }
 
-fn check_unchanged(definition: &Definition, stored: &Stored) -> Result<()> {
+/// Refuses a definition other than the one the live read model was built with.
+pub(crate) fn check_unchanged(definition: &Definition, stored: &Stored) -> Result<()> {
     if stored.hash == definition.hash {
         return Ok(());
     }
