@@ -47,6 +47,14 @@ impl Subject {
         }
     }
 
+    /// Any projection, with the tests in the file `tests` if it is there.
+    pub fn beside(projection: Arc<dyn Runnable>, tests: PathBuf) -> Subject {
+        Subject {
+            projection,
+            tests: tests.exists().then_some(tests),
+        }
+    }
+
     /// The projection's name.
     pub fn name(&self) -> &ProjectionName {
         &self.projection.definition().name

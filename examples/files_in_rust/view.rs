@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What can happen to a file; the variants are named as the event types.
 #[derive(Deserialize)]
-pub enum FileEvent {
+pub(crate) enum FileEvent {
     FileAdded(Change),
     FileModified(Change),
     FileDeleted { path: String },
@@ -14,7 +14,7 @@ pub enum FileEvent {
 
 /// The data of an event that leaves a file behind.
 #[derive(Deserialize)]
-pub struct Change {
+pub(crate) struct Change {
     path: String,
     blob: String,
     mode: String,
@@ -26,7 +26,7 @@ pub struct Change {
 
 /// A row of the table.
 #[derive(Serialize, Deserialize)]
-pub struct File {
+pub(crate) struct File {
     path: String,
     blob: String,
     mode: String,
@@ -37,7 +37,7 @@ pub struct File {
 }
 
 /// The files that are alive now.
-pub struct Files;
+pub(crate) struct Files;
 
 impl KeyedView<String, File> for Files {
     type Event = FileEvent;

@@ -18,12 +18,13 @@ use super::ui::Ui;
 use crate::cluster::{Cluster, DATABASE};
 use crate::config::{Config, FILE_NAME};
 use crate::error::{Error, ErrorKind, Result};
+use crate::given_expect::Subject;
 use crate::near::suggestion;
 use crate::pg::connect::{Connector, check_server, resolve_database};
 use crate::pg::database::Database;
 use crate::pg::migrate::{self, Applied};
 use crate::projection::file::{load_directory, refuse_taken_names};
-use crate::projection::{Runnable, SqlProjection};
+use crate::projection::{Definition, Runnable, SqlProjection};
 use crate::source::table::{EventTable, TableSource};
 
 /// How long a command tries to reach its database.
@@ -237,6 +238,44 @@ impl Context {
         Ok(select(all, names)?)
     }
 
+    /// The projection of this name.
+    ///
+    /// # Errors
+    /// As [`Context::projections`].
+    pub(super) fn projection(&self, name: &str) -> Result<Arc<dyn Runnable>, Failure> {
+        let found = self.projections(&[name.to_owned()])?.into_iter().next();
+        let missing = || Error::new(ErrorKind::NotFound, format!("no projection \"{name}\""));
+        Ok(found.ok_or_else(missing)?)
+    }
+
+    /// The definitions at hand, for commands that only read: what is wrong with the files is told
+    /// and does not keep them from answering.
+    pub(super) fn known(&self) -> Vec<Definition> {
+        let projections = self.projections(&[]).unwrap_or_else(|failure| {
+            for fault in &failure.0 {
+                self.ui.warn(&fault.to_string());
+            }
+            self.compiled.clone()
+        });
+        projections.iter().map(|p| p.definition().clone()).collect()
+    }
+
+    /// The projections with their tests: the files, and those compiled in that have a
+    /// `NAME.test.toml` in the directory.
+    ///
+    /// # Errors
+    /// As [`Context::projections`].
+    pub(super) fn subjects(&self, names: &[String]) -> Result<Vec<Subject>, Failure> {
+        let directory = self.projections_dir()?;
+        let subject = |projection: Arc<dyn Runnable>| {
+            let name = projection.definition().name.clone();
+            let tests = directory.join(format!("{name}.test.toml"));
+            Subject::beside(projection, tests)
+        };
+        let projections = self.projections(names)?;
+        Ok(projections.into_iter().map(subject).collect())
+    }
+
     /// The database that is configured; `None` is the private PostgreSQL.
     pub(super) fn configured(&self) -> Result<Option<Connector>> {
         let flag = self.options.database_url.as_deref();
@@ -265,6 +304,11 @@ impl Context {
             Some(url) => (FILE_NAME, Some(url.expose().to_owned())),
             None => ("the PG* variables", None),
         }))
+    }
+
+    /// The server, for databases of one's own on it.
+    pub(super) async fn server(&self) -> Result<&Connector> {
+        self.connector().await
     }
 
     /// How to reach the database; the private PostgreSQL is started if it is that.
