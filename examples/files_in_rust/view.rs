@@ -5,6 +5,7 @@ use highwater::projection::{KeyedView, OnUnknown};
 use serde::{Deserialize, Serialize};
 
 /// What can happen to a file; the variants are named as the event types.
+#[allow(clippy::enum_variant_names, reason = "the event types are called so")]
 #[derive(Deserialize)]
 pub(crate) enum FileEvent {
     FileAdded(Change),
