@@ -1,6 +1,7 @@
 //! Exact, pull-based projections for PostgreSQL.
 
 pub mod append;
+pub mod check;
 pub mod cluster;
 pub mod config;
 pub mod engine;
