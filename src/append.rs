@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_store::{Appended, EventStore};
@@ -63,7 +64,23 @@ pub async fn append_ndjson(
     store: &EventStore,
     reader: Reader,
     batch_events: usize,
+    progress: impl FnMut(Progress),
+) -> Result<Summary> {
+    let never = CancellationToken::new();
+    append_ndjson_until(store, reader, batch_events, progress, &never).await
+}
+
+/// As [`append_ndjson`], until `stop` is cancelled: the batch in flight is finished, and nothing
+/// after it is begun.
+///
+/// # Errors
+/// As [`append_ndjson`].
+pub async fn append_ndjson_until(
+    store: &EventStore,
+    reader: Reader,
+    batch_events: usize,
     mut progress: impl FnMut(Progress),
+    stop: &CancellationToken,
 ) -> Result<Summary> {
     let batch_events = batch_events.max(1);
     let name = reader.name().to_owned();
@@ -71,7 +88,15 @@ pub async fn append_ndjson(
     let mut waiting = spawn_reader(reader, batch_events)?;
     let mut summary = Summary::default();
     let mut received = Vec::with_capacity(batch_events);
-    while waiting.recv_many(&mut received, batch_events).await > 0 {
+    loop {
+        let count = tokio::select! {
+            biased;
+            () = stop.cancelled() => 0,
+            count = waiting.recv_many(&mut received, batch_events) => count,
+        };
+        if count == 0 {
+            break;
+        }
         // The permits are held until the batch is stored: they bound what is in memory.
         let (batch, unreadable) = split(&mut received);
         let (events, _permits): (Vec<NdjsonEvent>, Vec<_>) = batch.into_iter().unzip();

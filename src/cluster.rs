@@ -56,10 +56,13 @@ use self::account::Account;
 use self::probe::Running;
 use self::running::Found;
 use self::server::{LOOK_AGAIN, START_LIMIT, Supervisor};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The database that every cluster has, empty at first.
 pub const DATABASE: &str = "highwater";
+
+/// The variable that names another directory for the data of all projects' clusters.
+const HOME_VARIABLE: &str = "HIGHWATER_HOME";
 
 /// A running private PostgreSQL, started by this process or shared with the one that did.
 ///
@@ -224,8 +227,15 @@ impl Cluster {
     }
 }
 
+/// `HIGHWATER_HOME`, or the directory for this user's data.
 fn home() -> Result<PathBuf> {
-    place::home_of(&Account::for_server()?)
+    match std::env::var_os(HOME_VARIABLE).filter(|home| !home.is_empty()) {
+        None => place::home_of(&Account::for_server()?),
+        Some(home) => std::path::absolute(home).map_err(|error| {
+            Error::new(ErrorKind::Io, format!("cannot tell the directory: {error}"))
+                .at(HOME_VARIABLE)
+        }),
+    }
 }
 
 /// The supervisor removed it, unless its account may not write in the directory above.

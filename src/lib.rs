@@ -2,6 +2,8 @@
 
 pub mod append;
 pub mod check;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod engine;

@@ -1,3 +1,5 @@
-//! The `highwater` command.
+//! The `highwater` command: [`highwater::cli`] without projections of its own in Rust.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    highwater::cli::App::new().main()
+}

@@ -7,18 +7,15 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::apply::{Applier, InFlight, Limits};
+use super::apply::{InFlight, Limits};
 use super::batch_size::BatchSize;
 use super::instance::Fenced;
 use super::isolate::{self, Isolation};
 use super::progress::{Following, Progress};
-use super::rebuild::next_schema;
-use super::setup;
 use super::state::{RunnerState, Shared};
 use super::{Outcome, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
-use crate::pg::checkpoint::{self, Key};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::position::{Position, Range};
@@ -26,8 +23,10 @@ use crate::projection::{Definition, Runnable};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::Source;
 
+mod claim;
 mod failure;
 
+use claim::Claim;
 use failure::Failed;
 
 /// How often a range without wanted events moves the stored checkpoint, at most.
@@ -70,18 +69,6 @@ pub(super) struct Runner {
     isolation: Isolation,
     in_flight: InFlight,
     attempts: u32,
-}
-
-/// What holds while the checkpoint is ours.
-struct Claim {
-    applier: Applier,
-    /// The reader's session whose mark is used.
-    session: u64,
-    /// Where the stored checkpoint stands.
-    stored: Position,
-    /// How far the runner is: beyond `stored` lies nothing it wants.
-    position: Position,
-    flushed: Instant,
 }
 
 /// What a turn came to.
@@ -151,7 +138,7 @@ impl Runner {
     async fn turn(&mut self) -> Result<Turn> {
         if self.claim.is_none() {
             self.set_state(RunnerState::Starting);
-            self.claim = Some(self.start().await?);
+            self.claim = self.start().await?;
             return Ok(Turn::Again);
         }
         let progress = self.parts.following.progress.borrow_and_update().clone();
@@ -173,76 +160,6 @@ impl Runner {
             return self.read_again().await;
         }
         self.advance(&progress).await
-    }
-
-    /// Creates or recognises the read model and claims its checkpoint.
-    async fn start(&self) -> Result<Claim> {
-        let parts = &self.parts;
-        let name = &self.definition().name;
-        let (generation, schema) = match parts.build {
-            Build::Live => {
-                let (projection, source) = (&*parts.projection, &*parts.source);
-                let live = setup::prepare(&parts.target, projection, source).await?;
-                (live, name.as_str().to_owned())
-            }
-            Build::Next(next) => (next, next_schema(name)),
-        };
-        let key = Key {
-            projection: name.clone(),
-            generation,
-            partition: 0,
-        };
-        let client = parts.target.client().await?;
-        let claimed = setup::claim(&client, &key, parts.instance, &*parts.source).await?;
-        let checkpoint = claimed.ok_or_else(|| setup::dropped(name))?;
-        let epoch = checkpoint.epoch;
-        parts
-            .shared
-            .claimed(generation, epoch.get(), checkpoint.position);
-        tracing::info!(projection = %name, generation, epoch = epoch.get(), position = %checkpoint.position, "claimed");
-        Ok(Claim {
-            applier: Applier {
-                target: parts.target.clone(),
-                source: parts.source.clone(),
-                projection: parts.projection.clone(),
-                schema,
-                key,
-                epoch,
-                in_flight: self.in_flight.clone(),
-            },
-            session: parts.following.progress.borrow().session,
-            stored: checkpoint.position,
-            position: checkpoint.position,
-            flushed: Instant::now(),
-        })
-    }
-
-    /// Reads the checkpoint again, after a fence failed or the connection was lost: still ours,
-    /// moved to another generation, or somebody else's.
-    async fn read_again(&mut self) -> Result<Turn> {
-        let Some(claim) = &mut self.claim else {
-            return Ok(Turn::Again);
-        };
-        let key = &claim.applier.key;
-        let client = self.parts.target.client().await?;
-        let stored = setup::stored(&client, &key.projection).await?;
-        let Some(stored) = stored else {
-            return Err(setup::dropped(&key.projection));
-        };
-        if self.parts.build == Build::Live && stored.generation != key.generation {
-            self.claim = None;
-            return Ok(Turn::Again);
-        }
-        let Some(checkpoint) = checkpoint::read(&client, key).await? else {
-            return Err(setup::dropped(&key.projection));
-        };
-        if checkpoint.epoch != claim.applier.epoch {
-            return Err(checkpoint::superseded(key, checkpoint.epoch));
-        }
-        claim.stored = checkpoint.position;
-        claim.position = checkpoint.position;
-        self.parts.shared.moved(checkpoint.position);
-        Ok(Turn::Again)
     }
 
     /// Applies, passes over or flushes what lies between the checkpoint and the mark.

@@ -48,17 +48,19 @@ pub(crate) async fn names(client: &Client) -> Result<Vec<String>> {
     rows.iter().map(|row| column(row, 0)).collect()
 }
 
-/// Creates the read model of `projection` if it has none, or refuses one that was built with
-/// another definition. Returns the live generation.
+/// Creates the read model of `projection` if it has none and `may_create` it, or refuses one that
+/// was built with another definition. Returns the live generation.
 pub(crate) async fn prepare(
     target: &Database,
     projection: &dyn Runnable,
     source: &dyn Source,
+    may_create: bool,
 ) -> Result<i32> {
     let definition = projection.definition();
     let before = stored(&*target.client().await?, &definition.name).await?;
     let stored = match before {
         Some(stored) => stored,
+        None if !may_create => return Err(dropped(&definition.name)),
         None => {
             create(target, projection, source).await?;
             // Another instance may have been first, with another definition.

@@ -5,7 +5,7 @@
 select position, stream, version, type, data, metadata, id, recorded_at
 from highwater.event
 where position > $1
-    and ($3 is null or stream = $3)
-    and (cardinality($4) = 0 or type = any ($4))
+    and ($3::text is null or stream = $3)
+    and (cardinality($4::text[]) = 0 or type = any ($4))
 order by position
 limit $2

@@ -1,0 +1,220 @@
+//! The commands, for the `highwater` binary and for a program with projections of its own.
+//!
+//! ```no_run
+//! # use highwater::cli::App;
+//! # use highwater::{Error, projection::Projection};
+//! # fn example(my_view: impl Projection) -> Result<std::process::ExitCode, Error> {
+//! // All commands, with the projections of the directory and this one:
+//! Ok(App::new().projection(my_view)?.main())
+//! # }
+//! ```
+//!
+//! # How to add a command
+//!
+//! 1. A file `src/cli/NAME.rs` with `#[derive(Debug, clap::Args)] pub(super) struct Args` and
+//!    `pub(super) async fn run(args: Args, ctx: &Context) -> Done`.
+//! 2. A variant of [`Command`] with the sentence that `--help` shows, and a line in
+//!    [`Command::run`].
+//!
+//! What a command may rely on:
+//!
+//! - [`Context`] gives, lazily, what it asks for: [`Context::config`],
+//!   [`Context::projections`], [`Context::migrated`] or [`Context::verified`] (exactly one of the
+//!   two comes first where the database is used), then [`Context::target`] and
+//!   [`Context::source`], which have a pool each. A runner holds a session of the target while it
+//!   reads from the source, so one pool for both would block itself.
+//! - Results go to stdout by [`Context::line`] and [`Context::json`] only; everything else to
+//!   stderr by [`Ui::say`](ui::Ui::say) (silent with `-q`), [`Ui::warn`](ui::Ui::warn) and
+//!   tracing. Nothing prints by itself: bars would be torn, and a closed pipe would panic.
+//! - It returns an [`Exit`](exit::Exit), or an error, which [`Exit::of`](exit::Exit::of) maps to the exit code.
+//! - A signal drops its future, and the program ends with 1, unless it asks for
+//!   [`Stop::drain`](signals::Stop::drain): then the token is cancelled and the command ends by
+//!   itself; a second signal ends the program at once.
+
+mod append;
+mod completions;
+mod context;
+mod db;
+mod demo;
+mod events;
+mod exit;
+mod init;
+mod logging;
+mod run;
+mod signals;
+mod text;
+mod ui;
+
+use std::ffi::OsString;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::projection::{Coded, Keyed, KeyedView, Projection, Runnable};
+
+use context::{Context, Options};
+use exit::Done;
+use ui::Ui;
+
+/// A program with all of highwater's commands, and with the projections that are compiled in.
+#[derive(Default)]
+pub struct App {
+    projections: Vec<Arc<dyn Runnable>>,
+}
+
+impl App {
+    /// The commands as `highwater` itself has them.
+    pub fn new() -> App {
+        App::default()
+    }
+
+    /// With a projection in Rust.
+    ///
+    /// # Errors
+    /// As [`Coded::new`].
+    pub fn projection(self, projection: impl Projection) -> Result<App> {
+        Ok(self.runnable(Arc::new(Coded::new(projection)?)))
+    }
+
+    /// With a keyed view.
+    ///
+    /// # Errors
+    /// As [`Keyed::new`].
+    pub fn keyed<V, K, S>(self, view: V) -> Result<App>
+    where
+        V: KeyedView<K, S>,
+        K: Serialize + Eq + std::hash::Hash + Clone + Send + Sync + 'static,
+        S: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        Ok(self.runnable(Arc::new(Keyed::new(view)?)))
+    }
+
+    /// With a projection in the form in which the engine runs it.
+    #[must_use]
+    pub fn runnable(mut self, projection: Arc<dyn Runnable>) -> App {
+        self.projections.push(projection);
+        self
+    }
+
+    /// Does what the command line says: the whole of a program's own `main`.
+    ///
+    /// It starts a runtime of its own and sets the process's log subscriber and signal handlers.
+    pub fn main(self) -> ExitCode {
+        self.main_with(std::env::args_os().collect())
+    }
+
+    fn main_with(self, arguments: Vec<OsString>) -> ExitCode {
+        let program = program_name(&arguments);
+        let mut command = command(&program);
+        let matches = match command.try_get_matches_from_mut(&arguments) {
+            Ok(matches) => matches,
+            Err(error) => return exit::usage(&error, &arguments).into(),
+        };
+        let cli = match Cli::from_arg_matches(&matches) {
+            Ok(cli) => cli,
+            Err(error) => return exit::usage(&error.format(&mut command), &arguments).into(),
+        };
+        let ui = Ui::new(&cli.options);
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            start(cli, program, self.projections, &ui)
+        }));
+        // The panic's own message is on stderr already.
+        let done = done.unwrap_or_else(|_| Err(exit::panicked().into()));
+        ui.finish(done).into()
+    }
+}
+
+/// Exact, pull-based projections for PostgreSQL: events in, read models out.
+///
+/// Without a database named by --database-url, DATABASE_URL, highwater.toml or the PG* variables,
+/// a private PostgreSQL is started from the server programs on this machine.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 caught up but with parked keys, \
+4 a projection is stopped, 124 --timeout ran out.
+Results go to stdout, everything else to stderr. RUST_LOG and NO_COLOR are respected.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the schema up to date and create highwater.toml and a first projection
+    Init(init::Args),
+    /// Append events from a file, one JSON object a line, plain or gz
+    Append(append::Args),
+    /// Run projections
+    Run(run::Args),
+    /// Print the events of the log, one JSON object a line
+    Events(events::Args),
+    /// See or hold the private PostgreSQL of this project
+    Db(db::Args),
+    /// Show it all with real events and a temporary PostgreSQL, leaving nothing behind
+    Demo(demo::Args),
+    /// Print the completions of a shell
+    Completions(completions::Args),
+}
+
+impl Command {
+    async fn run(self, ctx: &Context) -> Done {
+        match self {
+            Command::Init(args) => init::run(args, ctx).await,
+            Command::Append(args) => append::run(args, ctx).await,
+            Command::Run(args) => run::run(args, ctx).await,
+            Command::Events(args) => events::run(args, ctx).await,
+            Command::Db(args) => db::run(args, ctx).await,
+            Command::Demo(args) => demo::run(args, ctx).await,
+            Command::Completions(args) => completions::run(&args, ctx),
+        }
+    }
+
+    /// Whether a run is what the user looks at, so that the log tells how it goes.
+    fn is_observed(&self) -> bool {
+        matches!(self, Command::Run(_))
+    }
+}
+
+fn command(program: &str) -> clap::Command {
+    Cli::command().bin_name(program).display_name(program)
+}
+
+fn program_name(arguments: &[OsString]) -> String {
+    let name = arguments.first().and_then(|path| {
+        let name = Path::new(path).file_name()?;
+        Some(name.to_string_lossy().into_owned())
+    });
+    name.unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
+}
+
+fn start(cli: Cli, program: String, projections: Vec<Arc<dyn Runnable>>, ui: &Ui) -> Done {
+    logging::start(&cli.options, cli.command.is_observed(), ui)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start: {e}")).source(e))?;
+    let done = runtime.block_on(async {
+        let ctx = Context::new(cli.options, program, projections, ui.clone());
+        ctx.stop().listen(ui.clone())?;
+        let done = tokio::select! {
+            done = Box::pin(cli.command.run(&ctx)) => done,
+            () = ctx.stop().abandoned() => Err(exit::interrupted().into()),
+        };
+        ctx.close().await;
+        done
+    });
+    // Standard input may still be read by a thread that nobody can wake.
+    runtime.shutdown_background();
+    done
+}

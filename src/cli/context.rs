@@ -1,0 +1,403 @@
+//! What the commands share: options, configuration, database, projections. All of it is looked up
+//! when it is first asked for.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tokio::sync::OnceCell;
+use tokio_postgres::Client;
+
+use super::exit::Failure;
+use super::signals::Stop;
+use super::ui::Ui;
+use crate::cluster::{Cluster, DATABASE};
+use crate::config::{Config, FILE_NAME};
+use crate::error::{Error, ErrorKind, Result};
+use crate::near::suggestion;
+use crate::pg::connect::{Connector, check_server, resolve_database};
+use crate::pg::database::Database;
+use crate::pg::migrate::{self, Applied};
+use crate::projection::file::{load_directory, refuse_taken_names};
+use crate::projection::{Runnable, SqlProjection};
+use crate::source::table::{EventTable, TableSource};
+
+/// How long a command tries to reach its database.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// When it says that it is still trying.
+const CONNECT_NOTE: Duration = Duration::from_secs(1);
+/// Sessions for reading events: the runners take turns.
+const SOURCE_SESSIONS: usize = 4;
+
+/// The options of every command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The database, as a URL or key=value text [env: DATABASE_URL]
+    // Not clap's own `env`: an empty variable counts as none, and errors name the place.
+    #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
+    pub(super) database_url: Option<String>,
+    /// The configuration, instead of the nearest highwater.toml above
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    pub(super) config: Option<PathBuf>,
+    /// The directory of the projections' files, instead of the configured one
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
+    pub(super) projections: Option<PathBuf>,
+    /// Print the result as JSON, and errors too
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(super) json: bool,
+    /// How the log is written to stderr
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = GLOBAL)]
+    pub(super) log_format: LogFormat,
+    /// Say nothing on stderr but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
+    pub(super) quiet: bool,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
+    pub(super) verbose: u8,
+}
+
+const GLOBAL: &str = "Options of every command";
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a command works with.
+pub(super) struct Context {
+    options: Options,
+    program: String,
+    compiled: Vec<Arc<dyn Runnable>>,
+    ui: Ui,
+    stop: Stop,
+    loaded: OnceLock<Loaded>,
+    reached: OnceCell<Reached>,
+}
+
+struct Loaded {
+    /// None: there is no file, and every key has its default.
+    file: Option<PathBuf>,
+    config: Config,
+}
+
+struct Reached {
+    connector: Connector,
+    /// The private PostgreSQL, if it is that.
+    cluster: Option<Cluster>,
+}
+
+impl Context {
+    pub(super) fn new(
+        options: Options,
+        program: String,
+        compiled: Vec<Arc<dyn Runnable>>,
+        ui: Ui,
+    ) -> Context {
+        Context {
+            options,
+            program,
+            compiled,
+            ui,
+            stop: Stop::default(),
+            loaded: OnceLock::new(),
+            reached: OnceCell::new(),
+        }
+    }
+
+    /// The name that this program was called by.
+    pub(super) fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// stderr.
+    pub(super) fn ui(&self) -> &Ui {
+        &self.ui
+    }
+
+    /// What signals do.
+    pub(super) fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Whether the result is wanted as JSON.
+    pub(super) fn wants_json(&self) -> bool {
+        self.options.json
+    }
+
+    /// Writes a line of the result to stdout.
+    pub(super) fn line(&self, text: &str) -> Result<()> {
+        self.write(format!("{text}\n").as_bytes())
+    }
+
+    /// Writes the result as one line of JSON to stdout.
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(|e| {
+            Error::new(ErrorKind::Internal, format!("the result is not JSON: {e}")).source(e)
+        })?;
+        self.line(&text)
+    }
+
+    /// Writes to stdout.
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        written.map_err(|e| {
+            Error::new(ErrorKind::Io, format!("cannot write to stdout: {e}")).source(e)
+        })
+    }
+
+    /// The configuration.
+    pub(super) fn config(&self) -> Result<&Config> {
+        Ok(&self.loaded()?.config)
+    }
+
+    /// The file of the configuration, if there is one.
+    pub(super) fn config_file(&self) -> Result<Option<&Path>> {
+        Ok(self.loaded()?.file.as_deref())
+    }
+
+    /// The project's directory: that of highwater.toml, else the working directory.
+    pub(super) fn project_dir(&self) -> Result<PathBuf> {
+        let file = self.config_file()?.and_then(Path::parent);
+        match file.filter(|directory| !directory.as_os_str().is_empty()) {
+            Some(directory) => Ok(directory.to_owned()),
+            None => working_directory(),
+        }
+    }
+
+    fn loaded(&self) -> Result<&Loaded> {
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let found = match &self.options.config {
+            Some(file) => Some((file.clone(), Config::load(file)?)),
+            None => Config::find(&working_directory()?)?,
+        };
+        let loaded = match found {
+            Some((file, config)) => Loaded {
+                file: Some(file),
+                config,
+            },
+            None => Loaded {
+                file: None,
+                config: Config::default(),
+            },
+        };
+        Ok(self.loaded.get_or_init(|| loaded))
+    }
+
+    /// The directory of the projections' files.
+    pub(super) fn projections_dir(&self) -> Result<PathBuf> {
+        if let Some(directory) = &self.options.projections {
+            return Ok(directory.clone());
+        }
+        let directory = &self.config()?.projections.directory;
+        Ok(match self.config_file()? {
+            Some(file) => self.config()?.projections_directory(file),
+            None => directory.clone(),
+        })
+    }
+
+    /// The projections, by name: those of the directory and those compiled in; only these, if
+    /// names are given.
+    ///
+    /// # Errors
+    /// Every fault of every file, or a name that nothing has.
+    pub(super) fn projections(&self, names: &[String]) -> Result<Vec<Arc<dyn Runnable>>, Failure> {
+        let mut all = self.compiled.clone();
+        let directory = self.projections_dir()?;
+        let is_needed = self.compiled.is_empty() || self.options.projections.is_some();
+        if is_needed || directory.exists() {
+            let taken: Vec<_> = all.iter().map(|p| p.definition().name.clone()).collect();
+            let files = load_directory(&directory).map_err(as_config)?;
+            refuse_taken_names(&files, &taken)?;
+            for file in files {
+                all.push(Arc::new(SqlProjection::new(file)));
+            }
+        }
+        all.sort_by(|a, b| a.definition().name.cmp(&b.definition().name));
+        if all.is_empty() {
+            let error = Error::new(
+                ErrorKind::Config,
+                "there is no projection in this directory",
+            );
+            return Err(error
+                .at(directory.display().to_string())
+                .hint("write one as NAME.sql, or run highwater init, which creates a first one")
+                .into());
+        }
+        Ok(select(all, names)?)
+    }
+
+    /// The database that is configured; `None` is the private PostgreSQL.
+    pub(super) fn configured(&self) -> Result<Option<Connector>> {
+        let flag = self.options.database_url.as_deref();
+        if flag.is_some_and(|text| text.trim().is_empty()) {
+            return Err(Error::new(ErrorKind::Usage, "--database-url is empty")
+                .hint("give a URL, or leave it out"));
+        }
+        let lookup = |name: &str| std::env::var(name).ok();
+        resolve_database(flag, &lookup, Some(self.config()?))
+    }
+
+    /// Where the configured database is named, and the connection string if it is one text.
+    pub(super) fn named_by(&self) -> Result<Option<(&'static str, Option<String>)>> {
+        if self.configured()?.is_none() {
+            return Ok(None);
+        }
+        if let Some(flag) = &self.options.database_url {
+            return Ok(Some(("--database-url", Some(flag.clone()))));
+        }
+        let variable = std::env::var("DATABASE_URL").unwrap_or_default();
+        if !variable.is_empty() {
+            return Ok(Some(("DATABASE_URL", Some(variable))));
+        }
+        let url = self.config()?.database.url.as_ref();
+        Ok(Some(match url {
+            Some(url) => (FILE_NAME, Some(url.expose().to_owned())),
+            None => ("the PG* variables", None),
+        }))
+    }
+
+    /// How to reach the database; the private PostgreSQL is started if it is that.
+    async fn connector(&self) -> Result<&Connector> {
+        let reached = self.reached.get_or_try_init(|| self.reach()).await?;
+        Ok(&reached.connector)
+    }
+
+    async fn reach(&self) -> Result<Reached> {
+        let (connector, cluster) = match self.configured()? {
+            Some(connector) => (connector, None),
+            None => {
+                let cluster = Cluster::for_project(&self.project_dir()?).await?;
+                self.ui.say(&cluster.notice());
+                (Connector::parse(&cluster.url(DATABASE))?, Some(cluster))
+            }
+        };
+        let client = self.connect(&connector).await?;
+        check_server(&client).await?;
+        Ok(Reached { connector, cluster })
+    }
+
+    async fn connect(&self, connector: &Connector) -> Result<Client> {
+        let connecting = connector.connect_within(CONNECT_LIMIT);
+        tokio::pin!(connecting);
+        tokio::select! {
+            connected = &mut connecting => return connected,
+            () = tokio::time::sleep(CONNECT_NOTE) => {}
+        }
+        let limit = CONNECT_LIMIT.as_secs();
+        self.ui
+            .say(&format!("waiting up to {limit} s for {connector}"));
+        connecting.await
+    }
+
+    /// Reaches the database and brings its schema up to date. Returns what was missing.
+    ///
+    /// # Errors
+    /// Those of the connection and of [`migrate::migrate`].
+    pub(super) async fn migrated(&self) -> Result<Vec<Applied>> {
+        let mut client = self.connector().await?.connect().await?;
+        let applied = migrate::migrate(&mut client).await?;
+        for migration in &applied {
+            tracing::info!(number = migration.number, name = migration.name, "migrated");
+        }
+        Ok(applied)
+    }
+
+    /// Reaches the database and makes sure that its schema is up to date.
+    ///
+    /// # Errors
+    /// Those of the connection and of [`migrate::verify`].
+    pub(super) async fn verified(&self) -> Result<()> {
+        let client = self.connector().await?.connect().await?;
+        migrate::verify(&client).await
+    }
+
+    /// The database of the read models, with a pool of its own.
+    pub(super) async fn target(&self) -> Result<Database> {
+        let sessions = self.config()?.engine.pool_size as usize;
+        Database::new(self.connector().await?.clone(), sessions)
+    }
+
+    /// highwater's own event table as the source `default`, with a pool of its own.
+    pub(super) async fn source(&self) -> Result<TableSource> {
+        let connector = self.connector().await?;
+        let direct = self.config()?.engine.listen.then(|| connector.direct());
+        let database = Database::new(connector.clone(), SOURCE_SESSIONS)?;
+        Ok(TableSource::new(
+            "default",
+            database,
+            direct,
+            EventTable::own(),
+        ))
+    }
+
+    /// Which database it is, for messages.
+    pub(super) async fn describe_database(&self) -> Result<String> {
+        Ok(self.connector().await?.describe())
+    }
+
+    /// Waits until the private PostgreSQL that this process holds has ended; for ever, if there
+    /// is none.
+    pub(super) async fn private_server_ended(&self) {
+        match self
+            .reached
+            .get()
+            .and_then(|reached| reached.cluster.as_ref())
+        {
+            Some(cluster) => cluster.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Brings down what this process started.
+    pub(super) async fn close(self) {
+        let cluster = self
+            .reached
+            .into_inner()
+            .and_then(|reached| reached.cluster);
+        if let Some(cluster) = cluster
+            && let Err(error) = cluster.stop().await
+        {
+            self.ui.warn(&error.to_string());
+        }
+    }
+}
+
+/// A fault of a projection's file is one of the configuration, also where reading it failed.
+fn as_config(faults: Vec<Error>) -> Vec<Error> {
+    let faults = faults.into_iter();
+    faults
+        .map(|fault| fault.with_kind(ErrorKind::Config))
+        .collect()
+}
+
+/// The projections of these names, or all.
+fn select(all: Vec<Arc<dyn Runnable>>, names: &[String]) -> Result<Vec<Arc<dyn Runnable>>> {
+    let known: Vec<&str> = all.iter().map(|p| p.definition().name.as_str()).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        let what = format!("unknown projection \"{}\"", unknown.escape_debug());
+        return Err(Error::new(ErrorKind::Usage, what).hint(suggestion(unknown, &known)));
+    }
+    let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let is_wanted =
+        |p: &Arc<dyn Runnable>| wanted.is_empty() || wanted.contains(p.definition().name.as_str());
+    Ok(all.into_iter().filter(is_wanted).collect())
+}
+
+fn working_directory() -> Result<PathBuf> {
+    std::env::current_dir().map_err(|e| {
+        Error::new(ErrorKind::Io, format!("there is no working directory: {e}"))
+            .hint("change into a directory that exists")
+            .source(e)
+    })
+}

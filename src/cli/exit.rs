@@ -1,0 +1,167 @@
+//! How a command ends: exit codes, and errors as they are printed.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind};
+
+/// The exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Exit {
+    /// What was asked for is done.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line, the configuration or a projection's file is wrong.
+    Usage = 2,
+    /// A projection is stopped.
+    Stopped = 4,
+    /// `--timeout` ran out.
+    TimedOut = 124,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+impl Exit {
+    /// The one table from an error's kind to the exit code of a command that failed with it.
+    pub(super) const fn of(kind: ErrorKind) -> Exit {
+        match kind {
+            ErrorKind::Usage | ErrorKind::Config => Exit::Usage,
+            // Of these also `TimedOut`: 124 is about `--timeout`, which a command knows itself.
+            ErrorKind::Database
+            | ErrorKind::ConnectionLost
+            | ErrorKind::Serialization
+            | ErrorKind::Precondition
+            | ErrorKind::VersionConflict
+            | ErrorKind::IdConflict
+            | ErrorKind::BadEvent
+            | ErrorKind::Apply
+            | ErrorKind::Undigestible
+            | ErrorKind::Changed
+            | ErrorKind::Fenced
+            | ErrorKind::Diverged
+            | ErrorKind::NotFound
+            | ErrorKind::TimedOut
+            | ErrorKind::Io
+            | ErrorKind::Internal => Exit::Failed,
+        }
+    }
+}
+
+/// How a command ended.
+pub(super) type Done = Result<Exit, Failure>;
+
+/// Why a command failed: one error, or all faults of several files.
+#[derive(Debug)]
+pub(super) struct Failure(pub(super) Vec<Error>);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure(vec![error])
+    }
+}
+
+impl From<Vec<Error>> for Failure {
+    fn from(errors: Vec<Error>) -> Failure {
+        Failure(errors)
+    }
+}
+
+impl Failure {
+    /// The exit code: that of the first error.
+    pub(super) fn exit(&self) -> Exit {
+        let first = self.0.first();
+        first.map_or(Exit::Failed, |error| Exit::of(error.kind()))
+    }
+
+    /// Whether nobody reads our output any more, which is no failure.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        self.0.iter().any(|error| {
+            let cause = std::error::Error::source(error);
+            let cause = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+            cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+        })
+    }
+}
+
+/// An error as `--json` shows it.
+pub(super) fn to_json(error: &Error) -> Value {
+    let event = error.event_ref();
+    json!({
+        "kind": error.kind().as_str(),
+        "message": error.message(),
+        "sqlstate": error.code(),
+        "hint": error.what_to_do(),
+        "place": error.place(),
+        "event_id": event.map(|event| event.id),
+        "position": event.map(|event| event.position),
+    })
+}
+
+/// A signal came while nothing could be finished.
+pub(super) fn interrupted() -> Error {
+    Error::new(ErrorKind::Io, "interrupted before it was done").hint("run it again")
+}
+
+/// Our own mistake.
+pub(super) fn panicked() -> Error {
+    Error::new(ErrorKind::Internal, "this is a mistake in highwater")
+        .hint("report it with the message above; what was committed stays, the rest is rolled back")
+}
+
+/// Prints what clap says: help and version on stdout, complaints on stderr.
+pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    // A closed pipe is nobody's concern here.
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Done;
+    }
+    if arguments.iter().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let what = text.split("\n\n").next().unwrap_or_default();
+        let error = Error::new(ErrorKind::Usage, what.replace('\n', " ")).hint("see --help");
+        let _ = writeln!(std::io::stderr(), "{}", json!({ "error": to_json(&error) }));
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_that_are_promised() {
+        let codes = [
+            (Exit::Done, 0),
+            (Exit::Failed, 1),
+            (Exit::Usage, 2),
+            (Exit::Stopped, 4),
+            (Exit::TimedOut, 124),
+        ];
+        for (exit, code) in codes {
+            assert_eq!(exit as u8, code);
+        }
+        assert_eq!(Exit::of(ErrorKind::Config), Exit::Usage);
+        assert_eq!(Exit::of(ErrorKind::ConnectionLost), Exit::Failed);
+    }
+
+    #[test]
+    fn only_a_closed_pipe_of_our_own_is_quiet() {
+        let broken = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let ours = Error::new(ErrorKind::Io, "cannot write").source(broken());
+        assert!(Failure::from(ours).is_closed_pipe());
+        let other = Error::new(ErrorKind::Io, "cannot write");
+        assert!(!Failure::from(other).is_closed_pipe());
+    }
+}

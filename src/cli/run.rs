@@ -1,0 +1,224 @@
+//! `run`: projections, for ever or until they have caught up.
+
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::exit::{Done, Exit, Failure, to_json};
+use super::text::thousands;
+use crate::config::parse_duration;
+use crate::engine::{Engine, Outcome, Report, RunnerStatus, Until};
+use crate::error::{Error, ErrorKind};
+use crate::position::Position;
+
+pub(super) use watch::Watch;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+SIGTERM and ctrl-c finish the batch in flight and end with 0, a second one ends at once. \
+A projection that stops leaves the others running; when all have stopped, run ends with 4.")]
+pub(super) struct Args {
+    /// The projections to run; all of them, if none is named
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// End when each projection has passed the head that was there at the start
+    #[arg(long)]
+    until_caught_up: bool,
+    /// End with 124 after this time, for example 90s or 5m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+}
+
+/// For clap: a duration as the configuration has it.
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+pub(super) async fn run(args: Args, ctx: &Context) -> Done {
+    let stop = ctx.stop().drain();
+    let clock = Clock::start(args.timeout, &stop);
+    let engine = tokio::select! {
+        engine = engine(&args.names, ctx) => engine?,
+        () = stop.cancelled() => return Ok(clock.exit()),
+    };
+    let until = if args.until_caught_up {
+        Until::CaughtUp
+    } else {
+        Until::Stopped
+    };
+    let handle = engine.handle();
+    let watch = Watch::start(handle.clone(), ctx.ui());
+    let running = engine.run(until, stop.clone());
+    tokio::pin!(running);
+    let mut server_ended = false;
+    let report = tokio::select! {
+        report = &mut running => report,
+        () = ctx.private_server_ended() => {
+            server_ended = true;
+            stop.cancel();
+            running.await
+        }
+    };
+    watch.end();
+    let report = report?;
+    tell(ctx, &report, &handle.runners())?;
+    if server_ended {
+        let what = "the private PostgreSQL was stopped while projections ran";
+        let error = Error::new(ErrorKind::ConnectionLost, what);
+        return Err(error.hint("run again, which starts it again").into());
+    }
+    Ok(exit(&report, until, &clock))
+}
+
+async fn engine(names: &[String], ctx: &Context) -> Result<Engine, Failure> {
+    // First, so that a fault in a file is told before a server is started.
+    let projections = ctx.projections(names)?;
+    ctx.migrated().await?;
+    let settings = ctx.config()?.engine.clone();
+    let engine = Engine::new(ctx.target().await?, settings).source(Arc::new(ctx.source().await?));
+    Ok(projections.into_iter().fold(engine, Engine::projection))
+}
+
+/// The time that a run has.
+struct Clock(Arc<AtomicBool>);
+
+impl Clock {
+    fn start(limit: Option<Duration>, stop: &CancellationToken) -> Clock {
+        let ran_out = Arc::new(AtomicBool::new(false));
+        if let Some(limit) = limit {
+            let (ran_out, stop) = (ran_out.clone(), stop.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(limit) => {
+                        ran_out.store(true, Ordering::SeqCst);
+                        stop.cancel();
+                    }
+                }
+            });
+        }
+        Clock(ran_out)
+    }
+
+    /// The exit code of a run that was cut short: by the clock or by a signal.
+    fn exit(&self) -> Exit {
+        if self.0.load(Ordering::SeqCst) {
+            Exit::TimedOut
+        } else {
+            Exit::Done
+        }
+    }
+}
+
+fn exit(report: &Report, until: Until, clock: &Clock) -> Exit {
+    let mut outcomes = report.outcomes.iter().map(|(_, outcome)| outcome);
+    let has_stopped = |outcome: &Outcome| outcome.error().is_some();
+    let cut_short = outcomes.clone().any(|o| matches!(o, Outcome::Drained));
+    let stopped = match until {
+        Until::Stopped => outcomes.all(has_stopped),
+        Until::CaughtUp | Until::Passed(_) => outcomes.any(has_stopped),
+    };
+    match (cut_short, clock.exit()) {
+        (true, Exit::TimedOut) => Exit::TimedOut,
+        _ if stopped => Exit::Stopped,
+        _ => Exit::Done,
+    }
+}
+
+/// What became of each projection: on stderr, and as JSON on stdout.
+fn tell(ctx: &Context, report: &Report, statuses: &[RunnerStatus]) -> crate::Result<()> {
+    let position = |name| {
+        let status = statuses.iter().find(|status| status.name == name);
+        status.map_or(Position::START, |status| status.position)
+    };
+    if ctx.wants_json() {
+        let projections: Vec<Value> = report
+            .outcomes
+            .iter()
+            .map(|(name, outcome)| {
+                json!({
+                    "name": name,
+                    "outcome": word(outcome),
+                    "position": position(name.clone()),
+                    "error": outcome.error().map(to_json),
+                })
+            })
+            .collect();
+        return ctx.json(&json!({ "projections": projections }));
+    }
+    for (name, outcome) in &report.outcomes {
+        let at = thousands(position(name.clone()).since(Position::START));
+        match outcome {
+            Outcome::CaughtUp => ctx.ui().say(&format!("{name}: caught up at position {at}")),
+            Outcome::Drained => ctx.ui().say(&format!("{name}: ended at position {at}")),
+            Outcome::Stopped(error) => {
+                ctx.ui()
+                    .warn(&format!("{name}: stopped at position {at}: {error}"));
+            }
+            Outcome::Superseded(error) => {
+                ctx.ui()
+                    .warn(&format!("{name}: taken over by another instance: {error}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::CaughtUp => "caught_up",
+        Outcome::Drained => "drained",
+        Outcome::Stopped(_) => "stopped",
+        Outcome::Superseded(_) => "superseded",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(outcomes: Vec<Outcome>) -> Report {
+        let name: crate::ProjectionName = "files".parse().unwrap();
+        let outcomes = outcomes.into_iter().map(|outcome| (name.clone(), outcome));
+        Report {
+            outcomes: outcomes.collect(),
+        }
+    }
+
+    fn stopped() -> Outcome {
+        Outcome::Stopped(Error::new(ErrorKind::Apply, "x"))
+    }
+
+    #[test]
+    fn a_run_ends_with_4_when_all_are_stopped_and_a_catch_up_when_any_is() {
+        let in_time = Clock(Arc::default());
+        let code = |outcomes, until| exit(&report(outcomes), until, &in_time);
+        let all = || vec![stopped(), stopped()];
+        let one = || vec![stopped(), Outcome::CaughtUp];
+        assert_eq!(code(all(), Until::Stopped), Exit::Stopped);
+        assert_eq!(code(one(), Until::CaughtUp), Exit::Stopped);
+        assert_eq!(
+            code(vec![stopped(), Outcome::Drained], Until::Stopped),
+            Exit::Done
+        );
+        assert_eq!(code(vec![Outcome::CaughtUp], Until::CaughtUp), Exit::Done);
+    }
+
+    #[test]
+    fn the_time_that_ran_out_is_told_only_of_who_was_cut_short() {
+        let late = Clock(Arc::new(AtomicBool::new(true)));
+        let code = |outcomes, until| exit(&report(outcomes), until, &late);
+        assert_eq!(
+            code(vec![Outcome::Drained, stopped()], Until::CaughtUp),
+            Exit::TimedOut
+        );
+        assert_eq!(code(vec![Outcome::CaughtUp], Until::CaughtUp), Exit::Done);
+        assert_eq!(code(vec![stopped()], Until::Stopped), Exit::Stopped);
+    }
+}
