@@ -8,28 +8,26 @@
 //! Ok(App::new().projection(my_view)?.main())
 //! # }
 //! ```
-//!
-//! # How to add a command
-//!
-//! 1. A file `src/cli/NAME.rs` with `#[derive(Debug, clap::Args)] pub(super) struct Args` and
-//!    `pub(super) async fn run(args: Args, ctx: &Context) -> Done`.
-//! 2. A variant of [`Command`] with the sentence that `--help` shows, and a line in
-//!    [`Command::run`].
-//!
-//! What a command may rely on:
-//!
-//! - [`Context`] gives, lazily, what it asks for: [`Context::config`],
-//!   [`Context::projections`], [`Context::migrated`] or [`Context::verified`] (exactly one of the
-//!   two comes first where the database is used), then [`Context::target`] and
-//!   [`Context::source`], which have a pool each. A runner holds a session of the target while it
-//!   reads from the source, so one pool for both would block itself.
-//! - Results go to stdout by [`Context::line`] and [`Context::json`] only; everything else to
-//!   stderr by [`Ui::say`](ui::Ui::say) (silent with `-q`), [`Ui::warn`](ui::Ui::warn) and
-//!   tracing. Nothing prints by itself: bars would be torn, and a closed pipe would panic.
-//! - It returns an [`Exit`](exit::Exit), or an error, which [`Exit::of`](exit::Exit::of) maps to the exit code.
-//! - A signal drops its future, and the program ends with 1, unless it asks for
-//!   [`Stop::drain`](signals::Stop::drain): then the token is cancelled and the command ends by
-//!   itself; a second signal ends the program at once.
+
+// How to add a command:
+//
+// 1. A file `src/cli/NAME.rs` with `#[derive(Debug, clap::Args)] pub(super) struct Args` and
+//    `pub(super) async fn run(args: Args, ctx: &Context) -> Done`.
+// 2. A variant of `Command` with the sentence that `--help` shows, and a line in `Command::run`.
+//
+// What a command may rely on:
+//
+// - `Context` gives, lazily, what it asks for: `config`, `projections`, `migrated` or `verified`
+//   (one of the two comes first where the database is used), then `target` and `source`, which
+//   have a pool each. A runner holds a session of the target while it reads from the source, so
+//   one pool for both would block itself.
+// - Results go to stdout by `Context::line` and `Context::json` only; everything else to stderr
+//   by `Ui::say` (silent with `-q`), `Ui::warn` and tracing. Nothing prints by itself: bars would
+//   be torn, and a closed pipe would panic.
+// - It returns an `Exit`, or an error, which `Exit::of` maps to the exit code.
+// - A signal drops its future, and the program ends with 1, unless it asks for `Stop::drain`:
+//   then the token is cancelled and the command ends by itself; a second signal ends the program
+//   at once.
 
 mod append;
 mod completions;

@@ -7,6 +7,8 @@ mod append;
 mod append_file;
 mod append_id;
 mod append_race;
+#[cfg(feature = "cli")]
+mod cli;
 mod cluster;
 mod database;
 mod migrate;
