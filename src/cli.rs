@@ -38,6 +38,7 @@ mod events;
 mod exit;
 mod init;
 mod logging;
+mod options;
 mod run;
 mod signals;
 mod text;
@@ -56,8 +57,9 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::projection::{Coded, Keyed, KeyedView, Projection, Runnable};
 
-use context::{Context, Options};
+use context::Context;
 use exit::Done;
+use options::Options;
 use ui::Ui;
 
 /// A program with all of highwater's commands, and with the projections that are compiled in.
