@@ -29,20 +29,26 @@
 //   then the token is cancelled and the command ends by itself; a second signal ends the program
 //   at once.
 
+mod accept;
 mod append;
 mod completions;
 mod context;
 mod db;
 mod demo;
+mod drop;
 mod events;
 mod exit;
 mod init;
 mod logging;
 mod options;
+mod rebuild;
 mod run;
 mod signals;
+mod status;
+mod test;
 mod text;
 mod ui;
+mod wait;
 
 use std::ffi::OsString;
 use std::panic::AssertUnwindSafe;
@@ -157,8 +163,20 @@ enum Command {
     Append(append::Args),
     /// Run projections
     Run(run::Args),
+    /// Show how far each projection is, why not further, and who blocks
+    Status(status::Args),
     /// Print the events of the log, one JSON object a line
     Events(events::Args),
+    /// Wait until a read model includes a position
+    Wait(wait::Args),
+    /// Run the given/expect tests of projections on a scratch database
+    Test(test::Args),
+    /// Build a read model anew beside the live one, and swap
+    Rebuild(rebuild::Args),
+    /// Let a changed projection go on with the read model it has
+    Accept(accept::Args),
+    /// Drop a projection's read model and checkpoints
+    Drop(drop::Args),
     /// See or hold the private PostgreSQL of this project
     Db(db::Args),
     /// Show it all with real events and a temporary PostgreSQL, leaving nothing behind
@@ -173,7 +191,13 @@ impl Command {
             Command::Init(args) => init::run(args, ctx).await,
             Command::Append(args) => append::run(args, ctx).await,
             Command::Run(args) => run::run(args, ctx).await,
+            Command::Status(args) => status::run(args, ctx).await,
             Command::Events(args) => events::run(args, ctx).await,
+            Command::Wait(args) => wait::run(args, ctx).await,
+            Command::Test(args) => test::run(args, ctx).await,
+            Command::Rebuild(args) => rebuild::run(args, ctx).await,
+            Command::Accept(args) => accept::run(args, ctx).await,
+            Command::Drop(args) => drop::run(args, ctx).await,
             Command::Db(args) => db::run(args, ctx).await,
             Command::Demo(args) => demo::run(args, ctx).await,
             Command::Completions(args) => completions::run(&args, ctx),

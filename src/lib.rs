@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod event_store;
+pub mod given_expect;
 pub mod mark;
 pub mod metrics;
 pub mod name;
@@ -19,8 +20,10 @@ pub mod position;
 pub mod projection;
 pub mod retry;
 pub mod source;
+pub mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wait;
 
 pub use engine::{Engine, Outcome, Report, Until};
 pub use error::{Error, ErrorKind, Result};

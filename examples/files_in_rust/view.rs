@@ -5,8 +5,9 @@ use highwater::projection::{KeyedView, OnUnknown};
 use serde::{Deserialize, Serialize};
 
 /// What can happen to a file; the variants are named as the event types.
+#[allow(clippy::enum_variant_names, reason = "the event types are called so")]
 #[derive(Deserialize)]
-pub enum FileEvent {
+pub(crate) enum FileEvent {
     FileAdded(Change),
     FileModified(Change),
     FileDeleted { path: String },
@@ -14,7 +15,7 @@ pub enum FileEvent {
 
 /// The data of an event that leaves a file behind.
 #[derive(Deserialize)]
-pub struct Change {
+pub(crate) struct Change {
     path: String,
     blob: String,
     mode: String,
@@ -26,7 +27,7 @@ pub struct Change {
 
 /// A row of the table.
 #[derive(Serialize, Deserialize)]
-pub struct File {
+pub(crate) struct File {
     path: String,
     blob: String,
     mode: String,
@@ -37,7 +38,7 @@ pub struct File {
 }
 
 /// The files that are alive now.
-pub struct Files;
+pub(crate) struct Files;
 
 impl KeyedView<String, File> for Files {
     type Event = FileEvent;

@@ -184,6 +184,11 @@ impl Context {
         }))
     }
 
+    /// The server, for databases of one's own on it.
+    pub(super) async fn server(&self) -> Result<&Connector> {
+        self.connector().await
+    }
+
     /// How to reach the database; the private PostgreSQL is started if it is that.
     async fn connector(&self) -> Result<&Connector> {
         let reached = self.reached.get_or_try_init(|| self.reach()).await?;

@@ -36,7 +36,7 @@ pub(super) struct Args {
 }
 
 /// For clap: a duration as the configuration has it.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
 

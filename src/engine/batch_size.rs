@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 const FIRST: u64 = 1_000;
-/// A batch that takes longer than this is halved, one that takes a quarter of it is doubled: long
-/// enough that a transaction's own cost does not count, short enough to stop within the grace.
-const GOAL: Duration = Duration::from_millis(500);
+/// A batch that takes longer than this is halved, one that takes less than half of it grows: long
+/// enough that a transaction's own cost does not count (a row that many events of a batch change
+/// is written once), short enough that little is lost when a stop rolls it back.
+const GOAL: Duration = Duration::from_secs(1);
+/// A small batch says little about a large one.
+const GROWTH_MAX: u64 = 32;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchSize {
@@ -29,10 +32,13 @@ impl BatchSize {
     pub(super) fn took(&mut self, span: u64, elapsed: Duration) {
         if elapsed > GOAL {
             self.span = (self.span / 2).max(1);
-        } else if span >= self.span && elapsed < GOAL / 4 {
-            self.span = (self.span * 4).min(self.span_max);
         } else if span >= self.span && elapsed < GOAL / 2 {
-            self.span = (self.span * 2).min(self.span_max);
+            // What would have taken the goal, as far as one batch can tell.
+            let factor = GOAL.as_nanos() / elapsed.as_nanos().max(1);
+            let factor = u64::try_from(factor)
+                .unwrap_or(GROWTH_MAX)
+                .clamp(2, GROWTH_MAX);
+            self.span = self.span.saturating_mul(factor).min(self.span_max);
         }
     }
 
@@ -53,7 +59,7 @@ mod tests {
             size.took(size.span(), Duration::from_millis(1));
         }
         assert_eq!(size.span(), 100_000);
-        size.took(100_000, Duration::from_secs(2));
+        size.took(100_000, Duration::from_secs(3));
         assert_eq!(size.span(), 50_000);
         size.took(10, Duration::from_millis(1));
         assert_eq!(

@@ -51,17 +51,14 @@ impl Isolation {
             return Ok(());
         };
         let rest = Range::new(position, suspect.bad_through);
-        self.suspect = match source.middle(rest, types).await? {
-            None => None,
-            Some(middle) => Some(Suspect {
-                bad_through: suspect.bad_through,
-                try_through: if middle.count == 1 {
-                    suspect.bad_through
-                } else {
-                    middle.middle
-                },
-            }),
-        };
+        let middle = source.middle(rest, types).await?;
+        self.suspect = middle.map(|middle| Suspect {
+            bad_through: suspect.bad_through,
+            try_through: match middle.count {
+                1 => suspect.bad_through,
+                _ => middle.middle,
+            },
+        });
         Ok(())
     }
 

@@ -7,24 +7,27 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::apply::{Applier, InFlight, Limits};
+use super::apply::{InFlight, Limits};
 use super::batch_size::BatchSize;
 use super::instance::Fenced;
 use super::isolate::{self, Isolation};
 use super::progress::{Following, Progress};
-use super::rebuild::next_schema;
-use super::setup;
 use super::state::{RunnerState, Shared};
 use super::{Outcome, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
-use crate::pg::checkpoint::{self, Key};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::position::{Position, Range};
 use crate::projection::{Definition, Runnable};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::Source;
+
+mod claim;
+mod failure;
+
+use claim::Claim;
+use failure::Failed;
 
 /// How often a range without wanted events moves the stored checkpoint, at most.
 const FLUSH_PAUSE: Duration = Duration::from_secs(1);
@@ -66,18 +69,6 @@ pub(super) struct Runner {
     isolation: Isolation,
     in_flight: InFlight,
     attempts: u32,
-}
-
-/// What holds while the checkpoint is ours.
-struct Claim {
-    applier: Applier,
-    /// The reader's session whose mark is used.
-    session: u64,
-    /// Where the stored checkpoint stands.
-    stored: Position,
-    /// How far the runner is: beyond `stored` lies nothing it wants.
-    position: Position,
-    flushed: Instant,
 }
 
 /// What a turn came to.
@@ -147,12 +138,16 @@ impl Runner {
     async fn turn(&mut self) -> Result<Turn> {
         if self.claim.is_none() {
             self.set_state(RunnerState::Starting);
-            self.claim = Some(self.start().await?);
+            self.claim = self.start().await?;
             return Ok(Turn::Again);
         }
         let progress = self.parts.following.progress.borrow_and_update().clone();
         if let Some(error) = &progress.failed {
             return Err(error.again());
+        }
+        if self.parts.following.progress.has_changed().is_err() {
+            let what = "the reader of the source has ended without a reason";
+            return Err(Error::new(ErrorKind::Internal, what).hint("see the log, and run again"));
         }
         if self.parts.fenced.take(&self.definition().name) {
             return self.read_again().await;
@@ -165,76 +160,6 @@ impl Runner {
             return self.read_again().await;
         }
         self.advance(&progress).await
-    }
-
-    /// Creates or recognises the read model and claims its checkpoint.
-    async fn start(&self) -> Result<Claim> {
-        let parts = &self.parts;
-        let name = &self.definition().name;
-        let (generation, schema) = match parts.build {
-            Build::Live => {
-                let (projection, source) = (&*parts.projection, &*parts.source);
-                let live = setup::prepare(&parts.target, projection, source).await?;
-                (live, name.as_str().to_owned())
-            }
-            Build::Next(next) => (next, next_schema(name)),
-        };
-        let key = Key {
-            projection: name.clone(),
-            generation,
-            partition: 0,
-        };
-        let client = parts.target.client().await?;
-        let claimed = setup::claim(&client, &key, parts.instance, &*parts.source).await?;
-        let checkpoint = claimed.ok_or_else(|| setup::dropped(name))?;
-        let epoch = checkpoint.epoch;
-        parts
-            .shared
-            .claimed(generation, epoch.get(), checkpoint.position);
-        tracing::info!(projection = %name, generation, epoch = epoch.get(), position = %checkpoint.position, "claimed");
-        Ok(Claim {
-            applier: Applier {
-                target: parts.target.clone(),
-                source: parts.source.clone(),
-                projection: parts.projection.clone(),
-                schema,
-                key,
-                epoch,
-                in_flight: self.in_flight.clone(),
-            },
-            session: parts.following.progress.borrow().session,
-            stored: checkpoint.position,
-            position: checkpoint.position,
-            flushed: Instant::now(),
-        })
-    }
-
-    /// Reads the checkpoint again, after a fence failed or the connection was lost: still ours,
-    /// moved to another generation, or somebody else's.
-    async fn read_again(&mut self) -> Result<Turn> {
-        let Some(claim) = &mut self.claim else {
-            return Ok(Turn::Again);
-        };
-        let key = &claim.applier.key;
-        let client = self.parts.target.client().await?;
-        let stored = setup::stored(&client, &key.projection).await?;
-        let Some(stored) = stored else {
-            return Err(setup::dropped(&key.projection));
-        };
-        if self.parts.build == Build::Live && stored.generation != key.generation {
-            self.claim = None;
-            return Ok(Turn::Again);
-        }
-        let Some(checkpoint) = checkpoint::read(&client, key).await? else {
-            return Err(setup::dropped(&key.projection));
-        };
-        if checkpoint.epoch != claim.applier.epoch {
-            return Err(checkpoint::superseded(key, checkpoint.epoch));
-        }
-        claim.stored = checkpoint.position;
-        claim.position = checkpoint.position;
-        self.parts.shared.moved(checkpoint.position);
-        Ok(Turn::Again)
     }
 
     /// Applies, passes over or flushes what lies between the checkpoint and the mark.
@@ -434,84 +359,6 @@ impl Runner {
         }
     }
 
-    /// What becomes of the runner after an error.
-    async fn failed(&mut self, error: Error) -> Failed {
-        self.attempts = self.attempts.saturating_add(1);
-        if error.kind() == ErrorKind::Fenced && error.code().is_some() {
-            return match self.read_again().await {
-                Ok(_) => Failed::AtOnce,
-                Err(error) if error.kind() == ErrorKind::Fenced => self.superseded(error),
-                Err(error) => self.retry_or_stop(error).await,
-            };
-        }
-        if error.kind() == ErrorKind::Fenced {
-            return self.superseded(error);
-        }
-        self.retry_or_stop(error).await
-    }
-
-    fn superseded(&self, error: Error) -> Failed {
-        tracing::warn!(projection = %self.definition().name, error = %error, "superseded");
-        Failed::Ended(Outcome::Superseded(error))
-    }
-
-    async fn retry_or_stop(&mut self, error: Error) -> Failed {
-        self.parts.shared.failed(&error);
-        metrics::failure(&self.definition().name, error.kind());
-        if verdict(error.kind()) == Verdict::Transient {
-            self.set_state(RunnerState::Retrying);
-            tracing::warn!(projection = %self.definition().name, attempt = self.attempts, error = %error, "trying again");
-            self.report(RunnerState::Retrying, &error).await;
-            // What the connection took with it is read again: a commit may have gone through.
-            return match self.forget_position().await {
-                Ok(()) => Failed::Retry,
-                Err(error) => self.superseded(error),
-            };
-        }
-        self.set_state(RunnerState::Stopped);
-        tracing::error!(projection = %self.definition().name, error = %error, "stopped");
-        self.report(RunnerState::Stopped, &error).await;
-        Failed::Ended(Outcome::Stopped(error))
-    }
-
-    /// After a transient error the stored position is not known until it is read again.
-    async fn forget_position(&mut self) -> Result<()> {
-        match self.read_again().await {
-            Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-            // The next turn fails the same way, or finds out.
-            _ => Ok(()),
-        }
-    }
-
-    /// Best effort: the log and the exit code say it too.
-    async fn report(&self, state: RunnerState, error: &Error) {
-        let position = self
-            .claim
-            .as_ref()
-            .map_or(Position::START, |claim| claim.stored);
-        let value = checkpoint::error_value(error, position, self.attempts);
-        let told = async {
-            let client = self.parts.target.client().await?;
-            match &self.claim {
-                Some(claim) => {
-                    let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
-                    checkpoint::report(&client, key, epoch, state.as_str(), Some(&value)).await
-                }
-                None if state == RunnerState::Stopped => {
-                    checkpoint::report_unstarted(&client, &self.definition().name, &value).await
-                }
-                None => Ok(()),
-            }
-        };
-        match tokio::time::timeout(Duration::from_secs(2), told).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(error = %error, "the state could not be written down")
-            }
-            Err(_) => tracing::debug!("the state could not be written down in time"),
-        }
-    }
-
     /// Writes down what was passed over, and ends.
     async fn drain(mut self) -> Outcome {
         self.set_state(RunnerState::Draining);
@@ -541,15 +388,6 @@ impl Runner {
             tracing::debug!(projection = %name, state = %state, "state");
         }
     }
-}
-
-enum Failed {
-    /// Try again after a pause.
-    Retry,
-    /// Go on: nothing is wrong any more.
-    AtOnce,
-    /// The runner is done.
-    Ended(Outcome),
 }
 
 /// Resolves when a stop was asked for and the batch in flight had its grace: it is cancelled in

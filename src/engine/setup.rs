@@ -40,17 +40,19 @@ pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Opt
     }))
 }
 
-/// Creates the read model of `projection` if it has none, or refuses one that was built with
-/// another definition. Returns the live generation.
+/// Creates the read model of `projection` if it has none and `may_create` it, or refuses one that
+/// was built with another definition. Returns the live generation.
 pub(crate) async fn prepare(
     target: &Database,
     projection: &dyn Runnable,
     source: &dyn Source,
+    may_create: bool,
 ) -> Result<i32> {
     let definition = projection.definition();
     let before = stored(&*target.client().await?, &definition.name).await?;
     let stored = match before {
         Some(stored) => stored,
+        None if !may_create => return Err(dropped(&definition.name)),
         None => {
             create(target, projection, source).await?;
             // Another instance may have been first, with another definition.
@@ -71,7 +73,8 @@ pub(crate) fn dropped(name: &ProjectionName) -> Error {
     .hint("run again to build it anew")
 }
 
-fn check_unchanged(definition: &Definition, stored: &Stored) -> Result<()> {
+/// Refuses a definition other than the one the live read model was built with.
+pub(crate) fn check_unchanged(definition: &Definition, stored: &Stored) -> Result<()> {
     if stored.hash == definition.hash {
         return Ok(());
     }

@@ -29,8 +29,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::projection::sql_text::{self, Fault, Lines};
 
-pub(crate) use directory::read_text;
 pub use directory::{load_directory, refuse_taken_names};
+pub(crate) use directory::{load_sound, read_text};
 pub use header::{Header, OnError};
 
 /// The largest file that is read, in bytes.

@@ -16,6 +16,7 @@ use crate::source::{Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Typ
 
 mod follower;
 mod gap;
+mod lag;
 mod row;
 
 pub use gap::{GapPolicy, HeldBy};

@@ -1,26 +1,9 @@
 //! The runner, end to end on a real server.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use highwater::projection::file::ProjectionFile;
-use highwater::projection::{Runnable, SqlProjection};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};
 
-fn sql(name: &str, text: &str) -> Arc<dyn Runnable> {
-    let file = ProjectionFile::parse(Path::new(&format!("projections/{name}.sql")), text).unwrap();
-    Arc::new(SqlProjection::new(file))
-}
-
-const COUNTS: &str = "
--- highwater: up
-create table counts (stream text primary key, n bigint not null, last bigint not null);
--- highwater: apply
-insert into counts (stream, n, last)
-select stream, count(*), max(position) from batch group by stream
-on conflict (stream) do update set n = counts.n + excluded.n, last = excluded.last;
-";
+use crate::support::{COUNTS, sql_projection};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sql_projection_reads_what_was_appended_and_ends_at_the_head() {
@@ -34,9 +17,13 @@ async fn a_sql_projection_reads_what_was_appended_and_ends_at_the_head() {
         );
         client.batch_execute(&sql).await.unwrap();
     }
-    let report = run_to_head(&database, database.source(), vec![sql("counts", COUNTS)])
-        .await
-        .unwrap();
+    let report = run_to_head(
+        &database,
+        database.source(),
+        vec![sql_projection("counts", COUNTS)],
+    )
+    .await
+    .unwrap();
     assert!(
         matches!(report.outcomes[0].1, Outcome::CaughtUp),
         "{report:?}"
@@ -68,9 +55,13 @@ insert into quotients
 select position,
        1 / (data->>'d')::int from batch;
 ";
-    let report = run_to_head(&database, database.source(), vec![sql("quotients", text)])
-        .await
-        .unwrap();
+    let report = run_to_head(
+        &database,
+        database.source(),
+        vec![sql_projection("quotients", text)],
+    )
+    .await
+    .unwrap();
     let Outcome::Stopped(error) = &report.outcomes[0].1 else {
         panic!("{report:?}")
     };

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use highwater::projection::file::ProjectionFile;
 use highwater::projection::{Runnable, SqlProjection};
+use highwater::source::table::{EventTable, TableSource};
+use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSql;
 
@@ -51,4 +53,28 @@ pub(crate) async fn append_rows(client: &Client, stream: &str, versions: RangeIn
 pub(crate) async fn one<T: for<'a> FromSql<'a>>(client: &Client, sql: &str) -> T {
     let row = client.query_one(sql, &[]).await;
     row.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+}
+
+/// How many events there are of each stream, and the last of them.
+pub(crate) const COUNTS: &str = "
+-- highwater: up
+create table counts (stream text primary key, n bigint not null, last bigint not null);
+-- highwater: apply
+insert into counts (stream, n, last)
+select stream, count(*), max(position) from batch group by stream
+on conflict (stream) do update set n = counts.n + excluded.n, last = excluded.last;
+";
+
+/// highwater's own event table as the source `default`, only polled.
+pub(crate) fn table_source(database: &TestDatabase) -> Arc<TableSource> {
+    let table = EventTable::own();
+    Arc::new(TableSource::new("default", database.pooled(), None, table))
+}
+
+/// Appends an event of type `T` without data.
+pub(crate) async fn append(client: &Client, stream: &str, version: i64) {
+    let sql = format!(
+        "insert into highwater.event (stream, version, type, data) values ('{stream}', {version}, 'T', '{{}}')"
+    );
+    client.batch_execute(&sql).await.unwrap();
 }

@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use crate::support::one;
 
 #[path = "../../examples/files_in_rust/view.rs"]
-#[allow(unreachable_pub)]
 mod view;
 
 fn data(name: &str) -> std::path::PathBuf {

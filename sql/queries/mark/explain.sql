@@ -3,7 +3,7 @@
 -- Must hold: nothing; what the role may not see is null (pg_monitor sees it all).
 select h.name, h.pid, coalesce(a.usename, p.owner)::text as "user", a.application_name as application,
        nullif(a.query, '<insufficient privilege>') as query,
-       coalesce(a.xact_start, p.prepared) as since, p.gid as prepared
+       coalesce(a.xact_start, p.prepared) as since, p.gid as prepared, a.state
 from (select distinct l.virtualtransaction as name, l.pid
         from pg_locks l where l.virtualtransaction = any($1)) h
 left join pg_stat_activity a on a.pid = h.pid

@@ -1,4 +1,4 @@
--- Creates schema highwater unless it is there.
+-- Purpose: creates schema highwater unless it is there.
 -- Parameters: none.
 -- Must hold: asks for no right on the database when an administrator has made the schema.
 do $$ begin

@@ -1,4 +1,4 @@
--- Creates the record of applied migrations unless it is there. It also marks the schema as ours.
+-- Purpose: creates the record of applied migrations unless it is there. It also marks the schema as ours.
 -- Parameters: none.
 create table if not exists highwater.migration (
     number integer primary key check (number > 0),

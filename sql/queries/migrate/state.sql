@@ -1,4 +1,4 @@
--- What there is of schema highwater and what this role may do: one row.
+-- Purpose: what there is of schema highwater and what this role may do: one row.
 -- Parameters: none.
 -- Must hold: needs no right on the schema, so that a missing right can be told from a missing schema.
 select current_setting('server_version_num')::int as server_version,

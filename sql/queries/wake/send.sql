@@ -1,4 +1,4 @@
--- Wakes the engines that listen.
+-- Purpose: wakes the engines that listen.
 -- Parameters: $1 a position as a hint, or null (bigint).
 -- Must hold: runs in a transaction of its own, after the commit of the append. The wake may be lost
 --   in a crash, so its commit waits for no disk; the setting ends with the transaction.

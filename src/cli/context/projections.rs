@@ -8,9 +8,10 @@ use super::Context;
 use crate::cli::exit::Failure;
 use crate::cli::text::seen_from_here;
 use crate::error::{Error, ErrorKind, Result};
+use crate::given_expect::Subject;
 use crate::near::suggestion;
 use crate::projection::file::{load_directory, refuse_taken_names};
-use crate::projection::{Runnable, SqlProjection};
+use crate::projection::{Definition, Runnable, SqlProjection};
 
 impl Context {
     /// The directory of the projections' files.
@@ -57,6 +58,44 @@ impl Context {
                 .into());
         }
         Ok(select(all, names)?)
+    }
+
+    /// The projection of this name.
+    ///
+    /// # Errors
+    /// As [`Context::projections`].
+    pub(in crate::cli) fn projection(&self, name: &str) -> Result<Arc<dyn Runnable>, Failure> {
+        let found = self.projections(&[name.to_owned()])?.into_iter().next();
+        let missing = || Error::new(ErrorKind::NotFound, format!("no projection \"{name}\""));
+        Ok(found.ok_or_else(missing)?)
+    }
+
+    /// The definitions at hand, for commands that only read: what is wrong with the files is told
+    /// and does not keep them from answering.
+    pub(in crate::cli) fn known(&self) -> Vec<Definition> {
+        let projections = self.projections(&[]).unwrap_or_else(|failure| {
+            for fault in &failure.0 {
+                self.ui.warn(&fault.to_string());
+            }
+            self.compiled.clone()
+        });
+        projections.iter().map(|p| p.definition().clone()).collect()
+    }
+
+    /// The projections with their tests: the files, and those compiled in that have a
+    /// `NAME.test.toml` in the directory.
+    ///
+    /// # Errors
+    /// As [`Context::projections`].
+    pub(in crate::cli) fn subjects(&self, names: &[String]) -> Result<Vec<Subject>, Failure> {
+        let directory = self.projections_dir()?;
+        let subject = |projection: Arc<dyn Runnable>| {
+            let name = projection.definition().name.clone();
+            let tests = directory.join(format!("{name}.test.toml"));
+            Subject::beside(projection, tests)
+        };
+        let projections = self.projections(names)?;
+        Ok(projections.into_iter().map(subject).collect())
     }
 }
 

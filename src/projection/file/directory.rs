@@ -13,7 +13,20 @@ use crate::name::ProjectionName;
 /// The faults of all files at once, at most one for each file; or that the directory cannot be
 /// read.
 pub fn load_directory(directory: &Path) -> Result<Vec<ProjectionFile>, Vec<Error>> {
-    let paths = sql_files(directory).map_err(|error| vec![directory_error(directory, &error)])?;
+    let (files, faults) = load_sound(directory);
+    if faults.is_empty() {
+        Ok(files)
+    } else {
+        Err(faults)
+    }
+}
+
+/// As [`load_directory`], with the files that are sound beside the faults of the others.
+pub(crate) fn load_sound(directory: &Path) -> (Vec<ProjectionFile>, Vec<Error>) {
+    let paths = match sql_files(directory) {
+        Ok(paths) => paths,
+        Err(error) => return (Vec::new(), vec![directory_error(directory, &error)]),
+    };
     let mut files = Vec::new();
     let mut faults = Vec::new();
     for path in paths {
@@ -22,11 +35,8 @@ pub fn load_directory(directory: &Path) -> Result<Vec<ProjectionFile>, Vec<Error
             Err(fault) => faults.push(fault),
         }
     }
-    if !faults.is_empty() {
-        return Err(faults);
-    }
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
+    (files, faults)
 }
 
 /// Refuses files whose name another projection of the program has already.

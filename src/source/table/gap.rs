@@ -153,6 +153,9 @@ pub struct HeldBy {
     pub since: Option<Timestamp>,
     /// The name it was prepared under.
     pub prepared: Option<String>,
+    /// What its session does: `active`, `idle in transaction`. Only for messages.
+    #[serde(skip)]
+    pub state: Option<String>,
 }
 
 /// Who the transactions with these names are.
@@ -171,6 +174,7 @@ pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<Hel
             query: column(row, 4)?,
             since: column(row, 5)?,
             prepared: column(row, 6)?,
+            state: column(row, 7)?,
         })
     };
     rows.iter().map(held_by).collect()

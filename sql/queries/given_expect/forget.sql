@@ -1,0 +1,5 @@
+-- Purpose: makes a scratch database as good as new: no events, positions from 1, no checkpoints.
+-- Parameters: none.
+-- Must hold: only ever in a scratch database.
+truncate highwater.event, highwater.projection, highwater.checkpoint, highwater.instance
+restart identity

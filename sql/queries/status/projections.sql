@@ -1,0 +1,15 @@
+-- Purpose: every projection with the checkpoints of its live and its next generation, and who
+-- owns them.
+-- Parameters: none.
+-- Must hold: the owner is alive by the database's clock, never by ours; no event is read.
+select p.name, p.generation, p.hash, p.source, p.next_generation, p.next_hash,
+       c.generation as of_generation, c.partition, c.position, c.source_identity, c.epoch,
+       c.state, c.rate, c.last_error,
+       i.host || ':' || i.pid as owner,
+       coalesce(i.seen_at + i.lease > clock_timestamp(), false) as alive,
+       i.seen_at
+from highwater.projection p
+left join highwater.checkpoint c
+       on c.projection = p.name and c.generation in (p.generation, p.next_generation)
+left join highwater.instance i on i.id = c.owner
+order by p.name, c.generation, c.partition

@@ -1,0 +1,8 @@
+-- Purpose: when the first event after a position was recorded. The number of an event is drawn
+-- before its recorded_at is taken, so a transaction that began later has no lower number.
+-- Parameters: $1 the position.
+select e.recorded_at
+from {events} e
+where e.position > $1
+order by e.position
+limit 1

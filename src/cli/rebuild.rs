@@ -1,0 +1,59 @@
+//! `rebuild`: a read model built anew beside the live one, and swapped.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::context::Context;
+use super::exit::{Done, Exit};
+use super::run::Watch;
+use super::text::thousands;
+use crate::engine::rebuild::{Rebuild, Rebuilt};
+use crate::position::Position;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The live read model is read and run on until the swap, which renames two schemas in one \
+transaction. Ctrl-c leaves the live one as it is; the same command goes on where it was.")]
+pub(super) struct Args {
+    /// The projection
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+pub(super) async fn run(args: Args, ctx: &Context) -> Done {
+    let projection = ctx.projection(&args.name)?;
+    ctx.verified().await?;
+    let stop = ctx.stop().drain();
+    let settings = ctx.config()?.engine.clone();
+    let source = Arc::new(ctx.source().await?);
+    let rebuild = Rebuild::new(ctx.target().await?, source, projection, settings);
+    let watch = Watch::start(rebuild.handle(), ctx.ui());
+    let done = rebuild.run(stop).await;
+    watch.end();
+    let name = &args.name;
+    let plain = |position: Position| thousands(position.since(Position::START));
+    match done? {
+        Rebuilt::Swapped {
+            generation,
+            position,
+        } => {
+            if ctx.wants_json() {
+                ctx.json(&json!({ "name": name, "generation": generation, "position": position }))?;
+            } else {
+                let position = plain(position);
+                ctx.line(&format!(
+                    "{name}: generation {generation} is live at position {position}"
+                ))?;
+            }
+        }
+        Rebuilt::Interrupted { position } => {
+            let position = plain(position);
+            ctx.ui().say(&format!(
+                "{name}: not swapped, the next generation is at position {position}; run the same \
+                 command again to go on"
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}

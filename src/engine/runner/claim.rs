@@ -1,0 +1,105 @@
+//! The claim on a checkpoint: taken at the start, read again when it may have been lost.
+
+use std::time::Instant;
+
+use super::{Build, Runner, Turn};
+use crate::engine::apply::Applier;
+use crate::engine::rebuild::next_schema;
+use crate::engine::setup;
+use crate::error::Result;
+use crate::pg::checkpoint::{self, Key};
+use crate::position::Position;
+
+/// What holds while the checkpoint is ours.
+pub(super) struct Claim {
+    pub(super) applier: Applier,
+    /// The reader's session whose mark is used.
+    pub(super) session: u64,
+    /// Where the stored checkpoint stands.
+    pub(super) stored: Position,
+    /// How far the runner is: beyond `stored` lies nothing it wants.
+    pub(super) position: Position,
+    pub(super) flushed: Instant,
+}
+
+impl Runner {
+    /// Creates or recognises the read model and claims its checkpoint. `None` if a swap came in
+    /// between: begin again.
+    pub(super) async fn start(&self) -> Result<Option<Claim>> {
+        let parts = &self.parts;
+        let name = &self.definition().name;
+        let (generation, schema) = match parts.build {
+            Build::Live => {
+                let (projection, source) = (&*parts.projection, &*parts.source);
+                // One that was dropped while it ran is not built anew behind its user's back.
+                let may_create = parts.shared.get().epoch == 0;
+                let live = setup::prepare(&parts.target, projection, source, may_create).await?;
+                (live, name.as_str().to_owned())
+            }
+            Build::Next(next) => (next, next_schema(name)),
+        };
+        let key = Key {
+            projection: name.clone(),
+            generation,
+            partition: 0,
+        };
+        let client = parts.target.client().await?;
+        let claimed = setup::claim(&client, &key, parts.instance, &*parts.source).await?;
+        let Some(checkpoint) = claimed else {
+            return match parts.build {
+                Build::Live => Ok(None),
+                Build::Next(_) => Err(setup::dropped(name)),
+            };
+        };
+        let epoch = checkpoint.epoch;
+        parts
+            .shared
+            .claimed(generation, epoch.get(), checkpoint.position);
+        tracing::info!(projection = %name, generation, epoch = epoch.get(), position = %checkpoint.position, "claimed");
+        Ok(Some(Claim {
+            applier: Applier {
+                target: parts.target.clone(),
+                source: parts.source.clone(),
+                projection: parts.projection.clone(),
+                schema,
+                key,
+                epoch,
+                in_flight: self.in_flight.clone(),
+            },
+            session: parts.following.progress.borrow().session,
+            stored: checkpoint.position,
+            position: checkpoint.position,
+            flushed: Instant::now(),
+        }))
+    }
+
+    /// Reads the checkpoint again, after a fence failed or the connection was lost: still ours,
+    /// moved to another generation, or somebody else's.
+    pub(super) async fn read_again(&mut self) -> Result<Turn> {
+        let Some(claim) = &mut self.claim else {
+            return Ok(Turn::Again);
+        };
+        let key = &claim.applier.key;
+        let client = self.parts.target.client().await?;
+        let stored = setup::stored(&client, &key.projection).await?;
+        let Some(stored) = stored else {
+            return Err(setup::dropped(&key.projection));
+        };
+        if self.parts.build == Build::Live && stored.generation != key.generation {
+            self.claim = None;
+            return Ok(Turn::Again);
+        }
+        let Some(checkpoint) = checkpoint::read(&client, key).await? else {
+            // Swapped or dropped just now: the start finds out which.
+            self.claim = None;
+            return Ok(Turn::Again);
+        };
+        if checkpoint.epoch != claim.applier.epoch {
+            return Err(checkpoint::superseded(key, checkpoint.epoch));
+        }
+        claim.stored = checkpoint.position;
+        claim.position = checkpoint.position;
+        self.parts.shared.moved(checkpoint.position);
+        Ok(Turn::Again)
+    }
+}

@@ -1,0 +1,105 @@
+//! What becomes of a runner after an error: it tries again, goes on, or ends.
+
+use std::time::Duration;
+
+use super::Runner;
+use crate::engine::Outcome;
+use crate::engine::state::RunnerState;
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics;
+use crate::pg::checkpoint;
+use crate::position::Position;
+use crate::retry::{Verdict, verdict};
+
+/// How long writing a state down may take: the log and the exit code say it too.
+const REPORT_LIMIT: Duration = Duration::from_secs(2);
+
+/// What to do next.
+pub(super) enum Failed {
+    /// Try again after a pause.
+    Retry,
+    /// Go on: nothing is wrong any more.
+    AtOnce,
+    /// The runner is done.
+    Ended(Outcome),
+}
+
+impl Runner {
+    /// What becomes of the runner after an error.
+    pub(super) async fn failed(&mut self, error: Error) -> Failed {
+        self.attempts = self.attempts.saturating_add(1);
+        if error.kind() == ErrorKind::Fenced && error.code().is_some() {
+            return match self.read_again().await {
+                Ok(_) => Failed::AtOnce,
+                Err(error) if error.kind() == ErrorKind::Fenced => self.superseded(error),
+                Err(error) => self.retry_or_stop(error).await,
+            };
+        }
+        if error.kind() == ErrorKind::Fenced {
+            return self.superseded(error);
+        }
+        self.retry_or_stop(error).await
+    }
+
+    fn superseded(&self, error: Error) -> Failed {
+        tracing::warn!(projection = %self.definition().name, error = %error, "superseded");
+        Failed::Ended(Outcome::Superseded(error))
+    }
+
+    async fn retry_or_stop(&mut self, error: Error) -> Failed {
+        self.parts.shared.failed(&error);
+        metrics::failure(&self.definition().name, error.kind());
+        if verdict(error.kind()) == Verdict::Transient {
+            self.set_state(RunnerState::Retrying);
+            tracing::warn!(projection = %self.definition().name, attempt = self.attempts, error = %error, "trying again");
+            self.report(RunnerState::Retrying, &error).await;
+            // What the connection took with it is read again: a commit may have gone through.
+            return match self.forget_position().await {
+                Ok(()) => Failed::Retry,
+                Err(error) => self.superseded(error),
+            };
+        }
+        self.set_state(RunnerState::Stopped);
+        tracing::error!(projection = %self.definition().name, error = %error, "stopped");
+        self.report(RunnerState::Stopped, &error).await;
+        Failed::Ended(Outcome::Stopped(error))
+    }
+
+    /// After a transient error the stored position is not known until it is read again.
+    async fn forget_position(&mut self) -> Result<()> {
+        match self.read_again().await {
+            Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
+            // The next turn fails the same way, or finds out.
+            _ => Ok(()),
+        }
+    }
+
+    /// Best effort: the log and the exit code say it too.
+    async fn report(&self, state: RunnerState, error: &Error) {
+        let position = self
+            .claim
+            .as_ref()
+            .map_or(Position::START, |claim| claim.stored);
+        let value = checkpoint::error_value(error, position, self.attempts);
+        let told = async {
+            let client = self.parts.target.client().await?;
+            match &self.claim {
+                Some(claim) => {
+                    let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
+                    checkpoint::report(&client, key, epoch, state.as_str(), Some(&value)).await
+                }
+                None if state == RunnerState::Stopped => {
+                    checkpoint::report_unstarted(&client, &self.definition().name, &value).await
+                }
+                None => Ok(()),
+            }
+        };
+        match tokio::time::timeout(REPORT_LIMIT, told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = %error, "the state could not be written down")
+            }
+            Err(_) => tracing::debug!("the state could not be written down in time"),
+        }
+    }
+}

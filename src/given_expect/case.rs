@@ -1,0 +1,208 @@
+//! One case: append, run to the head, compare.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use tokio_util::sync::CancellationToken;
+
+use super::report::{Failure, How};
+use super::scratch::Scratch;
+use crate::engine::{Engine, Outcome, Settings, Until};
+use crate::error::{Error, ErrorKind, Result};
+use crate::near;
+use crate::pg::{self, Parameter, column, quote_identifier};
+use crate::projection::Runnable;
+use crate::projection::test_file::{ExpectedTable, GivenEvent, Test, TestFile, compare};
+use crate::retry::{Verdict, verdict};
+use crate::source::table::{EventTable, TableSource};
+
+/// A scratch database that does not answer for so long does not come back.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a run of a case needs.
+struct Run<'a> {
+    scratch: &'a Scratch,
+    projection: &'a Arc<dyn Runnable>,
+    file: &'a TestFile,
+    test: &'a Test,
+}
+
+/// Runs a case twice, and says what failed. An error is about the scratch database.
+pub(super) async fn run(
+    scratch: &Scratch,
+    projection: &Arc<dyn Runnable>,
+    file: &TestFile,
+    test: &Test,
+) -> Result<Vec<Failure>> {
+    let run = Run {
+        scratch,
+        projection,
+        file,
+        test,
+    };
+    let mut failures: Vec<Failure> = Vec::new();
+    for (how, events_max) in [(How::OneBatch, None), (How::OneEventABatch, Some(1))] {
+        let Err(error) = run.once(events_max).await else {
+            continue;
+        };
+        if verdict(error.kind()) == Verdict::Transient {
+            return Err(error);
+        }
+        let difference = error.to_string();
+        match failures.first_mut() {
+            Some(first) if first.difference == difference => first.how = How::Both,
+            _ => failures.push(Failure { how, difference }),
+        }
+    }
+    Ok(failures)
+}
+
+impl Run<'_> {
+    fn schema(&self) -> &str {
+        self.projection.definition().name.as_str()
+    }
+
+    async fn once(&self, events_max: Option<u32>) -> Result<()> {
+        let mut client = self.scratch.database.client().await?;
+        let sql = format!(
+            "{};\n{}",
+            include_str!("../../sql/queries/given_expect/drop_schema.sql")
+                .replace("{schema}", &quote_identifier(self.schema())),
+            include_str!("../../sql/queries/given_expect/forget.sql"),
+        );
+        let forgotten = client.batch_execute(&sql).await;
+        forgotten.map_err(|e| pg::error("cannot empty the scratch database", e))?;
+        self.append(&mut client).await?;
+        self.run_to_head(events_max).await?;
+        self.compare(&client).await
+    }
+
+    async fn append(&self, client: &mut Client) -> Result<()> {
+        let begun = client.transaction().await;
+        let transaction = begun.map_err(|e| pg::error("cannot append the given events", e))?;
+        let mut versions: HashMap<&str, i64> = HashMap::new();
+        for event in &self.test.given {
+            let last = versions.entry(&event.stream).or_default();
+            let version = event.version.unwrap_or(*last + 1);
+            *last = version;
+            append(transaction.client(), event, version)
+                .await
+                .map_err(|error| error.at(self.file.place(event.line)))?;
+        }
+        let committed = transaction.commit().await;
+        committed.map_err(|e| pg::error("cannot append the given events", e))
+    }
+
+    async fn run_to_head(&self, events_max: Option<u32>) -> Result<()> {
+        let mut settings = Settings {
+            listen: false,
+            ..Settings::default()
+        };
+        if let Some(events_max) = events_max {
+            settings.batch_events_max = events_max;
+        }
+        // Whatever source it reads, its events are those of the test.
+        let source = TableSource::new(
+            self.projection.definition().source.clone(),
+            self.scratch.database.clone(),
+            None,
+            EventTable::own(),
+        );
+        let engine = Engine::new(self.scratch.database.clone(), settings)
+            .source(Arc::new(source))
+            .projection(self.projection.clone());
+        let running = engine.run(Until::CaughtUp, CancellationToken::new());
+        let Ok(report) = tokio::time::timeout(PATIENCE, running).await else {
+            return Err(Error::new(
+                ErrorKind::Apply,
+                format!(
+                    "the projection did not get to the head in {} s",
+                    PATIENCE.as_secs()
+                ),
+            )
+            .at(self.file.place(self.test.line))
+            .hint("see that apply ends, and waits for nobody"));
+        };
+        match report?.outcomes.pop() {
+            None | Some((_, Outcome::CaughtUp | Outcome::Drained)) => Ok(()),
+            Some((_, Outcome::Stopped(error) | Outcome::Superseded(error))) => Err(error),
+        }
+    }
+
+    async fn compare(&self, client: &Client) -> Result<()> {
+        let tables = tables(client, self.schema()).await?;
+        let mut differences = Vec::new();
+        for expected in &self.test.expect {
+            let place = self.file.place(expected.line);
+            if !tables.contains(&expected.table) {
+                differences.push(self.unknown(expected, &tables).at(place).to_string());
+                continue;
+            }
+            let rows = rows(client, self.schema(), &expected.table).await?;
+            if let Some(difference) = compare(&expected.rows, &rows) {
+                let table = &expected.table;
+                differences.push(format!("{place}: {table} differs\n{difference}"));
+            }
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Apply, differences.join("\n")))
+    }
+
+    fn unknown(&self, expected: &ExpectedTable, tables: &[String]) -> Error {
+        let schema = self.schema();
+        let what = format!("there is no table \"{}\" in {schema}", expected.table);
+        let error = Error::new(ErrorKind::Config, what);
+        if tables.is_empty() {
+            return error.hint(format!("{schema} has no tables: create one in up"));
+        }
+        let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+        error.hint(near::suggestion(&expected.table, &tables))
+    }
+}
+
+async fn append(client: &Client, event: &GivenEvent, version: i64) -> Result<()> {
+    let sql = include_str!("../../sql/queries/given_expect/append.sql");
+    let metadata = Value::Object(event.metadata.clone());
+    let parameters: [(&Parameter<'_>, Type); 7] = [
+        (&event.stream, Type::TEXT),
+        (&version, Type::INT8),
+        (&event.event_type, Type::TEXT),
+        (&event.data, Type::JSONB),
+        (&metadata, Type::JSONB),
+        (&event.id, Type::UUID),
+        (&event.recorded_at, Type::TIMESTAMPTZ),
+    ];
+    let appended = client.execute_typed(sql, &parameters).await;
+    appended
+        .map(drop)
+        .map_err(|e| pg::error("cannot append the given event", e))
+}
+
+async fn tables(client: &Client, schema: &str) -> Result<Vec<String>> {
+    let sql = include_str!("../../sql/queries/given_expect/tables.sql");
+    let rows = client.query_typed(sql, &[(&schema, Type::TEXT)]).await;
+    let rows = rows.map_err(|e| pg::error("cannot list the tables of the projection", e))?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
+async fn rows(client: &Client, schema: &str, table: &str) -> Result<Vec<Map<String, Value>>> {
+    let name = format!("{}.{}", quote_identifier(schema), quote_identifier(table));
+    let sql = include_str!("../../sql/queries/given_expect/rows.sql").replace("{table}", &name);
+    let rows = client.query_typed(&sql, &[]).await;
+    let rows = rows.map_err(|e| pg::error(&format!("cannot read {name}"), e))?;
+    rows.iter()
+        .map(|row| match column(row, 0)? {
+            Value::Object(row) => Ok(row),
+            other => Err(Error::new(
+                ErrorKind::Internal,
+                format!("a row of {name} is {other}"),
+            )),
+        })
+        .collect()
+}

@@ -1,0 +1,116 @@
+//! A database that lives as long as a run of tests.
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::connect::Connector;
+use crate::pg::database::Database;
+use crate::pg::{self, migrate, quote_identifier};
+
+/// Sessions of the scratch database: the runner, the heartbeat, and one to spare.
+const SESSIONS: usize = 4;
+
+pub(super) struct Scratch {
+    server: Connector,
+    name: String,
+    pub(super) database: Database,
+    dropped: bool,
+}
+
+impl Scratch {
+    /// Creates `highwater_test_<random>` with highwater's schema.
+    pub(super) async fn create(server: &Connector) -> Result<Scratch> {
+        let name = format!("highwater_test_{}", Uuid::new_v4().simple());
+        let admin = server.connect().await?;
+        let sql = format!(
+            "create database {} template template0",
+            quote_identifier(&name)
+        );
+        let created = admin.batch_execute(&sql).await;
+        created.map_err(|error| cannot_create(error, server))?;
+        let connector = server.with_database(&name);
+        let scratch = Scratch {
+            database: Database::new(connector, SESSIONS)?,
+            server: server.clone(),
+            name,
+            dropped: false,
+        };
+        match scratch.prepare(&admin).await {
+            Ok(()) => Ok(scratch),
+            Err(error) => {
+                // What is wrong comes first; a database that cannot be dropped is in the log.
+                if let Err(left) = scratch.drop().await {
+                    tracing::warn!(error = %left, "a scratch database is left");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&self, admin: &Client) -> Result<()> {
+        // It is thrown away: nothing is gained by waiting for the disk.
+        let sql = format!(
+            "alter database {} set synchronous_commit = off",
+            quote_identifier(&self.name)
+        );
+        let set = admin.batch_execute(&sql).await;
+        set.map_err(|e| pg::error("cannot set up the scratch database", e))?;
+        let mut client = self.database.connector().connect().await?;
+        migrate::migrate(&mut client).await.map(drop)
+    }
+
+    /// Drops the database, with whoever is still connected to it.
+    pub(super) async fn drop(mut self) -> Result<()> {
+        self.database.pool().close();
+        self.dropped = true;
+        drop_database(&self.server, &self.name).await
+    }
+}
+
+async fn drop_database(server: &Connector, name: &str) -> Result<()> {
+    let admin = server.connect().await?;
+    let sql = format!(
+        "drop database if exists {} with (force)",
+        quote_identifier(name)
+    );
+    let dropped = admin.batch_execute(&sql).await;
+    dropped.map_err(|e| {
+        pg::error(&format!("cannot drop the scratch database {name}"), e)
+            .with_kind(ErrorKind::Database)
+            .hint("drop it by hand")
+    })
+}
+
+impl Drop for Scratch {
+    /// For a run that was given up: whoever drops the future need not wait for the database.
+    fn drop(&mut self) {
+        if self.dropped {
+            return;
+        }
+        let (server, name) = (self.server.clone(), std::mem::take(&mut self.name));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = drop_database(&server, &name).await {
+                    tracing::warn!(error = %error, "a scratch database is left");
+                }
+            });
+        }
+    }
+}
+
+fn cannot_create(error: tokio_postgres::Error, server: &Connector) -> Error {
+    let error = pg::error("cannot create a scratch database for the tests", error);
+    let error = error.at(server.describe());
+    let error = match error.kind() {
+        ErrorKind::Apply => error.with_kind(ErrorKind::Database),
+        _ => error,
+    };
+    if error.code() != Some("42501") {
+        return error;
+    }
+    let user = quote_identifier(&server.user());
+    error.hint(format!(
+        "alter role {user} createdb; or name another server, where the role may"
+    ))
+}

@@ -1,0 +1,264 @@
+//! How sources and projections fare: one value for the command, the dashboard and the HTTP API.
+//!
+//! It is read from outside: from the checkpoints that the engines write, and from a look of its
+//! own at the mark. It serialises as `highwater status --json` prints it; what only the text
+//! shows is left out there.
+
+mod mark;
+mod render;
+mod source;
+mod stored;
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::engine::RunnerState;
+use crate::error::{Error, Result};
+use crate::name::ProjectionName;
+use crate::pg::database::Database;
+use crate::position::Position;
+use crate::projection::Definition;
+use crate::source::table::{HeldBy, TableSource};
+
+pub(crate) use render::span;
+
+/// How everything fares at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The sources, in the order they were given.
+    pub sources: Vec<SourceStatus>,
+    /// The projections, by name: those that are stored and those that are only known.
+    pub projections: Vec<ProjectionStatus>,
+    /// The database's time when it was read.
+    #[serde(skip)]
+    pub at: Timestamp,
+}
+
+/// How a source fares.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: String,
+    /// The highest committed position; `None` if the source could not be read.
+    pub head: Option<Position>,
+    /// The highest position below which nothing can still appear; `None` if it cannot be told.
+    pub mark: Option<Position>,
+    /// The gap that holds the mark.
+    pub gap: Option<Gap>,
+    /// Why it could not be read, or why its order cannot be proven.
+    #[serde(skip)]
+    pub problem: Option<Arc<Error>>,
+}
+
+/// A gap below head that may still be filled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// Its first missing position.
+    pub from: Position,
+    /// Its last missing position.
+    pub to: Position,
+    /// The transactions that may fill it.
+    pub held_by: Vec<HeldBy>,
+}
+
+/// How a projection fares.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: ProjectionName,
+    /// The build that readers see; 0 for a projection that was never run.
+    pub generation: i32,
+    /// What it does; of several partitions, what asks most for attention.
+    pub state: State,
+    /// How far its read model is: the partition that is furthest behind; 0 if it was never run.
+    pub position: Position,
+    /// Head less position, holes included; `None` if the head could not be read.
+    pub lag_events: Option<u64>,
+    /// Age of the first event after the position, 0 at head.
+    pub lag_seconds: Option<f64>,
+    /// Positions passed per second, 0 while nobody runs it.
+    pub rate_per_second: f64,
+    /// When it will be at the head at this rate, 0 at head; `None` if it does not move.
+    pub eta_seconds: Option<f64>,
+    /// Its partitions.
+    pub partitions: Vec<PartitionStatus>,
+    /// How many keys are parked.
+    pub parked_keys: u64,
+    /// How many events were set aside.
+    pub dead_letters: u64,
+    /// The last error; gone once a batch succeeds.
+    pub last_error: Option<LastError>,
+    /// The name of its source.
+    #[serde(skip)]
+    pub source: String,
+    /// How its definition compares with the one the read model was built with.
+    #[serde(skip)]
+    pub definition: Known,
+    /// The build that will be swapped in, if a rebuild is on its way.
+    #[serde(skip)]
+    pub rebuild: Option<Rebuild>,
+    /// An owner that did not sign off: when it was last seen.
+    #[serde(skip)]
+    pub gone: Option<Gone>,
+}
+
+/// How a partition fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    /// Its number, from 0.
+    pub partition: i32,
+    /// How far it is.
+    pub position: Position,
+    /// What its runner does.
+    pub state: State,
+    /// The instance that runs it, as `host:pid`.
+    pub owner: Option<String>,
+    /// The fencing number of the last claim.
+    pub epoch: i64,
+}
+
+/// The last error of a projection, as it was written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LastError {
+    /// Its kind.
+    pub kind: String,
+    /// The server's code.
+    pub sqlstate: Option<String>,
+    /// Where and what.
+    pub message: String,
+    /// The event it is about.
+    pub event_id: Option<Uuid>,
+    /// The type of that event.
+    #[serde(skip_serializing)]
+    pub event_type: Option<String>,
+    /// The position of that event, or where the projection stood.
+    pub position: Position,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When.
+    pub at: Option<Timestamp>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// What a projection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody runs it now.
+    Idle,
+    /// What its runner does, or that an error ended it.
+    Runner(RunnerState),
+}
+
+/// How the definition at hand compares with the stored one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// They are the same.
+    Same,
+    /// The read model was built with another one.
+    Changed,
+    /// There is a read model, and no definition.
+    Gone,
+    /// There is a definition, and no read model yet.
+    NeverRun,
+}
+
+/// A generation that is built beside the live one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rebuild {
+    /// Its number.
+    pub generation: i32,
+    /// How far it is.
+    pub position: Position,
+    /// What its runner does.
+    pub state: State,
+    /// Positions passed per second.
+    pub rate: f64,
+}
+
+/// An owner that has ended without a word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The instance, as `host:pid`.
+    pub owner: String,
+    /// When it was last seen.
+    pub seen_at: Timestamp,
+}
+
+impl State {
+    /// The state's one name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Idle => "idle",
+            State::Runner(state) => state.as_str(),
+        }
+    }
+
+    /// Of several partitions the highest is shown.
+    const fn urgency(self) -> u8 {
+        match self {
+            State::Runner(RunnerState::Stopped) => 8,
+            State::Runner(RunnerState::Retrying) => 7,
+            State::Runner(RunnerState::Paused) => 6,
+            State::Idle => 5,
+            State::Runner(RunnerState::Starting) => 4,
+            State::Runner(RunnerState::CatchingUp) => 3,
+            State::Runner(RunnerState::Standby) => 2,
+            State::Runner(RunnerState::Draining) => 1,
+            State::Runner(RunnerState::Live) => 0,
+        }
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Reads how everything fares. `known` are the definitions at hand.
+///
+/// It costs two statements on the read models' database and a few on each source. A mark that
+/// moves slowly, or is held, is looked at for 150 ms.
+///
+/// # Errors
+/// If the database of the read models cannot be read; without the schema the error says to run
+/// `highwater init`. What is wrong with a source is in its status.
+pub async fn read(
+    target: &Database,
+    sources: &[Arc<TableSource>],
+    known: &[Definition],
+) -> Result<Status> {
+    let stored = stored::read(target).await?;
+    let measured = join_all(sources.iter().map(|s| source::measure(s, &stored))).await;
+    let projections = stored::merge(&stored, known, &measured);
+    Ok(Status {
+        sources: measured.into_iter().map(|m| m.status).collect(),
+        projections,
+        at: stored.at,
+    })
+}
+
+impl Status {
+    /// A projection by its name.
+    pub fn projection(&self, name: &str) -> Option<&ProjectionStatus> {
+        self.projections.iter().find(|p| p.name.as_str() == name)
+    }
+
+    /// A source by its name.
+    pub fn source(&self, name: &str) -> Option<&SourceStatus> {
+        self.sources.iter().find(|s| s.name == name)
+    }
+
+    /// As `highwater status --json` prints it.
+    pub fn to_json(&self) -> Value {
+        // Numbers, texts and lists only: this cannot fail.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}

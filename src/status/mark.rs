@@ -1,0 +1,106 @@
+//! Where the mark of a source stands, asked once and without an engine.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::Gap;
+use crate::error::Result;
+use crate::position::Position;
+use crate::source::table::{HeldBy, TableSource};
+use crate::source::{OpenGap, Source};
+
+/// How long a mark that does not reach the head is followed: most appends end in this time.
+const PATIENCE: Duration = Duration::from_millis(150);
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// Follows the rule of [`crate::mark`] from `floor` until the mark is at the head, or patience
+/// ends.
+pub(super) async fn follow(
+    source: &TableSource,
+    floor: Position,
+) -> Result<(Position, Option<Gap>)> {
+    let mut follower = source.follow(floor).await?;
+    let began = Instant::now();
+    loop {
+        let step = follower.step().await?;
+        let Some(left) = PATIENCE.checked_sub(began.elapsed()) else {
+            let gap = match step.gap {
+                Some(open) => Some(explain(source, open).await?),
+                None => None,
+            };
+            return Ok((step.mark, gap));
+        };
+        match step.again {
+            Some(pause) => tokio::time::sleep(pause.max(PAUSE_MIN).min(left)).await,
+            None => return Ok((step.mark, None)),
+        }
+    }
+}
+
+async fn explain(source: &TableSource, open: OpenGap) -> Result<Gap> {
+    let holders = source.explain(&open.held_by).await?;
+    let recorded = source.recorded_after(open.to).await?;
+    Ok(Gap {
+        from: open.from,
+        to: open.to,
+        held_by: suspects(holders, recorded),
+    })
+}
+
+/// Leaves out who cannot fill the gap: a transaction that began after the event beyond it was
+/// recorded draws higher numbers only. Of a prepared one only the time of its preparation is
+/// known, which says nothing. If none is left, all are named: `recorded_at` may be the appender's
+/// own, and a look without a history cannot tell that from a gap whose holder has ended.
+fn suspects(holders: Vec<HeldBy>, recorded: Option<Timestamp>) -> Vec<HeldBy> {
+    let Some(recorded) = recorded else {
+        return holders;
+    };
+    let (later, suspects): (Vec<_>, Vec<_>) = holders
+        .into_iter()
+        .partition(|h| h.prepared.is_none() && h.since.is_some_and(|since| since > recorded));
+    if suspects.is_empty() { later } else { suspects }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(pid: i32, since: Option<i64>, prepared: Option<&str>) -> HeldBy {
+        HeldBy {
+            name: format!("{pid}/1"),
+            pid: Some(pid),
+            user: None,
+            application: None,
+            query: None,
+            since: since.map(|s| Timestamp::from_second(s).expect("a time")),
+            prepared: prepared.map(str::to_owned),
+            state: None,
+        }
+    }
+
+    fn pids(holders: Vec<HeldBy>) -> Vec<Option<i32>> {
+        holders.into_iter().map(|h| h.pid).collect()
+    }
+
+    #[test]
+    fn who_began_after_the_event_beyond_the_gap_is_no_suspect() {
+        let holders = vec![
+            holder(1, Some(10), None),
+            holder(2, Some(30), None),
+            holder(3, None, None),
+            holder(4, Some(30), Some("p")),
+        ];
+        let recorded = Timestamp::from_second(20).ok();
+        let expected = [Some(1), Some(3), Some(4)];
+        assert_eq!(pids(suspects(holders.clone(), recorded)), expected);
+        assert_eq!(pids(suspects(holders, None)).len(), 4);
+    }
+
+    #[test]
+    fn if_it_were_nobody_all_are_named() {
+        let holders = vec![holder(1, Some(30), None), holder(2, Some(40), None)];
+        let recorded = Timestamp::from_second(20).ok();
+        assert_eq!(pids(suspects(holders, recorded)), [Some(1), Some(2)]);
+    }
+}

@@ -1,0 +1,404 @@
+//! Status as text: one line for each source and projection, then what is not as it should be.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::{Gap, Known, LastError, ProjectionStatus, SourceStatus, State, Status};
+use crate::engine::RunnerState;
+use crate::position::Position;
+use crate::source::table::HeldBy;
+
+const HEADINGS: [&str; 6] = ["PROJECTION", "STATE", "POSITION", "LAG", "RATE", "ETA"];
+const QUERY_SHOWN_MAX: usize = 200;
+
+impl Status {
+    /// The status as text that ends with a line end. A line is never wrapped; `color` marks
+    /// states with ANSI colors.
+    pub fn render(&self, color: bool) -> String {
+        let mut text = String::new();
+        for source in &self.sources {
+            render_source(&mut text, source, self.at);
+        }
+        if self.projections.is_empty() {
+            text.push_str(
+                "no projections: write one into projections/NAME.sql, then highwater run\n",
+            );
+            return text;
+        }
+        self.render_table(&mut text, color);
+        for projection in &self.projections {
+            self.render_details(&mut text, projection);
+        }
+        text
+    }
+
+    fn render_table(&self, text: &mut String, color: bool) {
+        let mut rows = vec![HEADINGS.map(str::to_owned)];
+        rows.extend(self.projections.iter().map(|p| self.row(p)));
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
+        for (at, row) in rows.iter().enumerate() {
+            let mut line = String::new();
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let padding = width - cell.chars().count();
+                match at.checked_sub(1).and_then(|at| self.projections.get(at)) {
+                    Some(p) if color && column == 1 => line.push_str(&painted(cell, p.state)),
+                    _ => line.push_str(cell),
+                }
+                line.extend(std::iter::repeat_n(' ', padding + 2));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+
+    fn row(&self, p: &ProjectionStatus) -> [String; 6] {
+        let head = self.source(&p.source).and_then(|s| s.head);
+        let lag = match (p.lag_events, p.lag_seconds) {
+            (None, _) => "?".to_owned(),
+            (Some(0), _) => "0".to_owned(),
+            (Some(events), None) => number(events),
+            (Some(events), Some(age)) => format!("{} ({})", number(events), span(age)),
+        };
+        let rate = match p.rate_per_second {
+            rate if rate >= 1.0 => format!("{}/s", number(rate as u64)),
+            _ => "-".to_owned(),
+        };
+        let eta = match p.eta_seconds {
+            Some(eta) if eta > 0.0 => span(eta),
+            _ => "-".to_owned(),
+        };
+        let position = match head {
+            Some(head) => format!("{} of {}", at(p.position), at(head)),
+            None => at(p.position),
+        };
+        let state = p.state.as_str().to_owned();
+        [p.name.to_string(), state, position, lag, rate, eta]
+    }
+
+    fn render_details(&self, text: &mut String, p: &ProjectionStatus) {
+        let name = &p.name;
+        let mut say = |what: String| {
+            let _ = writeln!(text, "\n{name}: {what}");
+        };
+        match p.definition {
+            Known::Same => {}
+            Known::Changed if p.last_error.as_ref().is_some_and(|e| e.kind == "changed") => {}
+            Known::Changed => say(format!(
+                "changed since its read model was built; highwater rebuild {name} builds it anew, \
+                 highwater accept {name} keeps the read model"
+            )),
+            Known::Gone => say(format!(
+                "its file is gone, so it is not run; put the file back, or highwater drop {name}"
+            )),
+            Known::NeverRun => say(format!("was never run; highwater run {name} builds it")),
+        }
+        if self.source(&p.source).is_none() {
+            say(format!(
+                "reads the source \"{}\", which is not configured here",
+                p.source
+            ));
+        }
+        if let (Some(gone), State::Idle) = (&p.gone, p.state) {
+            say(format!(
+                "{} ran it and ended without a word, or cannot reach the database; it was last \
+                 seen {} ago",
+                gone.owner,
+                since(self.at, gone.seen_at)
+            ));
+        }
+        if let Some(rebuild) = &p.rebuild {
+            let head = self.source(&p.source).and_then(|s| s.head);
+            say(rebuilding(rebuild, head));
+        }
+        if let Some(error) = &p.last_error {
+            render_error(text, p, error, self.at);
+        }
+    }
+}
+
+fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {
+    let mut what = format!(
+        "generation {} is being built beside it: {} at {}",
+        rebuild.generation,
+        rebuild.state.as_str(),
+        at(rebuild.position)
+    );
+    if let Some(head) = head {
+        let share = rebuild.position.get() as f64 * 100.0 / (head.get() as f64).max(1.0);
+        let _ = write!(what, " of {} ({:.0} %)", at(head), share.floor().min(100.0));
+        let left = head.since(rebuild.position);
+        if rebuild.rate >= 1.0 && left > 0 {
+            let (rate, eta) = (number(rebuild.rate as u64), left as f64 / rebuild.rate);
+            let _ = write!(what, ", {rate}/s, there in {}", span(eta));
+        }
+    }
+    what
+}
+
+fn render_error(text: &mut String, p: &ProjectionStatus, error: &LastError, now: Timestamp) {
+    let verb = match p.state {
+        State::Runner(RunnerState::Stopped) => "stopped",
+        State::Runner(RunnerState::Retrying) => "is tried again",
+        _ => "last failed",
+    };
+    let code = match &error.sqlstate {
+        Some(code) => format!(" (SQLSTATE {code})"),
+        None => String::new(),
+    };
+    let _ = writeln!(text, "\n{}: {verb} at {}", p.name, at(p.position));
+    let _ = writeln!(text, "  error   {}{code}", error.message.trim_end());
+    let _ = writeln!(text, "  kind    {}", error.kind);
+    if let Some(id) = error.event_id {
+        let kind = error.event_type.as_deref().unwrap_or("unknown type");
+        let _ = writeln!(text, "  event   position {}, {kind}, {id}", error.position);
+    }
+    let times = match error.attempts {
+        1 => "once".to_owned(),
+        n => format!("{n} times"),
+    };
+    if let Some(when) = error.at {
+        let _ = writeln!(text, "  tried   {times}, {when} ({} ago)", since(now, when));
+    }
+    if let Some(hint) = &error.hint {
+        let _ = writeln!(text, "  hint    {hint}");
+    }
+    if p.state == State::Runner(RunnerState::Stopped) && error.kind != "changed" {
+        let _ = writeln!(
+            text,
+            "  to do   mend it, then highwater run {} goes on after {}; nothing is lost",
+            p.name,
+            at(p.position)
+        );
+    }
+}
+
+fn render_source(text: &mut String, source: &SourceStatus, now: Timestamp) {
+    let shown = |position: Option<Position>| position.map_or("unknown".to_owned(), at);
+    let _ = write!(text, "source {}: ", source.name);
+    if let Some(error) = &source.problem {
+        let _ = writeln!(text, "head {}; {error}", shown(source.head));
+    } else if let Some(gap) = &source.gap {
+        let (mark, head) = (shown(source.mark), shown(source.head));
+        let _ = writeln!(text, "mark {mark} of head {head}: {}", held(gap, now));
+        render_remedy(text, gap);
+    } else {
+        let (head, mark) = (shown(source.head), shown(source.mark));
+        let _ = writeln!(text, "head {head}, mark {mark}");
+    }
+    text.push('\n');
+}
+
+impl SourceStatus {
+    /// Who holds the mark, in one sentence; `None` if nobody does.
+    pub(crate) fn held(&self, now: Timestamp) -> Option<String> {
+        self.gap.as_ref().map(|gap| held(gap, now))
+    }
+}
+
+fn held(gap: &Gap, now: Timestamp) -> String {
+    let which = if gap.from == gap.to {
+        format!("position {} may still be filled", at(gap.from))
+    } else {
+        format!(
+            "positions {} to {} may still be filled",
+            at(gap.from),
+            at(gap.to)
+        )
+    };
+    match gap.held_by.as_slice() {
+        [] => format!("{which}, by a transaction that has just ended"),
+        [one] => format!("{which} by {}", holder(one, now)),
+        several => several.iter().fold(format!("{which} by"), |text, one| {
+            format!("{text}\n  {}", holder(one, now))
+        }),
+    }
+}
+
+/// `pid 123 (user app, application web, idle in transaction for 3 min): insert …`.
+fn holder(holder: &HeldBy, now: Timestamp) -> String {
+    let mut facts = Vec::new();
+    if let Some(user) = &holder.user {
+        facts.push(format!("user {user}"));
+    }
+    if let Some(application) = holder.application.as_ref().filter(|a| !a.is_empty()) {
+        facts.push(format!("application {application}"));
+    }
+    let age = holder.since.map(|at| since(now, at));
+    match (&holder.prepared, &holder.state, age) {
+        (Some(_), _, Some(age)) => facts.push(format!("prepared {age} ago")),
+        (None, Some(state), Some(age)) => facts.push(format!("{state}, begun {age} ago")),
+        (None, None, Some(age)) => facts.push(format!("begun {age} ago")),
+        _ => {}
+    }
+    let who = match (&holder.prepared, holder.pid) {
+        (Some(gid), _) => format!("the prepared transaction '{gid}'"),
+        (None, Some(pid)) => format!("pid {pid}"),
+        (None, None) => "a prepared transaction".to_owned(),
+    };
+    let facts = match facts.is_empty() {
+        true => " (who it is takes the right pg_monitor)".to_owned(),
+        false => format!(" ({})", facts.join(", ")),
+    };
+    let query = match &holder.query {
+        Some(query) if !query.is_empty() => format!(": {}", one_line(query)),
+        _ => String::new(),
+    };
+    format!("{who}{facts}{query}")
+}
+
+fn render_remedy(text: &mut String, gap: &Gap) {
+    let _ = writeln!(
+        text,
+        "  every projection on it waits until they commit or roll back:"
+    );
+    for holder in &gap.held_by {
+        let _ = match (&holder.prepared, holder.pid) {
+            (Some(gid), _) => {
+                let gid = gid.replace('\'', "''");
+                writeln!(
+                    text,
+                    "  commit prepared '{gid}'; or rollback prepared '{gid}';"
+                )
+            }
+            (None, Some(pid)) => writeln!(
+                text,
+                "  select pg_terminate_backend({pid}); ends it and rolls it back"
+            ),
+            (None, None) => writeln!(text, "  select * from pg_prepared_xacts; shows its name"),
+        };
+    }
+}
+
+fn one_line(query: &str) -> String {
+    let words: Vec<&str> = query.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(QUERY_SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+fn painted(cell: &str, state: State) -> String {
+    let code = match state {
+        State::Runner(RunnerState::Stopped) => "31",
+        State::Runner(RunnerState::Retrying | RunnerState::Paused) => "33",
+        State::Runner(RunnerState::Live) => "32",
+        State::Idle => "2",
+        State::Runner(_) => "36",
+    };
+    format!("\u{1b}[{code}m{cell}\u{1b}[0m")
+}
+
+fn at(position: Position) -> String {
+    number(position.since(Position::START))
+}
+
+fn since(now: Timestamp, then: Timestamp) -> String {
+    span(now.duration_since(then).as_secs_f64())
+}
+
+/// A number with a comma after each thousand.
+fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A span of time in one unit, as people say it.
+pub(crate) fn span(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    match seconds {
+        s if s < 1.0 => format!("{:.0} ms", s * 1_000.0),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_spans_are_written_as_people_read_them() {
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(number(n), text);
+        }
+        for (seconds, text) in [
+            (-1.0, "0 ms"),
+            (0.25, "250 ms"),
+            (59.0, "59 s"),
+            (180.0, "3 min"),
+            (7_300.0, "2 h"),
+            (200_000.0, "2 days"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_held_mark_says_who_holds_it_and_what_ends_it() {
+        let now = Timestamp::from_second(1_000).expect("a time");
+        let holder = HeldBy {
+            name: "3/1".into(),
+            pid: Some(123),
+            user: Some("app".into()),
+            application: Some("web".into()),
+            query: Some("insert\n  into t".into()),
+            since: Timestamp::from_second(820).ok(),
+            prepared: None,
+            state: Some("idle in transaction".into()),
+        };
+        let prepared = HeldBy {
+            pid: None,
+            prepared: Some("it's".into()),
+            application: None,
+            query: None,
+            ..holder.clone()
+        };
+        let mut source = SourceStatus {
+            name: "default".into(),
+            head: Some(Position::new(57)),
+            mark: Some(Position::new(41)),
+            gap: Some(Gap {
+                from: Position::new(42),
+                to: Position::new(42),
+                held_by: vec![holder],
+            }),
+            problem: None,
+        };
+        let mut text = String::new();
+        render_source(&mut text, &source, now);
+        assert_eq!(
+            text,
+            "source default: mark 41 of head 57: position 42 may still be filled by pid 123 (user \
+             app, application web, idle in transaction, begun 3 min ago): insert into t\n  every \
+             projection on it waits until they commit or roll back:\n  select \
+             pg_terminate_backend(123); ends it and rolls it back\n\n"
+        );
+        if let Some(gap) = &mut source.gap {
+            gap.held_by = vec![prepared];
+        }
+        let mut text = String::new();
+        render_source(&mut text, &source, now);
+        assert!(text.contains("the prepared transaction 'it's' (user app, prepared 3 min ago)"));
+        assert!(text.contains("rollback prepared 'it''s';"), "{text}");
+    }
+}

@@ -1,0 +1,57 @@
+//! How one source fares, and how far behind it the checkpoints are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::stored::Stored;
+use super::{SourceStatus, mark};
+use crate::error::{Error, Result};
+use crate::position::Position;
+use crate::source::Source;
+use crate::source::table::TableSource;
+
+/// A source's status, and what the projections' lag is taken from.
+pub(super) struct Measured {
+    pub(super) status: SourceStatus,
+    /// Seconds since the first event after each position was recorded.
+    pub(super) ages: HashMap<Position, f64>,
+}
+
+/// Measures a source. What fails is told in the status, beside what could be read.
+pub(super) async fn measure(source: &Arc<TableSource>, stored: &Stored) -> Measured {
+    let mut status = SourceStatus {
+        name: source.name().to_owned(),
+        head: None,
+        mark: None,
+        gap: None,
+        problem: None,
+    };
+    match follow(source, stored).await {
+        Ok((mark, gap)) => {
+            status.mark = Some(mark);
+            status.gap = gap;
+        }
+        Err(error) => status.problem = Some(Arc::new(error)),
+    }
+    // After the mark, so that it is not above the head.
+    let positions = stored.positions(source.name());
+    let ages = match source.lag(&positions).await {
+        Ok(lag) => {
+            status.head = Some(lag.head);
+            positions.into_iter().zip(lag.ages).collect()
+        }
+        Err(error) => {
+            status.problem.get_or_insert_with(|| Arc::new(error));
+            HashMap::new()
+        }
+    };
+    Measured { status, ages }
+}
+
+async fn follow(
+    source: &TableSource,
+    stored: &Stored,
+) -> Result<(Position, Option<super::Gap>), Error> {
+    let identity = source.identity().await?;
+    mark::follow(source, stored.floor(source.name(), &identity)).await
+}

@@ -1,0 +1,294 @@
+//! What the engines wrote down, as status shows it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::{Client, Row};
+
+use super::source::Measured;
+use super::{Gone, Known, LastError, PartitionStatus, ProjectionStatus, Rebuild, State};
+use crate::engine::RunnerState;
+use crate::error::Result;
+use crate::name::ProjectionName;
+use crate::pg::database::Database;
+use crate::pg::{self, column, column_named, migrate};
+use crate::position::Position;
+use crate::projection::Definition;
+
+/// The rows of one reading.
+pub(super) struct Stored {
+    pub(super) at: Timestamp,
+    /// The highest mark of each source by name, as living instances report it.
+    marks: HashMap<String, Position>,
+    projections: BTreeMap<ProjectionName, Projection>,
+}
+
+struct Projection {
+    generation: i32,
+    hash: String,
+    source: String,
+    next_generation: Option<i32>,
+    next_hash: Option<String>,
+    checkpoints: Vec<Checkpoint>,
+}
+
+struct Checkpoint {
+    generation: i32,
+    partition: i32,
+    position: Position,
+    source_identity: String,
+    epoch: i64,
+    state: State,
+    rate: f64,
+    last_error: Option<LastError>,
+    owner: Option<String>,
+    gone: Option<Gone>,
+}
+
+/// Reads what is stored, in one round trip.
+pub(super) async fn read(target: &Database) -> Result<Stored> {
+    let client = target.client().await?;
+    match query(&client).await {
+        Ok(stored) => Ok(stored),
+        // A schema that is missing or too old has a better name than the table it lacks.
+        Err(error) => match migrate::verify(&**client).await {
+            Err(reason) => Err(reason),
+            Ok(()) => Err(error),
+        },
+    }
+}
+
+async fn query(client: &Client) -> Result<Stored> {
+    let marks = include_str!("../../sql/queries/status/marks.sql");
+    let projections = include_str!("../../sql/queries/status/projections.sql");
+    let (marks, rows) = tokio::try_join!(
+        client.query_typed_one(marks, &[]),
+        client.query_typed(projections, &[]),
+    )
+    .map_err(|e| pg::error("cannot read the checkpoints", e))?;
+    let reported: HashMap<String, i64> =
+        serde_json::from_value(column::<Value>(&marks, 1)?).unwrap_or_default();
+    let mut stored = Stored {
+        at: column(&marks, 0)?,
+        marks: reported
+            .into_iter()
+            .map(|(name, mark)| (name, Position::new(mark)))
+            .collect(),
+        projections: BTreeMap::new(),
+    };
+    for row in &rows {
+        stored.add(row)?;
+    }
+    Ok(stored)
+}
+
+impl Stored {
+    fn add(&mut self, row: &Row) -> Result<()> {
+        let name: ProjectionName = column_named::<String>(row, "name")?.parse()?;
+        let projection = match self.projections.entry(name) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Projection {
+                generation: column_named(row, "generation")?,
+                hash: column_named(row, "hash")?,
+                source: column_named(row, "source")?,
+                next_generation: column_named(row, "next_generation")?,
+                next_hash: column_named(row, "next_hash")?,
+                checkpoints: Vec::new(),
+            }),
+        };
+        if let Some(generation) = column_named(row, "of_generation")? {
+            projection.checkpoints.push(checkpoint(row, generation)?);
+        }
+        Ok(())
+    }
+
+    /// The positions of all checkpoints on a source, and 0 for projections that were never run.
+    pub(super) fn positions(&self, source: &str) -> Vec<Position> {
+        let of_source = self.projections.values().filter(|p| p.source == source);
+        let checkpoints = of_source.flat_map(|p| &p.checkpoints).map(|c| c.position);
+        let mut positions: Vec<Position> = checkpoints.chain([Position::START]).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
+
+    /// Everything at or below this was proven by some engine.
+    pub(super) fn floor(&self, source: &str, identity: &str) -> Position {
+        let checkpoints = self.projections.values().flat_map(|p| &p.checkpoints);
+        let same_log = checkpoints.filter(|c| c.source_identity == identity);
+        let reported = self.marks.get(source).copied();
+        same_log
+            .map(|c| c.position)
+            .chain(reported)
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+fn checkpoint(row: &Row, generation: i32) -> Result<Checkpoint> {
+    let alive: bool = column_named(row, "alive")?;
+    let owner: Option<String> = column_named(row, "owner")?;
+    let seen_at: Option<Timestamp> = column_named(row, "seen_at")?;
+    let gone = match (owner.clone(), seen_at) {
+        (Some(owner), Some(seen_at)) if !alive => Some(Gone { owner, seen_at }),
+        _ => None,
+    };
+    let error: Option<Value> = column_named(row, "last_error")?;
+    Ok(Checkpoint {
+        generation,
+        partition: column_named(row, "partition")?,
+        position: Position::new(column_named(row, "position")?),
+        source_identity: column_named(row, "source_identity")?,
+        epoch: column_named(row, "epoch")?,
+        state: state(column_named(row, "state")?, alive),
+        rate: match alive {
+            true => column_named(row, "rate")?,
+            false => 0.0,
+        },
+        last_error: error.map(last_error),
+        owner: owner.filter(|_| alive),
+        gone,
+    })
+}
+
+/// What an instance said of a runner counts while it lives; that an error ended it always does.
+fn state(text: &str, alive: bool) -> State {
+    let known = RunnerState::ALL.iter().find(|s| s.as_str() == text);
+    match known {
+        Some(state) if alive || *state == RunnerState::Stopped => State::Runner(*state),
+        _ => State::Idle,
+    }
+}
+
+fn last_error(value: Value) -> LastError {
+    let text = value.to_string();
+    serde_json::from_value(value).unwrap_or_else(|_| LastError {
+        message: text,
+        ..LastError::default()
+    })
+}
+
+/// The stored projections and those that are only known, by name.
+pub(super) fn merge(
+    stored: &Stored,
+    known: &[Definition],
+    measured: &[Measured],
+) -> Vec<ProjectionStatus> {
+    let of_source = |name: &str| measured.iter().find(|m| m.status.name == name);
+    let mut all: Vec<ProjectionStatus> = stored
+        .projections
+        .iter()
+        .map(|(name, projection)| {
+            let definition = known.iter().find(|d| d.name == *name);
+            let mut status = projection.status(name, definition);
+            status.measure(of_source(&projection.source));
+            status
+        })
+        .collect();
+    for definition in known {
+        if !stored.projections.contains_key(&definition.name) {
+            let mut status = ProjectionStatus::new(&definition.name, &definition.source);
+            status.measure(of_source(&definition.source));
+            all.push(status);
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+impl Projection {
+    fn status(&self, name: &ProjectionName, known: Option<&Definition>) -> ProjectionStatus {
+        let of = |generation| {
+            let checkpoints = self.checkpoints.iter();
+            checkpoints.filter(move |c| c.generation == generation)
+        };
+        let mut status = ProjectionStatus::new(name, &self.source);
+        status.generation = self.generation;
+        status.definition = match known {
+            None => Known::Gone,
+            Some(known) if known.hash == self.hash => Known::Same,
+            // It is the one that the rebuild builds.
+            Some(known) if self.next_hash.as_ref() == Some(&known.hash) => Known::Same,
+            Some(_) => Known::Changed,
+        };
+        status.position = lowest(of(self.generation));
+        status.state = most_urgent(of(self.generation));
+        status.rate_per_second = of(self.generation).map(|c| c.rate).sum();
+        status.partitions = of(self.generation).map(Checkpoint::status).collect();
+        let failed = of(self.generation).filter(|c| c.last_error.is_some());
+        let worst = failed.max_by_key(|c| c.state.urgency());
+        status.last_error = worst.and_then(|c| c.last_error.clone());
+        status.gone = of(self.generation).find_map(|c| c.gone.clone());
+        status.rebuild = self.next_generation.map(|generation| Rebuild {
+            generation,
+            position: lowest(of(generation)),
+            state: most_urgent(of(generation)),
+            rate: of(generation).map(|c| c.rate).sum(),
+        });
+        status
+    }
+}
+
+fn lowest<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> Position {
+    checkpoints.map(|c| c.position).min().unwrap_or_default()
+}
+
+fn most_urgent<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> State {
+    let states = checkpoints.map(|c| c.state);
+    states.max_by_key(|s| s.urgency()).unwrap_or(State::Idle)
+}
+
+impl Checkpoint {
+    fn status(&self) -> PartitionStatus {
+        PartitionStatus {
+            partition: self.partition,
+            position: self.position,
+            state: self.state,
+            owner: self.owner.clone(),
+            epoch: self.epoch,
+        }
+    }
+}
+
+impl ProjectionStatus {
+    /// A projection that was never run.
+    fn new(name: &ProjectionName, source: &str) -> ProjectionStatus {
+        ProjectionStatus {
+            name: name.clone(),
+            generation: 0,
+            state: State::Idle,
+            position: Position::START,
+            lag_events: None,
+            lag_seconds: None,
+            rate_per_second: 0.0,
+            eta_seconds: None,
+            partitions: Vec::new(),
+            parked_keys: 0,
+            dead_letters: 0,
+            last_error: None,
+            source: source.to_owned(),
+            definition: Known::NeverRun,
+            rebuild: None,
+            gone: None,
+        }
+    }
+
+    fn measure(&mut self, source: Option<&Measured>) {
+        let Some(source) = source else { return };
+        let Some(head) = source.status.head else {
+            return;
+        };
+        let lag = head.since(self.position);
+        self.lag_events = Some(lag);
+        self.lag_seconds = match lag {
+            0 => Some(0.0),
+            _ => source.ages.get(&self.position).copied(),
+        };
+        self.eta_seconds = match lag {
+            0 => Some(0.0),
+            _ if self.rate_per_second > 0.0 => Some(lag as f64 / self.rate_per_second),
+            _ => None,
+        };
+    }
+}

@@ -1,0 +1,327 @@
+//! Waiting until a read model includes a position.
+//!
+//! The answer comes from the checkpoint, which is committed together with the read model: what
+//! is said to be visible is. It is polled with short statements that leave nothing behind in the
+//! session, so it works behind a pooler in transaction mode.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::near;
+use crate::pg::database::Database;
+use crate::pg::{self, column, migrate};
+use crate::position::Position;
+use crate::projection::Definition;
+use crate::source::Source;
+use crate::source::table::TableSource;
+use crate::status::{self, LastError, ProjectionStatus, SourceStatus, span};
+
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The head as it is when the wait begins: the highest committed position.
+    Head,
+    /// This position.
+    At(Position),
+}
+
+/// How a wait ended.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Waited {
+    /// The read model includes the target.
+    Visible {
+        /// How far it is.
+        position: Position,
+        /// What was waited for.
+        target: Position,
+    },
+    /// It did not in the time given.
+    TimedOut {
+        /// How far it is.
+        position: Position,
+        /// What was waited for.
+        target: Position,
+        /// What the projection does.
+        state: &'static str,
+        /// Why it is not there yet, as far as can be told, and what to do.
+        why: String,
+    },
+    /// The projection is stopped before the target.
+    Stopped {
+        /// Where it stopped.
+        position: Position,
+        /// What was waited for.
+        target: Position,
+        /// What stopped it.
+        last_error: Option<Box<LastError>>,
+    },
+}
+
+/// The row of one poll.
+struct Polled {
+    source: String,
+    /// `None`: there is no checkpoint, so nothing is visible.
+    position: Option<Position>,
+    stopped: Option<Option<LastError>>,
+}
+
+/// Waits until the read model of the projection `name` includes `target`.
+///
+/// `sources` and `known` are what is configured: they say where the head is, and which names
+/// there are. A projection that is known but was never run is waited for like any other.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] for a name that nobody knows; what the database refuses.
+pub async fn until_visible(
+    target: &Database,
+    sources: &[Arc<TableSource>],
+    known: &[Definition],
+    name: &str,
+    goal: Target,
+    timeout: Duration,
+) -> Result<Waited> {
+    let began = Instant::now();
+    let first = poll(target, name).await;
+    let mut polled = match first {
+        Ok(polled) => polled,
+        Err(error) => return Err(schema_first(target, error).await),
+    };
+    let definition = known.iter().find(|d| d.name.as_str() == name);
+    let source = polled.as_ref().map(|p| p.source.as_str());
+    let Some(source) = source.or(definition.map(|d| d.source.as_str())) else {
+        return Err(unknown(target, known, name).await);
+    };
+    let goal = match goal {
+        Target::At(position) => position,
+        Target::Head => head(sources, source).await?,
+    };
+    let mut pause = PAUSE_MIN;
+    loop {
+        if let Some(waited) = polled.as_ref().and_then(|p| p.decide(goal)) {
+            return Ok(waited);
+        }
+        let Some(left) = timeout
+            .checked_sub(began.elapsed())
+            .filter(|l| !l.is_zero())
+        else {
+            return timed_out(target, sources, known, name, goal, timeout).await;
+        };
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 3 / 2).min(PAUSE_MAX);
+        polled = poll(target, name).await?;
+    }
+}
+
+async fn poll(target: &Database, name: &str) -> Result<Option<Polled>> {
+    let client = target.client().await?;
+    let sql = include_str!("../sql/queries/wait/checkpoint.sql");
+    let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await;
+    let rows = rows.map_err(|e| pg::error("cannot read the checkpoint", e))?;
+    let mut polled: Option<Polled> = None;
+    for row in &rows {
+        let next = read(row)?;
+        polled = Some(match polled {
+            None => next,
+            // The partition that is furthest behind decides.
+            Some(before) => Polled {
+                source: before.source,
+                position: before.position.min(next.position),
+                stopped: before.stopped.or(next.stopped),
+            },
+        });
+    }
+    Ok(polled)
+}
+
+fn read(row: &Row) -> Result<Polled> {
+    let state: Option<String> = column(row, 2)?;
+    let error: Option<Value> = column(row, 3)?;
+    let error = error.and_then(|value| serde_json::from_value(value).ok());
+    Ok(Polled {
+        source: column(row, 0)?,
+        position: column::<Option<i64>>(row, 1)?.map(Position::new),
+        stopped: (state.as_deref() == Some("stopped")).then_some(error),
+    })
+}
+
+impl Polled {
+    fn decide(&self, goal: Position) -> Option<Waited> {
+        let position = self.position?;
+        if position >= goal {
+            return Some(Waited::Visible {
+                position,
+                target: goal,
+            });
+        }
+        self.stopped.as_ref().map(|error| Waited::Stopped {
+            position,
+            target: goal,
+            last_error: error.clone().map(Box::new),
+        })
+    }
+}
+
+async fn head(sources: &[Arc<TableSource>], name: &str) -> Result<Position> {
+    match sources.iter().find(|s| s.name() == name) {
+        Some(source) => source.head().await,
+        None => Err(Error::new(
+            ErrorKind::Config,
+            format!("the projection reads the source \"{name}\", which is not configured"),
+        )
+        .hint("configure it, or wait for a position")),
+    }
+}
+
+/// A schema that is missing has a better name than the table it lacks.
+async fn schema_first(target: &Database, error: Error) -> Error {
+    let Ok(client) = target.client().await else {
+        return error;
+    };
+    match migrate::verify(&**client).await {
+        Err(reason) => reason,
+        Ok(()) => error,
+    }
+}
+
+async fn unknown(target: &Database, known: &[Definition], name: &str) -> Error {
+    let mut names: Vec<String> = known.iter().map(|d| d.name.to_string()).collect();
+    names.extend(stored_names(target).await.unwrap_or_default());
+    names.sort_unstable();
+    names.dedup();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let what = format!("there is no projection \"{}\"", name.escape_debug());
+    let error = Error::new(ErrorKind::NotFound, what);
+    if names.is_empty() {
+        return error.hint("there are none yet: write one into projections/NAME.sql");
+    }
+    error.hint(near::suggestion(name, &names))
+}
+
+async fn stored_names(target: &Database) -> Result<Vec<String>> {
+    let client = target.client().await?;
+    let sql = include_str!("../sql/queries/wait/names.sql");
+    let rows = client.query_typed(sql, &[]).await;
+    let rows = rows.map_err(|e| pg::error("cannot read the projections", e))?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
+/// Looks once more, and says why it is not there.
+async fn timed_out(
+    target: &Database,
+    sources: &[Arc<TableSource>],
+    known: &[Definition],
+    name: &str,
+    goal: Position,
+    timeout: Duration,
+) -> Result<Waited> {
+    let status = status::read(target, sources, known).await?;
+    let Some(projection) = status.projection(name) else {
+        return Err(unknown(target, known, name).await);
+    };
+    if projection.position >= goal && !projection.partitions.is_empty() {
+        return Ok(Waited::Visible {
+            position: projection.position,
+            target: goal,
+        });
+    }
+    let source = status.source(&projection.source);
+    let why = format!(
+        "\"{name}\" is {} at {}, not at {goal} after {}: {}",
+        projection.state.as_str(),
+        projection.position,
+        span(timeout.as_secs_f64()),
+        reason(projection, source, &status, goal),
+    );
+    Ok(Waited::TimedOut {
+        position: projection.position,
+        target: goal,
+        state: projection.state.as_str(),
+        why,
+    })
+}
+
+fn reason(
+    projection: &ProjectionStatus,
+    source: Option<&SourceStatus>,
+    status: &status::Status,
+    goal: Position,
+) -> String {
+    let name = &projection.name;
+    if let Some(head) = source.and_then(|s| s.head).filter(|head| *head < goal) {
+        return format!("no event is there yet, the head is {head}; append it, or wait for head");
+    }
+    if projection.partitions.is_empty() {
+        return format!("it was never run; highwater run {name} builds it");
+    }
+    if projection.state == status::State::Idle {
+        return format!("nobody runs it; start highwater run {name}");
+    }
+    if let Some(source) = source {
+        if let Some(problem) = &source.problem {
+            return problem.to_string();
+        }
+        if source.mark.is_some_and(|mark| mark < goal)
+            && let Some(held) = source.held(status.at)
+        {
+            return held;
+        }
+    }
+    match (&projection.last_error, projection.eta_seconds) {
+        (Some(error), _) => format!("it failed and is tried again: {}", error.message),
+        (None, Some(eta)) if eta > 0.0 => {
+            format!("it needs about {} more; wait longer", span(eta))
+        }
+        _ => "it is on its way; wait longer, or see highwater status".to_owned(),
+    }
+}
+
+impl Waited {
+    /// The projection's position when the wait ended.
+    pub fn position(&self) -> Position {
+        match self {
+            Waited::Visible { position, .. }
+            | Waited::TimedOut { position, .. }
+            | Waited::Stopped { position, .. } => *position,
+        }
+    }
+}
+
+impl fmt::Display for Waited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Waited::Visible { position, target } if position == target => {
+                write!(f, "visible at {target}")
+            }
+            Waited::Visible { position, target } => {
+                write!(f, "visible at {target}, the read model is at {position}")
+            }
+            Waited::TimedOut { why, .. } => f.write_str(why),
+            Waited::Stopped {
+                position,
+                target,
+                last_error,
+            } => {
+                write!(f, "stopped at {position}, before {target}")?;
+                let Some(error) = last_error else {
+                    return f.write_str("; highwater run tries again from there");
+                };
+                write!(f, ": {}", error.message)?;
+                match &error.hint {
+                    Some(hint) => write!(f, "; {hint}"),
+                    None => f.write_str("; mend it, then highwater run goes on from there"),
+                }
+            }
+        }
+    }
+}

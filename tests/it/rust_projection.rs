@@ -1,0 +1,266 @@
+//! Projections in Rust over the source in memory, as users test theirs.
+
+use std::sync::Arc;
+
+use highwater::pg::transaction::Tx;
+use highwater::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection};
+use highwater::source::Batch;
+use highwater::testing::{MemorySource, TestDatabase, run_to_head};
+use highwater::{Error, ErrorKind, NewEvent, Outcome, RecordedEvent, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::support::one;
+
+#[derive(Deserialize)]
+enum Account {
+    Opened { owner: String },
+    Deposited { cents: i64 },
+    Closed,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Balance {
+    bank: String,
+    account: i32,
+    owner: String,
+    cents: i64,
+}
+
+/// A key of two columns: the stream is `bank-account`.
+struct Balances<const STOP: bool>;
+
+impl<const STOP: bool> KeyedView<(String, i32), Balance> for Balances<STOP> {
+    type Event = Account;
+    const ON_UNKNOWN: OnUnknown = if STOP {
+        OnUnknown::Stop
+    } else {
+        OnUnknown::Ignore
+    };
+
+    fn name(&self) -> &str {
+        "balances"
+    }
+
+    fn up(&self) -> &str {
+        "create table balance (bank text, account int, owner text not null, cents bigint not null,
+                               primary key (bank, account))"
+    }
+
+    fn table(&self) -> &str {
+        "balance"
+    }
+
+    fn key_columns(&self) -> &[&str] {
+        &["bank", "account"]
+    }
+
+    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<(String, i32)> {
+        let (bank, account) = recorded.stream.split_once('-')?;
+        Some((bank.to_owned(), account.parse().ok()?))
+    }
+
+    fn fold(
+        &self,
+        row: Option<Balance>,
+        event: Account,
+        recorded: &RecordedEvent,
+    ) -> Option<Balance> {
+        match event {
+            Account::Opened { owner } => {
+                let (bank, account) = self.key(&Account::Closed, recorded)?;
+                Some(Balance {
+                    bank,
+                    account,
+                    owner,
+                    cents: 0,
+                })
+            }
+            Account::Deposited { cents } => row.map(|row| Balance {
+                cents: row.cents + cents,
+                ..row
+            }),
+            Account::Closed => None,
+        }
+    }
+}
+
+fn event(event_type: &str, data: serde_json::Value) -> NewEvent {
+    NewEvent::new(event_type, &data).unwrap()
+}
+
+async fn run_one(database: &TestDatabase, source: &MemorySource, stop: bool) -> Outcome {
+    let projection: Arc<dyn highwater::projection::Runnable> = if stop {
+        Arc::new(Keyed::new(Balances::<true>).unwrap())
+    } else {
+        Arc::new(Keyed::new(Balances::<false>).unwrap())
+    };
+    let report = run_to_head(database, Arc::new(source.clone()), vec![projection])
+        .await
+        .unwrap();
+    report.outcomes.into_iter().next().unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_folded_per_key_across_batches_and_deleted_when_the_fold_says_so() {
+    let database = TestDatabase::new().await;
+    let source = MemorySource::new("default");
+    source.append("a-1", event("Opened", json!({"owner": "Ada"})));
+    source.append("a-2", event("Opened", json!({"owner": "Bob"})));
+    source.append("a-1", event("Deposited", json!({"cents": 250})));
+    source.burn(100);
+    assert!(matches!(
+        run_one(&database, &source, false).await,
+        Outcome::CaughtUp
+    ));
+    source.append("a-1", event("Deposited", json!({"cents": 50})));
+    source.append("a-2", event("Closed", json!(null)));
+    source.append("b-1", event("Opened", json!({"owner": "Eve"})));
+    assert!(matches!(
+        run_one(&database, &source, false).await,
+        Outcome::CaughtUp
+    ));
+    let client = database.client().await;
+    let rows: String = one(&client, "select string_agg(concat_ws(' ', bank, account, owner, cents), ', ' order by bank, account) from balances.balance").await;
+    assert_eq!(rows, "a 1 Ada 300, b 1 Eve 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_event_type_is_left_out_or_stops_the_projection_as_it_chose() {
+    let source = MemorySource::new("default");
+    source.append("a-1", event("Opened", json!({"owner": "Ada"})));
+    source.append("a-1", event("Renamed", json!({"owner": "Eve"})));
+    source.append("a-1", event("Deposited", json!({"cents": 1})));
+    let database = TestDatabase::new().await;
+    assert!(matches!(
+        run_one(&database, &source, false).await,
+        Outcome::CaughtUp
+    ));
+    let client = database.client().await;
+    assert_eq!(
+        one::<i64>(&client, "select cents from balances.balance").await,
+        1
+    );
+    assert_eq!(
+        one::<i64>(&client, "select position from highwater.checkpoint").await,
+        3
+    );
+
+    let database = TestDatabase::new().await;
+    let Outcome::Stopped(error) = run_one(&database, &source, true).await else {
+        panic!()
+    };
+    let event = error.event_ref().unwrap();
+    assert_eq!(
+        (event.position.get(), event.event_type.as_str()),
+        (2, "Renamed"),
+        "{error}"
+    );
+    let client = database.client().await;
+    assert_eq!(
+        one::<i64>(&client, "select cents from balances.balance").await,
+        0,
+        "what came before is kept"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_another_shape_stops_the_projection_at_it_and_says_what_is_wrong() {
+    let database = TestDatabase::new().await;
+    let source = MemorySource::new("default");
+    source.append("a-1", event("Opened", json!({"owner": "Ada"})));
+    source.append("a-1", event("Deposited", json!({"cents": "many"})));
+    let Outcome::Stopped(error) = run_one(&database, &source, false).await else {
+        panic!()
+    };
+    assert_eq!(error.kind(), ErrorKind::Undigestible);
+    assert_eq!(error.event_ref().unwrap().position.get(), 2);
+    assert!(error.to_string().contains("expected i64"), "{error}");
+}
+
+/// Does to its transaction what it must not.
+struct Unruly(&'static str);
+
+impl Projection for Unruly {
+    fn name(&self) -> &str {
+        "unruly"
+    }
+
+    fn up(&self) -> &str {
+        "create table seen (position bigint primary key)"
+    }
+
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+        for event in &batch.events {
+            let position = event.position.get();
+            tx.execute(
+                "insert into seen values ($1)",
+                &[(&position, tokio_postgres::types::Type::INT8)],
+            )
+            .await?;
+        }
+        match self.0 {
+            "panic" => panic!("a bug"),
+            "swallow" => {
+                let _ = tx.batch_execute("select 1 / 0").await;
+                Ok(())
+            }
+            "error" => Err(Error::new(ErrorKind::Apply, "no")),
+            statement => tx.batch_execute(statement).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_ends_or_breaks_its_transaction_is_stopped_and_nothing_is_half_done() {
+    for (deed, says) in [
+        ("panic", "panicked"),
+        ("swallow", "aborted"),
+        ("error", "no"),
+        ("rollback", "ended the transaction"),
+        ("rollback; begin", "ended the transaction"),
+    ] {
+        let database = TestDatabase::new().await;
+        let source = MemorySource::new("default");
+        source.append("s", event("T", json!({})));
+        let unruly = Arc::new(Coded::new(Unruly(deed)).unwrap());
+        let report = run_to_head(&database, Arc::new(source), vec![unruly])
+            .await
+            .unwrap();
+        let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+            panic!("{deed}: {report:?}")
+        };
+        assert!(error.to_string().contains(says), "{deed}: {error}");
+        let client = database.client().await;
+        assert_eq!(
+            one::<i64>(&client, "select count(*) from unruly.seen").await,
+            0,
+            "{deed}"
+        );
+        assert_eq!(
+            one::<i64>(&client, "select position from highwater.checkpoint").await,
+            0,
+            "{deed}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_projection_panicked_is_not_given_to_another() {
+    let database = TestDatabase::new().await;
+    let source: Arc<MemorySource> = Arc::new(MemorySource::new("default"));
+    source.append("s", event("T", json!({})));
+    for _ in 0..20 {
+        let unruly = Arc::new(Coded::new(Unruly("panic")).unwrap());
+        let report = run_to_head(&database, source.clone(), vec![unruly])
+            .await
+            .unwrap();
+        assert!(
+            matches!(report.outcomes[0].1, Outcome::Stopped(_)),
+            "{report:?}"
+        );
+    }
+    let client = database.client().await;
+    let open: i64 = one(&client, "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'").await;
+    assert_eq!(open, 0);
+}

@@ -1,0 +1,410 @@
+//! What status says, against a real server.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater::engine::Settings;
+use highwater::projection::Definition;
+use highwater::status::{self, Known, Status};
+use highwater::testing::{TestDatabase, run_to_head};
+use highwater::{Engine, ErrorKind, Until};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn counts() -> Arc<dyn highwater::projection::Runnable> {
+    sql_projection("counts", COUNTS)
+}
+
+fn known() -> Vec<Definition> {
+    vec![counts().definition().clone()]
+}
+
+async fn read(database: &TestDatabase) -> Status {
+    let sources = [table_source(database)];
+    status::read(&database.pooled(), &sources, &known())
+        .await
+        .unwrap()
+}
+
+/// A projection that fails at every event.
+const FAILS: &str = "
+-- highwater: up
+create table t (n int);
+-- highwater: apply
+insert into t select 1 / 0 from batch;
+";
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_json_has_exactly_the_keys_that_are_promised() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append(&client, "s", 1).await;
+    run_to_head(
+        &database,
+        database.source(),
+        vec![sql_projection("fails", FAILS)],
+    )
+    .await
+    .unwrap();
+    let holder = database.client().await;
+    holder.batch_execute("begin").await.unwrap();
+    append(&holder, "held", 1).await;
+    append(&client, "t", 1).await;
+    let json = read(&database).await.to_json();
+    assert_eq!(keys(&json), BTreeSet::from(["sources", "projections"]));
+    let source = &json["sources"][0];
+    assert_eq!(
+        keys(source),
+        BTreeSet::from(["name", "head", "mark", "gap"])
+    );
+    let gap = &source["gap"];
+    assert_eq!(keys(gap), BTreeSet::from(["from", "to", "held_by"]));
+    assert_eq!(
+        keys(&gap["held_by"][0]),
+        BTreeSet::from(["pid", "user", "application", "query", "since", "prepared"])
+    );
+    let fails = &json["projections"][1];
+    assert_eq!(fails["name"], "fails");
+    assert_eq!(
+        keys(fails),
+        BTreeSet::from([
+            "name",
+            "generation",
+            "state",
+            "position",
+            "lag_events",
+            "lag_seconds",
+            "rate_per_second",
+            "eta_seconds",
+            "partitions",
+            "parked_keys",
+            "dead_letters",
+            "last_error",
+        ])
+    );
+    assert_eq!(
+        keys(&fails["partitions"][0]),
+        BTreeSet::from(["partition", "position", "state", "owner", "epoch"])
+    );
+    assert_eq!(
+        keys(&fails["last_error"]),
+        BTreeSet::from([
+            "kind", "sqlstate", "message", "event_id", "position", "attempts", "at", "hint",
+        ])
+    );
+    for number in [
+        "generation",
+        "position",
+        "lag_events",
+        "lag_seconds",
+        "rate_per_second",
+    ] {
+        assert!(fails[number].is_number(), "{number}: {fails}");
+    }
+    assert!(gap["from"].is_number() && source["mark"].is_number());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_is_live_while_its_owner_is_alive_and_idle_afterwards() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    for version in 1..=5 {
+        append(&client, "s", version).await;
+    }
+    let start = || {
+        let engine = Engine::new(database.pooled(), Settings::default())
+            .source(database.source())
+            .projection(counts());
+        let stop = CancellationToken::new();
+        (tokio::spawn(engine.run(Until::Stopped, stop.clone())), stop)
+    };
+    let (run, stop) = start();
+    eventually("the projection is live", LIMIT, async || {
+        let status = read(&database).await;
+        status.projections[0].state.as_str() == "live"
+            && status.projections[0].lag_events == Some(0)
+    })
+    .await;
+    let status = read(&database).await;
+    let p = &status.projections[0];
+    assert_eq!((p.generation, p.position.get()), (1, 5));
+    assert_eq!((p.lag_seconds, p.eta_seconds), (Some(0.0), Some(0.0)));
+    assert_eq!((p.parked_keys, p.dead_letters), (0, 0));
+    assert_eq!(p.definition, Known::Same);
+    let partition = &p.partitions[0];
+    assert_eq!((partition.partition, partition.epoch), (0, 1));
+    let owner = partition.owner.clone().unwrap();
+    assert!(
+        owner.ends_with(&format!(":{}", std::process::id())),
+        "{owner}"
+    );
+    let text = status.render(false);
+    assert!(text.contains("counts      live   5 of 5    0"), "{text}");
+
+    stop.cancel();
+    run.await.unwrap().unwrap();
+    let p = &read(&database).await.projections[0];
+    assert_eq!((p.state.as_str(), &p.partitions[0].owner), ("idle", &None));
+    assert_eq!((p.rate_per_second, p.partitions[0].epoch), (0.0, 1));
+
+    // Another one, killed: it does not sign off.
+    let (run, _stop) = start();
+    eventually("the projection is live again", LIMIT, async || {
+        read(&database).await.projections[0].state.as_str() == "live"
+    })
+    .await;
+    run.abort();
+    let _ = run.await;
+    eventually("the killed run has let go", LIMIT, async || {
+        let late = "update highwater.instance set seen_at = clock_timestamp() - lease";
+        client.batch_execute(late).await.unwrap();
+        read(&database).await.projections[0].state.as_str() == "idle"
+    })
+    .await;
+    let status = read(&database).await;
+    let text = status.render(false);
+    assert!(text.contains("ended without a word"), "{text}");
+    assert_eq!(status.projections[0].partitions[0].owner, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_projection_keeps_its_state_and_error_when_its_instance_is_gone() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append(&client, "s", 1).await;
+    run_to_head(
+        &database,
+        database.source(),
+        vec![sql_projection("fails", FAILS)],
+    )
+    .await
+    .unwrap();
+    let status = read(&database).await;
+    let p = status.projection("fails").unwrap();
+    assert_eq!(p.state.as_str(), "stopped");
+    assert_eq!(p.partitions[0].owner, None);
+    let error = p.last_error.as_ref().unwrap();
+    assert_eq!(error.kind, "apply");
+    assert_eq!(error.sqlstate.as_deref(), Some("22012"));
+    assert_eq!((error.position.get(), error.attempts), (1, 1));
+    assert!(error.event_id.is_some() && error.at.is_some());
+    assert!(
+        error.message.starts_with("projections/fails.sql: line 5: "),
+        "{error:?}"
+    );
+    let text = status.render(false);
+    for part in [
+        "fails: stopped at 0",
+        "error   projections/fails.sql: line 5: ",
+        "(SQLSTATE 22012)",
+        "event   position 1, T, ",
+        "tried   once, ",
+        "highwater run fails goes on after 0; nothing is lost",
+        "fails: its file is gone",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(status.render(true).contains("\u{1b}[31mstopped\u{1b}[0m"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_mark_names_who_holds_it_and_nobody_who_began_later() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append(&client, "s", 1).await;
+    let holder = database.client().await;
+    holder
+        .batch_execute("set application_name = 'web'; begin")
+        .await
+        .unwrap();
+    append(&holder, "held", 1).await;
+    append(&client, "s", 2).await;
+    let later = database.client().await;
+    later.batch_execute("begin").await.unwrap();
+    append(&later, "later", 1).await;
+    let pid: i32 = holder
+        .query_one("select pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let status = read(&database).await;
+    let source = &status.sources[0];
+    let (head, mark) = (source.head.unwrap().get(), source.mark.unwrap().get());
+    assert_eq!((head, mark), (3, 1));
+    let gap = source.gap.as_ref().unwrap();
+    assert_eq!((gap.from.get(), gap.to.get()), (2, 2));
+    let [held_by] = gap.held_by.as_slice() else {
+        panic!("{:?}", gap.held_by)
+    };
+    assert_eq!(held_by.pid, Some(pid));
+    assert_eq!(held_by.application.as_deref(), Some("web"));
+    assert!(held_by.user.is_some() && held_by.since.is_some());
+    assert_eq!(held_by.query.as_deref(), Some("select pg_backend_pid()"));
+    let text = status.render(false);
+    let expected = format!("mark 1 of head 3: position 2 may still be filled by pid {pid} (user ");
+    assert!(text.contains(&expected), "{text}");
+    assert!(
+        text.contains("application web, idle in transaction, begun "),
+        "{text}"
+    );
+    holder.batch_execute("rollback").await.unwrap();
+    later.batch_execute("rollback").await.unwrap();
+    let source = &read(&database).await.sources[0];
+    assert_eq!((source.mark.unwrap().get(), &source.gap), (3, &None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_transaction_that_holds_the_mark_is_named() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let holder = database.client().await;
+    holder.batch_execute("begin").await.unwrap();
+    append(&holder, "held", 1).await;
+    append(&client, "s", 1).await;
+    let gid = format!("it's {}", uuid::Uuid::new_v4());
+    let quoted = gid.replace('\'', "''");
+    holder
+        .batch_execute(&format!("prepare transaction '{quoted}'"))
+        .await
+        .unwrap();
+    let status = read(&database).await;
+    let gap = status.sources[0].gap.as_ref().unwrap();
+    let [held_by] = gap.held_by.as_slice() else {
+        panic!("{:?}", gap.held_by)
+    };
+    assert_eq!(
+        (held_by.prepared.as_deref(), held_by.pid),
+        (Some(&*gid), None)
+    );
+    let text = status.render(false);
+    assert!(
+        text.contains(&format!("by the prepared transaction '{gid}' (user ")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("rollback prepared '{quoted}'")),
+        "{text}"
+    );
+    holder
+        .batch_execute(&format!("rollback prepared '{quoted}'"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_seconds_is_the_age_of_the_first_event_that_is_missing() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "insert into highwater.event (stream, version, type, data, recorded_at)
+             values ('s', 1, 'T', '{}', now() - interval '2 hours'),
+                    ('s', 2, 'T', '{}', now() - interval '1 hour')",
+        )
+        .await
+        .unwrap();
+    let never_run = &read(&database).await.projections[0];
+    assert_eq!((never_run.generation, never_run.position.get()), (0, 0));
+    assert_eq!(
+        (never_run.state.as_str(), never_run.lag_events),
+        ("idle", Some(2))
+    );
+    assert!((7_200.0..7_300.0).contains(&never_run.lag_seconds.unwrap()));
+    run_to_head(&database, database.source(), vec![counts()])
+        .await
+        .unwrap();
+    assert_eq!(read(&database).await.projections[0].lag_seconds, Some(0.0));
+    client
+        .batch_execute("update highwater.checkpoint set position = 1")
+        .await
+        .unwrap();
+    let behind = read(&database).await;
+    let p = &behind.projections[0];
+    assert_eq!((p.lag_events, p.eta_seconds), (Some(1), None));
+    assert!((3_600.0..3_700.0).contains(&p.lag_seconds.unwrap()));
+    assert!(
+        behind.render(false).contains("1 of 2    1 (60 min)"),
+        "{}",
+        behind.render(false)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_definition_and_a_rebuild_are_told() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    for version in 1..=4 {
+        append(&client, "s", version).await;
+    }
+    run_to_head(&database, database.source(), vec![counts()])
+        .await
+        .unwrap();
+    client
+        .batch_execute(
+            "update highwater.projection set hash = 'another', next_generation = 2, next_hash = 'x';
+             insert into highwater.checkpoint (projection, generation, partition, position, source_identity)
+             select projection, 2, 0, 1, source_identity from highwater.checkpoint",
+        )
+        .await
+        .unwrap();
+    let status = read(&database).await;
+    let p = &status.projections[0];
+    assert_eq!((p.definition, p.position.get()), (Known::Changed, 4));
+    assert_eq!(p.partitions.len(), 1);
+    assert_eq!(p.rebuild.as_ref().unwrap().position.get(), 1);
+    let text = status.render(false);
+    assert!(
+        text.contains("counts: changed since its read model was built"),
+        "{text}"
+    );
+    assert!(
+        text.contains("generation 2 is being built beside it: idle at 1 of 4 (25 %)"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_precondition_is_shown_beside_what_can_be_read() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append(&client, "s", 1).await;
+    client
+        .batch_execute("alter table highwater.event alter position set cache 10")
+        .await
+        .unwrap();
+    let status = read(&database).await;
+    let source = &status.sources[0];
+    assert_eq!((source.head.map(|h| h.get()), source.mark), (Some(1), None));
+    let problem = source.problem.as_ref().unwrap();
+    assert_eq!(problem.kind(), ErrorKind::Precondition);
+    assert_eq!(status.projections[0].lag_events, Some(1));
+    assert!(
+        status.render(false).contains("has CACHE 10"),
+        "{}",
+        status.render(false)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_schema_status_says_to_run_init() {
+    let database = TestDatabase::empty().await;
+    let error = status::read(&database.pooled(), &[], &[])
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Database);
+    assert_eq!(error.what_to_do(), Some("run highwater init"));
+}
