@@ -8,31 +8,30 @@
 //! Ok(App::new().projection(my_view)?.main())
 //! # }
 //! ```
-//!
-//! # How to add a command
-//!
-//! 1. A file `src/cli/NAME.rs` with `#[derive(Debug, clap::Args)] pub(super) struct Args` and
-//!    `pub(super) async fn run(args: Args, ctx: &Context) -> Done`.
-//! 2. A variant of [`Command`] with the sentence that `--help` shows, and a line in
-//!    [`Command::run`].
-//!
-//! What a command may rely on:
-//!
-//! - [`Context`] gives, lazily, what it asks for: [`Context::config`],
-//!   [`Context::projections`], [`Context::migrated`] or [`Context::verified`] (exactly one of the
-//!   two comes first where the database is used), then [`Context::target`] and
-//!   [`Context::source`], which have a pool each. A runner holds a session of the target while it
-//!   reads from the source, so one pool for both would block itself.
-//! - Results go to stdout by [`Context::line`] and [`Context::json`] only; everything else to
-//!   stderr by [`Ui::say`](ui::Ui::say) (silent with `-q`), [`Ui::warn`](ui::Ui::warn) and
-//!   tracing. Nothing prints by itself: bars would be torn, and a closed pipe would panic.
-//! - It returns an [`Exit`](exit::Exit), or an error, which [`Exit::of`](exit::Exit::of) maps to the exit code.
-//! - A signal drops its future, and the program ends with 1, unless it asks for
-//!   [`Stop::drain`](signals::Stop::drain): then the token is cancelled and the command ends by
-//!   itself; a second signal ends the program at once.
+
+// How to add a command:
+//
+// 1. A file `src/cli/NAME.rs` with `#[derive(Debug, clap::Args)] pub(super) struct Args` and
+//    `pub(super) async fn run(args: Args, ctx: &Context) -> Done`.
+// 2. A variant of `Command` with the sentence that `--help` shows, and a line in `Command::run`.
+//
+// What a command may rely on:
+//
+// - `Context` gives, lazily, what it asks for: `config`, `projections`, `migrated` or `verified`
+//   (one of the two comes first where the database is used), then `target` and `source`, which
+//   have a pool each. A runner holds a session of the target while it reads from the source, so
+//   one pool for both would block itself.
+// - Results go to stdout by `Context::line` and `Context::json` only; everything else to stderr
+//   by `Ui::say` (silent with `-q`), `Ui::warn` and tracing. Nothing prints by itself: bars would
+//   be torn, and a closed pipe would panic.
+// - It returns an `Exit`, or an error, which `Exit::of` maps to the exit code.
+// - A signal drops its future, and the program ends with 1, unless it asks for `Stop::drain`:
+//   then the token is cancelled and the command ends by itself; a second signal ends the program
+//   at once.
 
 mod accept;
 mod append;
+mod check;
 mod completions;
 mod context;
 mod db;
@@ -42,6 +41,7 @@ mod events;
 mod exit;
 mod init;
 mod logging;
+mod options;
 mod rebuild;
 mod run;
 mod signals;
@@ -64,8 +64,9 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::projection::{Coded, Keyed, KeyedView, Projection, Runnable};
 
-use context::{Context, Options};
+use context::Context;
 use exit::Done;
+use options::Options;
 use ui::Ui;
 
 /// A program with all of highwater's commands, and with the projections that are compiled in.
@@ -171,6 +172,8 @@ enum Command {
     Wait(wait::Args),
     /// Run the given/expect tests of projections on a scratch database
     Test(test::Args),
+    /// Check configuration, files, SQL and the event table without running anything
+    Check(check::Args),
     /// Build a read model anew beside the live one, and swap
     Rebuild(rebuild::Args),
     /// Let a changed projection go on with the read model it has
@@ -195,6 +198,7 @@ impl Command {
             Command::Events(args) => events::run(args, ctx).await,
             Command::Wait(args) => wait::run(args, ctx).await,
             Command::Test(args) => test::run(args, ctx).await,
+            Command::Check(args) => check::run(args, ctx).await,
             Command::Rebuild(args) => rebuild::run(args, ctx).await,
             Command::Accept(args) => accept::run(args, ctx).await,
             Command::Drop(args) => drop::run(args, ctx).await,

@@ -1,30 +1,27 @@
 //! What the commands share: options, configuration, database, projections. All of it is looked up
 //! when it is first asked for.
 
-use std::collections::BTreeSet;
+mod projections;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 
-use super::exit::Failure;
+use super::options::Options;
 use super::signals::Stop;
 use super::ui::Ui;
 use crate::cluster::{Cluster, DATABASE};
 use crate::config::{Config, FILE_NAME};
 use crate::error::{Error, ErrorKind, Result};
-use crate::given_expect::Subject;
-use crate::near::suggestion;
 use crate::pg::connect::{Connector, check_server, resolve_database};
 use crate::pg::database::Database;
 use crate::pg::migrate::{self, Applied};
-use crate::projection::file::{load_directory, refuse_taken_names};
-use crate::projection::{Definition, Runnable, SqlProjection};
+use crate::projection::Runnable;
 use crate::source::table::{EventTable, TableSource};
 
 /// How long a command tries to reach its database.
@@ -33,44 +30,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_NOTE: Duration = Duration::from_secs(1);
 /// Sessions for reading events: the runners take turns.
 const SOURCE_SESSIONS: usize = 4;
-
-/// The options of every command.
-#[derive(Debug, clap::Args)]
-pub(super) struct Options {
-    /// The database, as a URL or key=value text [env: DATABASE_URL]
-    // Not clap's own `env`: an empty variable counts as none, and errors name the place.
-    #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
-    pub(super) database_url: Option<String>,
-    /// The configuration, instead of the nearest highwater.toml above
-    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
-    pub(super) config: Option<PathBuf>,
-    /// The directory of the projections' files, instead of the configured one
-    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
-    pub(super) projections: Option<PathBuf>,
-    /// Print the result as JSON, and errors too
-    #[arg(long, global = true, help_heading = GLOBAL)]
-    pub(super) json: bool,
-    /// How the log is written to stderr
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = GLOBAL)]
-    pub(super) log_format: LogFormat,
-    /// Say nothing on stderr but warnings and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
-    pub(super) quiet: bool,
-    /// Log more; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
-    pub(super) verbose: u8,
-}
-
-const GLOBAL: &str = "Options of every command";
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 /// What a command works with.
 pub(super) struct Context {
@@ -193,87 +152,6 @@ impl Context {
             },
         };
         Ok(self.loaded.get_or_init(|| loaded))
-    }
-
-    /// The directory of the projections' files.
-    pub(super) fn projections_dir(&self) -> Result<PathBuf> {
-        if let Some(directory) = &self.options.projections {
-            return Ok(directory.clone());
-        }
-        let directory = &self.config()?.projections.directory;
-        Ok(match self.config_file()? {
-            Some(file) => self.config()?.projections_directory(file),
-            None => directory.clone(),
-        })
-    }
-
-    /// The projections, by name: those of the directory and those compiled in; only these, if
-    /// names are given.
-    ///
-    /// # Errors
-    /// Every fault of every file, or a name that nothing has.
-    pub(super) fn projections(&self, names: &[String]) -> Result<Vec<Arc<dyn Runnable>>, Failure> {
-        let mut all = self.compiled.clone();
-        let directory = self.projections_dir()?;
-        let is_needed = self.compiled.is_empty() || self.options.projections.is_some();
-        if is_needed || directory.exists() {
-            let taken: Vec<_> = all.iter().map(|p| p.definition().name.clone()).collect();
-            let files = load_directory(&directory).map_err(as_config)?;
-            refuse_taken_names(&files, &taken)?;
-            for file in files {
-                all.push(Arc::new(SqlProjection::new(file)));
-            }
-        }
-        all.sort_by(|a, b| a.definition().name.cmp(&b.definition().name));
-        if all.is_empty() {
-            let error = Error::new(
-                ErrorKind::Config,
-                "there is no projection in this directory",
-            );
-            return Err(error
-                .at(directory.display().to_string())
-                .hint("write one as NAME.sql, or run highwater init, which creates a first one")
-                .into());
-        }
-        Ok(select(all, names)?)
-    }
-
-    /// The projection of this name.
-    ///
-    /// # Errors
-    /// As [`Context::projections`].
-    pub(super) fn projection(&self, name: &str) -> Result<Arc<dyn Runnable>, Failure> {
-        let found = self.projections(&[name.to_owned()])?.into_iter().next();
-        let missing = || Error::new(ErrorKind::NotFound, format!("no projection \"{name}\""));
-        Ok(found.ok_or_else(missing)?)
-    }
-
-    /// The definitions at hand, for commands that only read: what is wrong with the files is told
-    /// and does not keep them from answering.
-    pub(super) fn known(&self) -> Vec<Definition> {
-        let projections = self.projections(&[]).unwrap_or_else(|failure| {
-            for fault in &failure.0 {
-                self.ui.warn(&fault.to_string());
-            }
-            self.compiled.clone()
-        });
-        projections.iter().map(|p| p.definition().clone()).collect()
-    }
-
-    /// The projections with their tests: the files, and those compiled in that have a
-    /// `NAME.test.toml` in the directory.
-    ///
-    /// # Errors
-    /// As [`Context::projections`].
-    pub(super) fn subjects(&self, names: &[String]) -> Result<Vec<Subject>, Failure> {
-        let directory = self.projections_dir()?;
-        let subject = |projection: Arc<dyn Runnable>| {
-            let name = projection.definition().name.clone();
-            let tests = directory.join(format!("{name}.test.toml"));
-            Subject::beside(projection, tests)
-        };
-        let projections = self.projections(names)?;
-        Ok(projections.into_iter().map(subject).collect())
     }
 
     /// The database that is configured; `None` is the private PostgreSQL.
@@ -415,27 +293,6 @@ impl Context {
             self.ui.warn(&error.to_string());
         }
     }
-}
-
-/// A fault of a projection's file is one of the configuration, also where reading it failed.
-fn as_config(faults: Vec<Error>) -> Vec<Error> {
-    let faults = faults.into_iter();
-    faults
-        .map(|fault| fault.with_kind(ErrorKind::Config))
-        .collect()
-}
-
-/// The projections of these names, or all.
-fn select(all: Vec<Arc<dyn Runnable>>, names: &[String]) -> Result<Vec<Arc<dyn Runnable>>> {
-    let known: Vec<&str> = all.iter().map(|p| p.definition().name.as_str()).collect();
-    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        let what = format!("unknown projection \"{}\"", unknown.escape_debug());
-        return Err(Error::new(ErrorKind::Usage, what).hint(suggestion(unknown, &known)));
-    }
-    let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    let is_wanted =
-        |p: &Arc<dyn Runnable>| wanted.is_empty() || wanted.contains(p.definition().name.as_str());
-    Ok(all.into_iter().filter(is_wanted).collect())
 }
 
 fn working_directory() -> Result<PathBuf> {

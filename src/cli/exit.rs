@@ -18,6 +18,9 @@ pub(super) enum Exit {
     Failed = 1,
     /// The command line, the configuration or a projection's file is wrong.
     Usage = 2,
+    /// Caught up, but with parked keys.
+    #[allow(dead_code, reason = "nothing parks a key yet")]
+    Parked = 3,
     /// A projection is stopped.
     Stopped = 4,
     /// `--timeout` ran out.
@@ -146,6 +149,7 @@ mod tests {
             (Exit::Done, 0),
             (Exit::Failed, 1),
             (Exit::Usage, 2),
+            (Exit::Parked, 3),
             (Exit::Stopped, 4),
             (Exit::TimedOut, 124),
         ];

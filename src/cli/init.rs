@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
-use super::text::count;
+use super::text::{count, seen_from_here};
 use crate::config::FILE_NAME;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -95,7 +95,7 @@ fn projections(ctx: &Context, files: &mut Files) -> Result<()> {
 
 impl Files {
     fn keep(&mut self, ctx: &Context, path: &Path, what: &str) -> Result<()> {
-        let path = short(path);
+        let path = seen_from_here(path).display().to_string();
         self.kept.push(path.clone());
         if ctx.wants_json() {
             return Ok(());
@@ -111,22 +111,13 @@ impl Files {
             Err(error) if error.kind() == IoKind::AlreadyExists => return self.keep(ctx, path, ""),
             Err(error) => return Err(failed("cannot create the file", path, error)),
         }
-        let path = short(path);
+        let path = seen_from_here(path).display().to_string();
         self.created.push(path.clone());
         if ctx.wants_json() {
             return Ok(());
         }
         ctx.line(&format!("created {path}"))
     }
-}
-
-/// The path as seen from the working directory, if it is in there.
-fn short(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here)
-        .unwrap_or(path)
-        .display()
-        .to_string()
 }
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::context::{LogFormat, Options};
+use super::options::{LogFormat, Options};
 use super::ui::Ui;
 use crate::error::{Error, ErrorKind, Result};
 

@@ -1,5 +1,6 @@
-//! Numbers and durations as people read them.
+//! Numbers, durations and paths as people read them.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `1,234,567`.
@@ -39,6 +40,15 @@ pub(super) fn seconds(duration: Duration) -> String {
 )]
 pub(super) fn per_second(number: u64, duration: Duration) -> u64 {
     (number as f64 / duration.as_secs_f64().max(0.001)).round() as u64
+}
+
+/// The path relative to the working directory, if it lies inside.
+pub(super) fn seen_from_here(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    match path.strip_prefix(here) {
+        Ok(inside) if !inside.as_os_str().is_empty() => inside.to_owned(),
+        _ => path.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::io::{IsTerminal, Write};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::context::{LogFormat, Options};
 use super::exit::{Done, Exit, to_json};
+use super::options::{LogFormat, Options};
 use crate::error::Error;
 
 /// What is said on stderr, and how. Clones share the bars.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use highwater::projection::file::load_directory;
 use highwater::testing::TestDatabase;
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {
@@ -31,6 +32,14 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
         .batch_execute("create schema s; create table public.t (k text primary key, n bigint)")
         .await
         .unwrap();
+    // The queries of the demo read the shipped projections.
+    let shipped = load_directory(&root().join("projections")).unwrap();
+    for file in &shipped {
+        let path = format!("create schema {0}; set search_path to {0}", file.name);
+        client.batch_execute(&path).await.unwrap();
+        client.batch_execute(&file.up.text).await.unwrap();
+    }
+    client.batch_execute("reset search_path").await.unwrap();
     let files = files_below(&root().join("sql/queries"));
     assert!(files.len() > 20, "where are the queries?");
     for file in files {

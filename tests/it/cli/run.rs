@@ -1,0 +1,169 @@
+//! `run`.
+
+use highwater::testing::TestDatabase;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::{LIMIT, PICKY, Shop};
+use crate::support::{append_rows, eventually, one};
+
+const POSITION: &str = "select coalesce(max(position), 0) from highwater.checkpoint";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_until_caught_up_ends_with_0_and_says_where() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    append_rows(&database.client().await, "a", 1..=10).await;
+    let url = Some(database.url());
+    let ran = shop.run(url, &["run", "--until-caught-up"]).await;
+    assert_eq!(ran.expect(0).stdout, "");
+    assert!(
+        ran.stderr.contains("counts: caught up at position 10\n"),
+        "{ran:?}"
+    );
+    let ran = shop
+        .run(url, &["run", "--until-caught-up", "--json", "counts"])
+        .await;
+    let row = json!({ "name": "counts", "outcome": "caught_up", "position": 10, "error": null });
+    assert_eq!(ran.expect(0).json(), json!({ "projections": [row] }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_projection_ends_a_catch_up_with_4_and_the_others_arrive() {
+    let shop = Shop::new();
+    shop.write_counts();
+    shop.write("projections/picky.sql", PICKY);
+    let database = TestDatabase::new().await;
+    append_rows(&database.client().await, "a", 1..=10).await;
+    let url = Some(database.url());
+    let ran = shop.run(url, &["run", "--until-caught-up", "--json"]).await;
+    let projections = ran.expect(4).json()["projections"].clone();
+    assert_eq!(projections[0]["outcome"], "caught_up");
+    assert_eq!(projections[1]["outcome"], "stopped");
+    assert_eq!(projections[1]["position"], 6);
+    let error = &projections[1]["error"];
+    assert_eq!(error["kind"], "apply");
+    assert_eq!(error["sqlstate"], "22012");
+    assert_eq!(error["position"], 7);
+    assert_eq!(error["place"], "projections/picky.sql: line 5");
+    // All that run have stopped: nothing is left to do.
+    let ran = shop.run(url, &["run", "picky"]).await;
+    assert_eq!(ran.expect(4).stdout, "");
+    assert!(
+        ran.stderr
+            .contains("warning: picky: stopped at position 6: "),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_drains_a_live_run() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let run = shop.start(Some(database.url()), &["run", "--json"]);
+    run.says("live").await;
+    append_rows(&client, "a", 1..=5).await;
+    let all = async || one::<i64>(&client, POSITION).await == 5;
+    eventually("all events are applied", LIMIT, all).await;
+    run.signal(Signal::SIGTERM);
+    let ran = run.end().await;
+    let projections = ran.expect(0).json()["projections"].clone();
+    assert_eq!(projections[0]["outcome"], "drained");
+    assert_eq!(projections[0]["position"], 5);
+    let sql = "select count(*) from highwater.instance";
+    assert_eq!(one::<i64>(&client, sql).await, 0, "it signed off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_in_the_middle_of_a_catch_up_loses_nothing_and_applies_nothing_twice() {
+    let shop = Shop::new();
+    shop.write_counts();
+    shop.write("highwater.toml", "[engine]\nbatch_events_max = 20\n");
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let fill = "insert into highwater.event (stream, version, type, data) \
+                select 's' || n % 7, n / 7 + 1, 'T', '{}' from generate_series(0, 19999) n";
+    client.batch_execute(fill).await.unwrap();
+    let url = Some(database.url());
+    let run = shop.start(url, &["run", "--until-caught-up", "--json"]);
+    let begun = async || one::<i64>(&client, POSITION).await > 0;
+    eventually("the catch-up has begun", LIMIT, begun).await;
+    run.signal(Signal::SIGINT);
+    let ran = run.end().await;
+    assert_eq!(ran.expect(0).json()["projections"][0]["outcome"], "drained");
+    assert!(one::<i64>(&client, POSITION).await < 20_000);
+    shop.write("highwater.toml", "");
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
+    let wrong = "select count(*) from (select stream, count(*) n from highwater.event group by 1) e \
+                 full join counts.counts c using (stream) where e.n is distinct from c.n";
+    assert_eq!(one::<i64>(&client, wrong).await, 0);
+    assert_eq!(
+        one::<i64>(&client, "select sum(n)::bigint from counts.counts").await,
+        20_000
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_taken_over_says_so_and_ends_with_4() {
+    let shop = Shop::new();
+    shop.write_counts();
+    shop.write("highwater.toml", "[engine]\nlease = \"1s\"\n");
+    let database = TestDatabase::new().await;
+    let url = Some(database.url());
+    let first = shop.start(url, &["run"]);
+    first.says("live").await;
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
+    let ran = first.end().await;
+    assert_eq!(ran.expect(4).stdout, "");
+    let text = "counts: taken over by another instance: ";
+    assert!(ran.stderr.contains(text), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_that_runs_out_ends_a_run_with_124() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    let url = Some(database.url());
+    let ran = shop
+        .run(url, &["run", "--timeout", "300ms", "--log-format", "json"])
+        .await;
+    ran.expect(124);
+    for line in ran.stderr.lines() {
+        let entry: Result<serde_json::Value, _> = serde_json::from_str(line);
+        assert!(
+            entry.is_ok_and(|entry| entry["message"].is_string()),
+            "{line}"
+        );
+    }
+    let ran = shop
+        .run(url, &["run", "--until-caught-up", "--timeout", "1m"])
+        .await;
+    ran.expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_run_at_once() {
+    let shop = Shop::new();
+    shop.write("highwater.toml", "[engine]\nstop_grace = \"10m\"\n");
+    let slow = "-- highwater: apply\nselect pg_sleep(600) from batch;\n";
+    shop.write("projections/slow.sql", slow);
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "a", 1..=1).await;
+    let run = shop.start(Some(database.url()), &["run"]);
+    let sleeping = "select count(*) from pg_stat_activity \
+                    where datname = current_database() and wait_event = 'PgSleep'";
+    let begun = async || one::<i64>(&client, sleeping).await == 1;
+    eventually("the batch is in flight", LIMIT, begun).await;
+    run.signal(Signal::SIGINT);
+    run.says("finishing what is begun; once more stops at once")
+        .await;
+    run.signal(Signal::SIGINT);
+    let ran = run.end().await;
+    assert!(ran.expect(1).stderr.contains("stopped at once"), "{ran:?}");
+    assert_eq!(one::<i64>(&client, POSITION).await, 0);
+}
