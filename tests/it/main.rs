@@ -5,6 +5,7 @@
 
 mod cluster;
 mod database;
+mod mark;
 mod migrate;
 mod runner;
 mod support;
