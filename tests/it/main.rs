@@ -12,6 +12,7 @@ mod cli;
 mod cluster;
 mod database;
 mod given_expect;
+mod mark;
 mod migrate;
 mod rebuild;
 mod runner;
