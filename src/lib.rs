@@ -1,6 +1,7 @@
 //! Exact, pull-based projections for PostgreSQL.
 
 pub mod append;
+pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cluster;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::near;
 use crate::pg::database::Database;
@@ -196,7 +197,9 @@ async fn schema_first(target: &Database, error: Error) -> Error {
 
 async fn unknown(target: &Database, known: &[Definition], name: &str) -> Error {
     let mut names: Vec<String> = known.iter().map(|d| d.name.to_string()).collect();
-    names.extend(stored_names(target).await.unwrap_or_default());
+    if let Ok(client) = target.client().await {
+        names.extend(setup::names(&client).await.unwrap_or_default());
+    }
     names.sort_unstable();
     names.dedup();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -206,14 +209,6 @@ async fn unknown(target: &Database, known: &[Definition], name: &str) -> Error {
         return error.hint("there are none yet: write one into projections/NAME.sql");
     }
     error.hint(near::suggestion(name, &names))
-}
-
-async fn stored_names(target: &Database) -> Result<Vec<String>> {
-    let client = target.client().await?;
-    let sql = include_str!("../sql/queries/wait/names.sql");
-    let rows = client.query_typed(sql, &[]).await;
-    let rows = rows.map_err(|e| pg::error("cannot read the projections", e))?;
-    rows.iter().map(|row| column(row, 0)).collect()
 }
 
 /// Looks once more, and says why it is not there.

@@ -40,6 +40,14 @@ pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Opt
     }))
 }
 
+/// The projections that have a read model here.
+pub(crate) async fn names(client: &Client) -> Result<Vec<String>> {
+    let sql = include_str!("../../sql/queries/projection/names.sql");
+    let rows = client.query_typed(sql, &[]).await;
+    let rows = rows.map_err(|e| pg::error("cannot read the projections", e))?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
 /// Creates the read model of `projection` if it has none and `may_create` it, or refuses one that
 /// was built with another definition. Returns the live generation.
 pub(crate) async fn prepare(

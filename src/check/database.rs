@@ -1,0 +1,134 @@
+//! What the database says: schema, sources, read models, names.
+
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::{Candidate, Finding, trial};
+use crate::engine::setup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::database::Database;
+use crate::pg::{self, checkpoint, column, migrate};
+use crate::source::Source;
+
+/// Checks what needs the database, on a session of its own.
+pub(super) async fn check(
+    target: &Database,
+    sources: &[Arc<dyn Source>],
+    candidates: &[Candidate],
+    findings: &mut Vec<Finding>,
+) {
+    let client = match target.connector().connect().await {
+        Ok(client) => client,
+        Err(error) if error.kind() == ErrorKind::ConnectionLost => {
+            return findings.push(Finding::warning(unchecked(&error)));
+        }
+        Err(error) => return findings.push(Finding::error(error)),
+    };
+    if let Err(error) = migrate::verify(&client).await {
+        return findings.push(Finding::error(error));
+    }
+    for source in sources {
+        if let Err(error) = check_source(&client, &**source).await {
+            let place = format!("source {}", source.name());
+            findings.push(Finding::error(match error.place() {
+                Some(_) => error,
+                None => error.at(place),
+            }));
+        }
+    }
+    if let Err(error) = check_stored(&client, candidates, findings).await {
+        findings.push(Finding::error(error));
+    }
+    for candidate in candidates {
+        let source = &candidate.definition().source;
+        // Without its source it has been told of already.
+        if let Some(source) = sources.iter().find(|s| s.name() == source) {
+            trial::run(&client, candidate, &**source, findings).await;
+        }
+    }
+}
+
+fn unchecked(error: &Error) -> Error {
+    let what = format!(
+        "only files were checked, the database cannot be reached: {}",
+        error.message()
+    );
+    let ours = Error::new(error.kind(), what);
+    let ours = match error.place() {
+        Some(place) => ours.at(place),
+        None => ours,
+    };
+    match error.what_to_do() {
+        Some(hint) => ours.hint(hint),
+        None => ours,
+    }
+}
+
+/// The look at the locks refuses a source whose order cannot be proven.
+async fn check_source(client: &Client, source: &dyn Source) -> Result<()> {
+    let identity = source.identity().await?;
+    let floor = checkpoint::floor(client, &identity).await?;
+    source.follow(floor).await.map(drop)
+}
+
+/// Compares with what is stored: changed definitions, files that are gone, schemas in the way.
+async fn check_stored(
+    client: &Client,
+    candidates: &[Candidate],
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let mut new = Vec::new();
+    for candidate in candidates {
+        let definition = candidate.definition();
+        let Some(stored) = setup::stored(client, &definition.name).await? else {
+            new.push(candidate);
+            continue;
+        };
+        // Of a rebuild that is under way this may be the next definition.
+        let is_next = stored.next_hash.as_ref() == Some(&definition.hash);
+        if !is_next && let Err(error) = setup::check_unchanged(definition, &stored) {
+            findings.push(Finding::warning(candidate.located(error)));
+        }
+    }
+    let schemas = schemas(client, &new).await?;
+    for candidate in new {
+        let name = candidate.definition().name.as_str();
+        if schemas.iter().any(|schema| schema == name) {
+            findings.push(Finding::error(candidate.located(taken(name))));
+        }
+    }
+    for name in setup::names(client).await? {
+        let is_known = |c: &Candidate| c.definition().name.as_str() == name;
+        if !candidates.iter().any(is_known) {
+            findings.push(Finding::warning(gone(&name)));
+        }
+    }
+    Ok(())
+}
+
+async fn schemas(client: &Client, candidates: &[&Candidate]) -> Result<Vec<String>> {
+    let names = candidates.iter().map(|c| c.definition().name.as_str());
+    let names: Vec<&str> = names.collect();
+    let sql = include_str!("../../sql/queries/check/schemas.sql");
+    let rows = client.query_typed(sql, &[(&names, Type::TEXT_ARRAY)]).await;
+    let rows = rows.map_err(|e| pg::error("cannot read which schemas there are", e))?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
+fn taken(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Config,
+        format!("a schema \"{name}\" is there and is not highwater's"),
+    )
+    .hint("rename the projection, or drop the schema if nothing needs it")
+}
+
+fn gone(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("projection \"{name}\" has a read model, and its file is gone"),
+    )
+    .hint(format!("put the file back, or highwater drop {name}"))
+}

@@ -1,0 +1,157 @@
+//! Who holds the mark, and what ends it.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::{at, since};
+use crate::source::table::HeldBy;
+use crate::status::{Gap, SourceStatus};
+
+const QUERY_SHOWN_MAX: usize = 200;
+
+impl SourceStatus {
+    /// Who holds the mark, in one sentence; `None` if nobody does.
+    pub(crate) fn held(&self, now: Timestamp) -> Option<String> {
+        self.gap.as_ref().map(|gap| held(gap, now))
+    }
+}
+
+pub(super) fn held(gap: &Gap, now: Timestamp) -> String {
+    let which = if gap.from == gap.to {
+        format!("position {} may still be filled", at(gap.from))
+    } else {
+        format!(
+            "positions {} to {} may still be filled",
+            at(gap.from),
+            at(gap.to)
+        )
+    };
+    match gap.held_by.as_slice() {
+        [] => format!("{which}, by a transaction that has just ended"),
+        [one] => format!("{which} by {}", holder(one, now)),
+        several => several.iter().fold(format!("{which} by"), |text, one| {
+            format!("{text}\n  {}", holder(one, now))
+        }),
+    }
+}
+
+/// `pid 123 (user app, application web, idle in transaction for 3 min): insert …`.
+fn holder(holder: &HeldBy, now: Timestamp) -> String {
+    let mut facts = Vec::new();
+    if let Some(user) = &holder.user {
+        facts.push(format!("user {user}"));
+    }
+    if let Some(application) = holder.application.as_ref().filter(|a| !a.is_empty()) {
+        facts.push(format!("application {application}"));
+    }
+    let age = holder.since.map(|at| since(now, at));
+    match (&holder.prepared, &holder.state, age) {
+        (Some(_), _, Some(age)) => facts.push(format!("prepared {age} ago")),
+        (None, Some(state), Some(age)) => facts.push(format!("{state}, begun {age} ago")),
+        (None, None, Some(age)) => facts.push(format!("begun {age} ago")),
+        _ => {}
+    }
+    let who = match (&holder.prepared, holder.pid) {
+        (Some(gid), _) => format!("the prepared transaction '{gid}'"),
+        (None, Some(pid)) => format!("pid {pid}"),
+        (None, None) => "a prepared transaction".to_owned(),
+    };
+    let facts = match facts.is_empty() {
+        true => " (who it is takes the right pg_monitor)".to_owned(),
+        false => format!(" ({})", facts.join(", ")),
+    };
+    let query = match &holder.query {
+        Some(query) if !query.is_empty() => format!(": {}", one_line(query)),
+        _ => String::new(),
+    };
+    format!("{who}{facts}{query}")
+}
+
+pub(super) fn render_remedy(text: &mut String, gap: &Gap) {
+    let _ = writeln!(
+        text,
+        "  every projection on it waits until they commit or roll back:"
+    );
+    for holder in &gap.held_by {
+        let _ = match (&holder.prepared, holder.pid) {
+            (Some(gid), _) => {
+                let gid = gid.replace('\'', "''");
+                writeln!(
+                    text,
+                    "  commit prepared '{gid}'; or rollback prepared '{gid}';"
+                )
+            }
+            (None, Some(pid)) => writeln!(
+                text,
+                "  select pg_terminate_backend({pid}); ends it and rolls it back"
+            ),
+            (None, None) => writeln!(text, "  select * from pg_prepared_xacts; shows its name"),
+        };
+    }
+}
+
+fn one_line(query: &str) -> String {
+    let words: Vec<&str> = query.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(QUERY_SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::render_source;
+    use super::*;
+    use crate::position::Position;
+
+    #[test]
+    fn a_held_mark_says_who_holds_it_and_what_ends_it() {
+        let now = Timestamp::from_second(1_000).expect("a time");
+        let holder = HeldBy {
+            name: "3/1".into(),
+            pid: Some(123),
+            user: Some("app".into()),
+            application: Some("web".into()),
+            query: Some("insert\n  into t".into()),
+            since: Timestamp::from_second(820).ok(),
+            prepared: None,
+            state: Some("idle in transaction".into()),
+        };
+        let prepared = HeldBy {
+            pid: None,
+            prepared: Some("it's".into()),
+            application: None,
+            query: None,
+            ..holder.clone()
+        };
+        let mut source = SourceStatus {
+            name: "default".into(),
+            head: Some(Position::new(57)),
+            mark: Some(Position::new(41)),
+            gap: Some(Gap {
+                from: Position::new(42),
+                to: Position::new(42),
+                held_by: vec![holder],
+            }),
+            problem: None,
+        };
+        let mut text = String::new();
+        render_source(&mut text, &source, now);
+        assert_eq!(
+            text,
+            "source default: mark 41 of head 57: position 42 may still be filled by pid 123 (user \
+             app, application web, idle in transaction, begun 3 min ago): insert into t\n  every \
+             projection on it waits until they commit or roll back:\n  select \
+             pg_terminate_backend(123); ends it and rolls it back\n\n"
+        );
+        if let Some(gap) = &mut source.gap {
+            gap.held_by = vec![prepared];
+        }
+        let mut text = String::new();
+        render_source(&mut text, &source, now);
+        assert!(text.contains("the prepared transaction 'it's' (user app, prepared 3 min ago)"));
+        assert!(text.contains("rollback prepared 'it''s';"), "{text}");
+    }
+}
