@@ -5,6 +5,7 @@
 
 mod cluster;
 mod database;
+mod exactness;
 mod mark;
 mod migrate;
 mod runner;

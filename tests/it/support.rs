@@ -28,3 +28,35 @@ pub(crate) async fn crash(url: &str) {
     // Dead, and not only asked to be: the session ends.
     while client.simple_query("select 1").await.is_ok() {}
 }
+
+/// Random numbers from a seed that is printed, so that a failure can be played again: set
+/// `HIGHWATER_TEST_SEED` to it.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub(crate) fn seed() -> u64 {
+        let given = std::env::var("HIGHWATER_TEST_SEED").ok();
+        let seed = given.map_or_else(
+            || {
+                let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+                u64::from(since.subsec_nanos())
+            },
+            |text| text.parse().unwrap(),
+        );
+        println!("HIGHWATER_TEST_SEED={seed}");
+        seed
+    }
+
+    /// The next number below `bound` (splitmix64).
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
