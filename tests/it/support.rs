@@ -18,15 +18,18 @@ pub(crate) async fn eventually(
 /// Crashes a server that belongs to this test alone: one of its processes is killed, and so all of
 /// its memory counts as spoilt. It starts again by itself, with what its log had on disk.
 pub(crate) async fn crash(url: &str) {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    let row = client.query_one("select pg_backend_pid()", &[]).await;
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        let opened = tokio_postgres::connect(url, tokio_postgres::NoTls).await;
+        let (client, connection) = opened.unwrap();
+        tokio::spawn(connection);
+        sessions.push(client);
+    }
+    let row = sessions[0].query_one("select pg_backend_pid()", &[]).await;
     let pid = nix::unistd::Pid::from_raw(row.unwrap().get(0));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-    // Dead, and not only asked to be: the session ends.
-    while client.simple_query("select 1").await.is_ok() {}
+    // The server has noticed when it ends the other session, and from then on lets nobody in.
+    while sessions[1].simple_query("select 1").await.is_ok() {}
 }
 
 /// Random numbers from a seed that is printed, so that a failure can be played again: set
