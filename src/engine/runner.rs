@@ -342,7 +342,15 @@ impl Runner {
                 return Ok(client);
             }
             drop(client);
-            if self.parts.following.progress.borrow().session != claim.session {
+            let (session, failed) = {
+                let progress = self.parts.following.progress.borrow();
+                (progress.session, progress.failed.clone())
+            };
+            if let Some(error) = failed {
+                // Nothing more will be confirmed.
+                return Err(error.again());
+            }
+            if session != claim.session {
                 return Err(Error::new(
                     ErrorKind::ConnectionLost,
                     "the source is being read again from the checkpoint",
