@@ -1,5 +1,6 @@
 //! What is taken from a running engine: its process, its sessions, its server, its checkpoint.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,8 @@ use highwater::source::{
 };
 use highwater::testing::TestDatabase;
 use highwater::{Engine, Error, ErrorKind, Outcome, Position, Range, Result, Until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -28,6 +31,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The variable that makes this test binary an engine on the database of that URL.
 const CHILD_URL: &str = "HIGHWATER_TEST_ENGINE_URL";
+
+/// Ends every session of the engines on a database.
+const TERMINATE: &str = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+    where application_name = 'highwater' and datname = current_database()";
 
 /// Small batches, so that a catch-up has many commits to be killed between.
 fn settings() -> Settings {
@@ -237,13 +244,7 @@ async fn sessions_that_are_terminated_in_a_storm_lose_nothing() {
             positions(&client, sum).await[0] > before + 50
         })
         .await;
-        client
-            .batch_execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity
-                  where application_name = 'highwater' and datname = current_database()",
-            )
-            .await
-            .unwrap();
+        client.batch_execute(TERMINATE).await.unwrap();
     }
     let committed = storm.stop().await;
     caught_up(&client).await;
@@ -332,6 +333,53 @@ async fn crashes_of_the_server_lose_nothing_and_double_nothing_of_what_they_leav
     cluster.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_immediate_stop_of_the_server_in_live_traffic_loses_nothing_and_doubles_nothing() {
+    let top = tempfile::tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(top.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (home, dir) = (top.path().join("home"), top.path().join("shop"));
+    std::fs::create_dir(&dir).unwrap();
+    let mut cluster = Cluster::for_project_in(&home, &dir).await.unwrap();
+    let url = cluster.url("highwater");
+    let mut client = connect(&url).await;
+    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    fill(&client, 10).await;
+    let running = Running::start(engine(&url));
+    caught_up_both(&client, 10).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|number| tokio::spawn(careless_writer(url.clone(), number, stop.clone())))
+        .collect();
+    for _ in 0..2 {
+        let client = reconnected(&url).await;
+        let least = "select min(position) from highwater.checkpoint";
+        let before = positions(&client, least).await[0];
+        eventually("the projections go on", LIMIT, async || {
+            positions(&client, least).await[0] > before + 50
+        })
+        .await;
+        let file = std::fs::read_to_string(cluster.data_dir().join("postmaster.pid")).unwrap();
+        let pid = Pid::from_raw(file.lines().next().unwrap().parse().unwrap());
+        kill(pid, Signal::SIGQUIT).unwrap();
+        cluster.ended().await;
+        cluster = Cluster::for_project_in(&home, &dir).await.unwrap();
+        assert_eq!(cluster.url("highwater"), url);
+    }
+    let client = reconnected(&url).await;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    caught_up(&client).await;
+    for (name, outcome) in &running.stop().await.outcomes {
+        assert!(matches!(outcome, Outcome::Drained), "{name}: {outcome:?}");
+    }
+    let committed = log(&client).await;
+    assert_exact(&client, "in_sql", &committed).await;
+    assert_exact(&client, "in_rust", &committed).await;
+    cluster.stop().await.unwrap();
+}
+
 async fn reconnected(url: &str) -> Client {
     let mut client = None;
     eventually("the server is back", LIMIT, async || {
@@ -382,19 +430,33 @@ enum Meddling {
     /// The first follow: the server crashes between the floor and the follower's session.
     CrashOnce(String, AtomicBool),
     /// The first step is answered; the second fails for good.
-    FailsAfterOneStep,
+    FailsAfterOneStep(String),
 }
 
-struct OneStep(Box<dyn Follower>, bool);
+struct OneStep {
+    follower: Box<dyn Follower>,
+    url: String,
+    stepped: bool,
+}
 
 impl Follower for OneStep {
     fn step(&mut self) -> BoxFuture<'_, Result<Step>> {
         Box::pin(async move {
-            if self.1 {
+            let client = connect(&self.url).await;
+            if self.stepped {
+                // Until a runner has opened another session.
+                let sql = "select count(*) from pg_stat_activity
+                    where application_name = 'highwater' and datname = current_database()";
+                while positions(&client, sql).await[0] == 0 {}
                 return Err(Error::new(ErrorKind::Precondition, "something has changed"));
             }
-            let step = self.0.step().await?;
-            self.1 = !step.passed.is_empty();
+            let step = self.follower.step().await?;
+            if !step.passed.is_empty() {
+                self.stepped = true;
+                // A runner has to open one that is younger than this step, and no later step
+                // will ever prove that the mark holds there.
+                client.batch_execute(TERMINATE).await.unwrap();
+            }
             Ok(step)
         })
     }
@@ -422,9 +484,13 @@ impl Source for Meddled {
                     }
                     self.source.follow(floor).await
                 }
-                Meddling::FailsAfterOneStep => {
-                    let follower = self.source.follow(floor).await?;
-                    Ok(Box::new(OneStep(follower, false)) as Box<dyn Follower>)
+                Meddling::FailsAfterOneStep(url) => {
+                    let follower = OneStep {
+                        follower: self.source.follow(floor).await?,
+                        url: url.clone(),
+                        stepped: false,
+                    };
+                    Ok(Box::new(follower) as Box<dyn Follower>)
                 }
             }
         })
@@ -463,11 +529,10 @@ impl Source for Meddled {
 /// events, checkpoints and sequence are back where they were at position 1.
 async fn taken_back(url: &str) {
     let client = connect(url).await;
+    client.batch_execute(TERMINATE).await.unwrap();
     client
         .batch_execute(
-            "select pg_terminate_backend(pid, 10000) from pg_stat_activity
-              where application_name = 'highwater' and datname = current_database();
-             delete from highwater.event where position > 1;
+            "delete from highwater.event where position > 1;
              delete from in_sql.ledger where position > 1;
              update highwater.checkpoint set position = 1;
              select setval('highwater.event_position_seq', 1)",
@@ -532,14 +597,15 @@ async fn a_source_that_fails_for_good_stops_its_projections_and_leaves_none_wait
     fill(&client, 500).await;
     let meddled = Meddled {
         source: database.source(),
-        kind: Meddling::FailsAfterOneStep,
+        kind: Meddling::FailsAfterOneStep(database.url().to_owned()),
     };
     let engine = Engine::new(database.pooled(), settings())
         .source(Arc::new(meddled))
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
     let ended = Running::start(engine).ended();
-    let report = tokio::time::timeout(LIMIT, ended).await.expect("it ends");
+    let limit = Duration::from_secs(20);
+    let report = tokio::time::timeout(limit, ended).await.expect("it ends");
     for (name, outcome) in &report.outcomes {
         let error = outcome.error().unwrap();
         assert_eq!(error.kind(), ErrorKind::Precondition, "{name}: {error}");
