@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::exactness::{
-    Running, Storm, assert_exact, caught_up, ledger_in_rust, ledger_in_sql, positions,
+    Running, Storm, assert_exact, caught_up, ledger_in_rust, ledger_in_sql, ledger_of_type,
+    positions,
 };
 use crate::support::{Random, crash, eventually};
 
@@ -429,6 +430,9 @@ struct Meddled {
 enum Meddling {
     /// The first follow: the server crashes between the floor and the follower's session.
     CrashOnce(String, AtomicBool),
+    /// Told to, the next follow: the server has crashed, and the runner's first two reads of its
+    /// checkpoint after it fail, and some more.
+    HardToReadAgain(String, Arc<AtomicBool>),
     /// The first step is answered; the second fails for good.
     FailsAfterOneStep(String),
 }
@@ -481,6 +485,12 @@ impl Source for Meddled {
                 Meddling::CrashOnce(url, done) => {
                     if !done.swap(true, Ordering::Relaxed) {
                         taken_back(url).await;
+                    }
+                    self.source.follow(floor).await
+                }
+                Meddling::HardToReadAgain(url, wanted) => {
+                    if wanted.swap(false, Ordering::Relaxed) {
+                        hard_to_read_again(url).await;
                     }
                     self.source.follow(floor).await
                 }
@@ -588,6 +598,92 @@ async fn a_floor_that_a_crash_took_back_is_not_followed() {
     .await;
     running.stop().await;
     assert_exact(&client, "in_sql", &[1, 2, 3, 4]).await;
+}
+
+/// A crash that took back the events 4 and 5, which nobody wanted; others, which are wanted, have
+/// their numbers now. And the table that a runner reads again is locked for a while.
+async fn hard_to_read_again(url: &str) {
+    let client = connect(url).await;
+    let locking = connect(url).await;
+    client
+        .batch_execute(
+            "do $$ begin
+                 execute format('alter database %I set statement_timeout = 200', current_database());
+             end $$",
+        )
+        .await
+        .unwrap();
+    let lock = "begin; lock table highwater.projection in access exclusive mode";
+    locking.batch_execute(lock).await.unwrap();
+    client.batch_execute(TERMINATE).await.unwrap();
+    client
+        .batch_execute(
+            "delete from highwater.event where position > 3;
+             update highwater.checkpoint set position = least(position, 3);
+             select setval('highwater.event_position_seq', 3);
+             insert into highwater.event (stream, version, type, data)
+             values ('new', 1, 'Wanted', '{}'), ('new', 2, 'Wanted', '{}')",
+        )
+        .await
+        .unwrap();
+    tokio::spawn(async move {
+        let waiting = "select (extract(epoch from query_start) * 1000000)::bigint
+            from pg_stat_activity where application_name = 'highwater'
+             and datname = current_database() and wait_event_type = 'Lock'";
+        let mut seen = std::collections::HashSet::new();
+        loop {
+            let now = positions(&client, waiting).await;
+            let is_over = now.is_empty();
+            seen.extend(now);
+            // Or it went on without.
+            let stored = positions(&client, "select position from highwater.checkpoint").await[0];
+            if seen.len() >= 4 && is_over || stored > 3 {
+                break;
+            }
+        }
+        locking.batch_execute("rollback").await.unwrap();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_passed_over_in_memory_is_void_after_a_crash_until_the_checkpoint_is_read_again() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    fill(&client, 3).await;
+    let wanted = Arc::new(AtomicBool::new(false));
+    let meddled = Meddled {
+        source: database.source(),
+        kind: Meddling::HardToReadAgain(database.url().to_owned(), wanted.clone()),
+    };
+    let engine = Engine::new(database.pooled(), settings())
+        .source(Arc::new(meddled))
+        .projection(ledger_of_type("in_sql", "Wanted"));
+    let handle = engine.handle();
+    let running = Running::start(engine);
+    let is_at = |position| handle.runners()[0].position == Position::new(position);
+    eventually("it passes over the first", LIMIT, async || is_at(3)).await;
+    client
+        .batch_execute(
+            "insert into highwater.event (stream, version, type, data)
+             values ('old', 1, 'T', '{}'), ('old', 2, 'T', '{}')",
+        )
+        .await
+        .unwrap();
+    eventually("it passes over the others", LIMIT, async || is_at(5)).await;
+    wanted.store(true, Ordering::Relaxed);
+    client.batch_execute(TERMINATE).await.unwrap();
+    eventually("the checkpoint is at 5", LIMIT, async || {
+        let sql = "select position from highwater.checkpoint";
+        !wanted.load(Ordering::Relaxed) && positions(&client, sql).await[0] == 5 && is_at(5)
+    })
+    .await;
+    running.stop().await;
+    let applied = positions(
+        &client,
+        "select position from in_sql.ledger order by applied",
+    )
+    .await;
+    assert_eq!(applied, [4, 5]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

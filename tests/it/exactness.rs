@@ -30,8 +30,18 @@ const LEDGER: &str = "create table ledger (
     position bigint not null, stream text not null, version bigint not null)";
 
 pub(crate) fn ledger_in_sql(name: &str) -> Arc<dyn Runnable> {
+    ledger_with(name, "")
+}
+
+/// A ledger of the events of one type.
+pub(crate) fn ledger_of_type(name: &str, event_type: &str) -> Arc<dyn Runnable> {
+    let header = format!("/* highwater\nevents = [\"{event_type}\"]\n*/\n");
+    ledger_with(name, &header)
+}
+
+fn ledger_with(name: &str, header: &str) -> Arc<dyn Runnable> {
     let text = format!(
-        "-- highwater: up\n{LEDGER};\n-- highwater: apply\n
+        "{header}-- highwater: up\n{LEDGER};\n-- highwater: apply\n
          insert into ledger (position, stream, version)
          select position, stream, version from batch order by position;\n"
     );
