@@ -11,7 +11,9 @@ mod check;
 #[cfg(feature = "cli")]
 mod cli;
 mod cluster;
+mod crash;
 mod database;
+mod exactness;
 mod given_expect;
 mod mark;
 mod migrate;
