@@ -8,10 +8,12 @@ mod append_file;
 mod append_id;
 mod append_race;
 mod check;
+#[cfg(feature = "cli")]
 mod cli;
 mod cluster;
 mod database;
 mod given_expect;
+mod mark;
 mod migrate;
 mod rebuild;
 mod runner;

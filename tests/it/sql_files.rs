@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use highwater::projection::file::load_directory;
 use highwater::testing::TestDatabase;
+use tokio_postgres::Client;
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -32,14 +33,7 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
         .batch_execute("create schema s; create table public.t (k text primary key, n bigint)")
         .await
         .unwrap();
-    // The queries of the demo read the shipped projections.
-    let shipped = load_directory(&root().join("projections")).unwrap();
-    for file in &shipped {
-        let path = format!("create schema {0}; set search_path to {0}", file.name);
-        client.batch_execute(&path).await.unwrap();
-        client.batch_execute(&file.up.text).await.unwrap();
-    }
-    client.batch_execute("reset search_path").await.unwrap();
+    create_shipped_read_models(&client).await;
     let files = files_below(&root().join("sql/queries"));
     assert!(files.len() > 20, "where are the queries?");
     for file in files {
@@ -62,6 +56,16 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
         if let Err(error) = client.prepare(&filled).await {
             panic!("{}: {error:?}", file.display());
         }
+    }
+}
+
+/// The demo's queries are about these.
+async fn create_shipped_read_models(client: &Client) {
+    for file in load_directory(&root().join("projections")).unwrap() {
+        let (name, up) = (&file.name, &file.up.text);
+        let sql =
+            format!("create schema {name}; set search_path = {name}; {up}; reset search_path");
+        client.batch_execute(&sql).await.unwrap();
     }
 }
 

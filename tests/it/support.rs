@@ -78,3 +78,17 @@ pub(crate) async fn append(client: &Client, stream: &str, version: i64) {
     );
     client.batch_execute(&sql).await.unwrap();
 }
+
+/// Crashes a server that belongs to this test alone: one of its processes is killed, and so all of
+/// its memory counts as spoilt. It starts again by itself, with what its log had on disk.
+pub(crate) async fn crash(url: &str) {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let row = client.query_one("select pg_backend_pid()", &[]).await;
+    let pid = nix::unistd::Pid::from_raw(row.unwrap().get(0));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // Dead, and not only asked to be: the session ends.
+    while client.simple_query("select 1").await.is_ok() {}
+}

@@ -6,8 +6,9 @@
 -- Must hold: sent after the statement that read the rows has been answered, never with it.
 -- Source: nextval_internal in PostgreSQL's sequence.c (10 and newer).
 with origin as (
-    select a.attrelid as relation, coalesce(
-        to_regclass($3)::oid,
+    select a.attrelid as relation, case when $3 is not null then
+        (select c.oid from pg_class c where c.oid = to_regclass($3)::oid and c.relkind = 'S')
+    else coalesce(
         (select d.objid
            from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
           where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
@@ -18,7 +19,7 @@ with origin as (
            join pg_class s on s.oid = d.refobjid and s.relkind = 'S'
           where f.adrelid = a.attrelid and f.adnum = a.attnum
             and d.refclassid = 'pg_class'::regclass
-          limit 1)) as sequence
+          limit 1)) end as sequence
     from pg_attribute a
     where a.attrelid = to_regclass($1)::oid and a.attname = $2
 )

@@ -3,15 +3,17 @@
 -- Parameters: $1 the table.
 -- Must hold: sent after the statement that read the rows has been answered, never with it.
 -- A live transaction holds its virtualxid; PREPARE drops that row but keeps the name on its
--- transactionid row.
+-- transactionid row. pg_locks is read before the other two views, so what is left out must be known
+-- to be elsewhere: a process that is gone by then may have prepared its transaction before it went.
 select exists (select from pg_subscription_rel r where r.srrelid = to_regclass($1)::oid) as subscribed,
        row_security_active(to_regclass($1)) as row_security,
        array(select l.virtualtransaction || case when l.pid is null then ' prepared' else '' end
                from pg_locks l
               where l.granted and l.mode = 'ExclusiveLock'
                 and ((l.locktype = 'virtualxid' and l.pid <> pg_backend_pid()
-                      and exists (select from pg_stat_activity a
-                                   where a.pid = l.pid and a.datname = current_database()))
+                      and not exists (select from pg_stat_activity a
+                                       where a.pid = l.pid
+                                         and a.datname is distinct from current_database()))
                   or (l.locktype = 'transactionid' and l.pid is null
                       and exists (select from pg_prepared_xacts p
                                    where p.transaction = l.transactionid

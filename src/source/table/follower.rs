@@ -27,13 +27,14 @@ const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct TableFollower {
     client: Client,
-    relation: String,
+    table: EventTable,
     new_sql: String,
-    policy: GapPolicy,
     mark: Mark,
     head: Position,
     types: TypeNames,
     gap: Option<OpenGap>,
+    /// The sequence that the first look found.
+    sequence: Option<String>,
     last_look: Option<Instant>,
     last_sequence_check: Instant,
 }
@@ -52,23 +53,26 @@ impl TableFollower {
         table: &EventTable,
         floor: Position,
     ) -> Result<TableFollower> {
-        let head = super::head(&client, table).await?;
+        let head = match super::head(&client, table).await {
+            Ok(head) => head,
+            Err(error) => return Err(gap::why(&client, table, error).await),
+        };
         // Also where nothing is above the floor: the look checks the preconditions.
-        let holders = gap::look(&client, &table.relation, &table.gap).await?;
+        let look = gap::look(&client, &table.relation, &table.gap).await?;
         let mut mark = Mark::new(floor);
         if let Some(seen) = mark.head_read(head) {
-            mark.looked(seen, &holders);
+            mark.looked(seen, &look.holders);
         }
         let follower = TableFollower {
             client,
-            relation: table.relation.clone(),
+            table: table.clone(),
             new_sql: include_str!("../../../sql/queries/source/new.sql")
                 .replace("{events}", &table.relation),
-            policy: table.gap.clone(),
             mark,
             head: head.max(floor),
             types: TypeNames::default(),
             gap: None,
+            sequence: look.sequence,
             last_look: None,
             last_sequence_check: Instant::now(),
         };
@@ -80,7 +84,7 @@ impl TableFollower {
         let rows = self.read_rows().await?;
         let last = rows.positions.last().copied();
         self.head = self.head.max(last.unwrap_or_default());
-        if self.policy == GapPolicy::Dense {
+        if self.table.gap == GapPolicy::Dense {
             // Without holders every look proves what was seen, so the mark may go there at once.
             if let Some(seen) = last.and_then(|last| self.mark.head_read(last)) {
                 self.mark.looked(seen, &[]);
@@ -106,7 +110,7 @@ impl TableFollower {
             passed,
             types: rows_cover_it.then(|| types_in(&rows, passed)),
             gap: self.gap.clone(),
-            again: self.again(proven || rows.more),
+            again: self.again(proven || (rows.more && !passed.is_empty())),
         })
     }
 
@@ -114,11 +118,13 @@ impl TableFollower {
         let after = self.mark.position().get();
         let parameters: [(&Parameter<'_>, Type); 2] =
             [(&after, Type::INT8), (&ROWS_MAX, Type::INT8)];
-        let rows = self
-            .client
-            .query_typed(&self.new_sql, &parameters)
-            .await
-            .map_err(|e| pg::error("cannot read new events", e))?;
+        let rows = match self.client.query_typed(&self.new_sql, &parameters).await {
+            Ok(rows) => rows,
+            Err(e) => {
+                let error = pg::error("cannot read new events", e);
+                return Err(gap::why(&self.client, &self.table, error).await);
+            }
+        };
         let mut read = Rows {
             positions: Vec::with_capacity(rows.len()),
             types: Vec::with_capacity(rows.len()),
@@ -139,8 +145,11 @@ impl TableFollower {
             return Ok(false);
         }
         self.last_look = Some(now);
-        let holders = gap::look(&self.client, &self.relation, &self.policy).await?;
-        let proven = self.mark.looked(seen, &holders);
+        let look = gap::look(&self.client, &self.table.relation, &self.table.gap).await?;
+        if look.sequence != self.sequence {
+            return Err(gap::other_sequence(&self.table.relation, look.sequence));
+        }
+        let proven = self.mark.looked(seen, &look.holders);
         let held_by = self.mark.held_by();
         if let Some(gap) = &mut self.gap {
             gap.held_by = held_by;
@@ -177,12 +186,12 @@ impl TableFollower {
     /// Positions that went back (TRUNCATE … RESTART IDENTITY, setval) would come again below the
     /// mark.
     async fn check_not_back(&self) -> Result<()> {
-        let GapPolicy::Sequence { named } = &self.policy else {
+        let GapPolicy::Sequence { named } = &self.table.gap else {
             return Ok(());
         };
         let sql = include_str!("../../../sql/queries/mark/sequence_value.sql");
         let parameters: [(&Parameter<'_>, Type); 3] = [
-            (&self.relation, Type::TEXT),
+            (&self.table.relation, Type::TEXT),
             (&"position", Type::TEXT),
             (named, Type::TEXT),
         ];
@@ -198,7 +207,7 @@ impl TableFollower {
         }
         let what = format!(
             "the sequence of {} stands at {last}, below the mark {mark}: positions went back",
-            self.relation
+            self.table.relation
         );
         Err(Error::new(ErrorKind::Diverged, what).hint(
             "the table was truncated or restored, or its sequence was set; put the events or the \

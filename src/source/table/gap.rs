@@ -9,6 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mark::Holder;
 use crate::pg::{self, Parameter, column, column_named};
 
+use super::EventTable;
+
 /// Which transactions may still fill a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GapPolicy {
@@ -28,16 +30,20 @@ pub enum GapPolicy {
     Dense,
 }
 
+/// What one look found.
+#[derive(Default)]
+pub(super) struct Look {
+    pub(super) holders: Vec<Holder>,
+    /// The sequence that the positions come from, where the policy goes by one.
+    pub(super) sequence: Option<String>,
+}
+
 /// Looks at the locks and at what the proof rests on. Send it only after the statement that read
 /// the rows has been answered.
-pub(super) async fn look(
-    client: &Client,
-    relation: &str,
-    policy: &GapPolicy,
-) -> Result<Vec<Holder>> {
+pub(super) async fn look(client: &Client, relation: &str, policy: &GapPolicy) -> Result<Look> {
     let table = (&relation as &Parameter<'_>, Type::TEXT);
     let row = match policy {
-        GapPolicy::Dense => return Ok(Vec::new()),
+        GapPolicy::Dense => return Ok(Look::default()),
         GapPolicy::Sequence { named } => {
             let sql = include_str!("../../../sql/queries/mark/look_sequence.sql");
             let column: &Parameter<'_> = &"position";
@@ -63,7 +69,34 @@ pub(super) async fn look(
     };
     check(&row, relation, policy)?;
     let names: Vec<String> = column_named(&row, "holders")?;
-    Ok(names.into_iter().map(holder).collect())
+    Ok(Look {
+        holders: names.into_iter().map(holder).collect(),
+        sequence: match policy {
+            GapPolicy::Sequence { .. } => column_named(&row, "sequence")?,
+            _ => None,
+        },
+    })
+}
+
+/// The broken precondition, if that is why the rows could not be read; else `error` itself.
+pub(super) async fn why(client: &Client, table: &EventTable, error: Error) -> Error {
+    if error.kind() == ErrorKind::ConnectionLost {
+        return error;
+    }
+    match look(client, &table.relation, &table.gap).await {
+        Err(found) if found.kind() == ErrorKind::Precondition => found,
+        _ => error,
+    }
+}
+
+/// Numbers of the sequence before may still be out, and nobody would look at its lock any more.
+pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
+    let found = found.unwrap_or_default();
+    broken(
+        relation,
+        &format!("draws its position from another sequence since the start, {found}"),
+        "run again when every transaction that drew from the old one has ended",
+    )
 }
 
 fn holder(text: String) -> Holder {
@@ -91,13 +124,20 @@ fn check(row: &Row, relation: &str, policy: &GapPolicy) -> Result<()> {
         ));
     }
     match policy {
-        GapPolicy::Sequence { .. } => check_sequence(row, relation),
+        GapPolicy::Sequence { named } => check_sequence(row, relation, named.as_deref()),
         _ => Ok(()),
     }
 }
 
-fn check_sequence(row: &Row, relation: &str) -> Result<()> {
+fn check_sequence(row: &Row, relation: &str, named: Option<&str>) -> Result<()> {
     let Some(sequence) = column_named::<Option<String>>(row, "sequence")? else {
+        if let Some(named) = named {
+            return Err(broken(
+                relation,
+                &format!("has \"{named}\" named as its sequence, and there is no such sequence"),
+                "correct the name, with its schema",
+            ));
+        }
         return Err(broken(
             relation,
             "draws its position from no sequence that the catalogue shows",

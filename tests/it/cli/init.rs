@@ -30,6 +30,8 @@ async fn what_init_makes_runs_and_a_second_init_keeps_it() {
     let sql = "select events from streams.streams where stream = 'a' and type = 'T'";
     assert_eq!(one::<i64>(&client, sql).await, 3);
 
+    shop.run(url, &["test"]).await.expect(0);
+
     shop.write("highwater.toml", "# mine\n");
     fs::remove_file(shop.dir().join("projections/streams.test.toml")).unwrap();
     let ran = shop.run(url, &["init", "--json"]).await;
