@@ -1,6 +1,6 @@
 -- Purpose: the last number that the sequence of a column gave, 0 if it gave none.
 -- Parameters: $1 the table; $2 the column; $3 the configured sequence or null.
-select coalesce(pg_sequence_last_value(case when $3 is not null then to_regclass($3)::oid else coalesce(
+select coalesce(pg_sequence_last_value(case when $3::text is not null then to_regclass($3)::oid else coalesce(
     (select d.objid
        from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
       where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
