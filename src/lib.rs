@@ -19,7 +19,7 @@
 //! - [`given_expect`] and [`check`]: the tests of projections; what is wrong before anything runs.
 //! - [`config`], [`metrics`]: settings; names of metrics.
 //! - [`cluster`]: a private PostgreSQL for development.
-//! - [`cli`]: the commands, for the binary and for a program of one's own.
+//! - `cli` (feature `cli`, on by default): the commands, for the binary and a program of one's own.
 //! - `testing` (feature `testing`): a database for each test, a source in memory.
 //!
 //! # What is promised
@@ -70,7 +70,7 @@
 //! }
 //! ```
 //!
-//! A program that wants the commands instead calls [`cli::App::main`].
+//! A program that wants the commands instead calls `cli::App::main`.
 
 pub mod append;
 pub mod check;
