@@ -16,6 +16,20 @@ pub use crate::pg::event::AppendedEvent;
 const TRIES: usize = 5;
 
 /// The event table `highwater.event` of one database. Clones share the pool and the wakes.
+///
+/// ```no_run
+/// use highwater::pg::{connect::Connector, database::Database};
+/// use highwater::{EventStore, ExpectedVersion, NewEvent};
+///
+/// # async fn example() -> highwater::Result<()> {
+/// let database = Database::new(Connector::parse("postgresql://app@localhost/shop")?, 4)?;
+/// let store = EventStore::new(database);
+/// let placed = NewEvent::new("OrderPlaced", &serde_json::json!({ "cents": 2000 }))?;
+/// let appended = store.append("order-1", ExpectedVersion::NoStream, &[placed]).await?;
+/// assert_eq!(appended.version(), Some(1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct EventStore {
     database: Database,

@@ -128,7 +128,7 @@ fn taken(name: &str) -> Error {
 fn gone(name: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("projection \"{name}\" has a read model, and its file is gone"),
+        format!("projection \"{name}\" has a read model, and its file is gone or faulty"),
     )
-    .hint(format!("put the file back, or highwater drop {name}"))
+    .hint(format!("put it back or mend it, or highwater drop {name}"))
 }

@@ -238,7 +238,7 @@ fn drive(link: Link) -> JoinHandle<()> {
 pub async fn check_server(client: &Client) -> Result<()> {
     let doing = "cannot ask the server for its version";
     let row = client
-        .query_one(
+        .query_typed_one(
             "select current_setting('server_version_num')::int, current_setting('server_version')",
             &[],
         )

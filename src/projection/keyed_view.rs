@@ -26,12 +26,54 @@ use crate::source::Batch;
 /// Events are an enum with a variant for each event type, named as the type:
 ///
 /// ```
-/// # use serde::Deserialize;
+/// use highwater::RecordedEvent;
+/// use highwater::projection::{Keyed, KeyedView, OnUnknown};
+/// use serde::{Deserialize, Serialize};
+///
 /// #[derive(Deserialize)]
-/// enum Event {
-///     AccountOpened { owner: String },
-///     MoneyDeposited { cents: i64 },
+/// enum Account {
+///     Opened { owner: String },
+///     Deposited { cents: i64 },
 /// }
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Balance {
+///     account: String,
+///     owner: String,
+///     cents: i64,
+/// }
+///
+/// struct Balances;
+///
+/// impl KeyedView<String, Balance> for Balances {
+///     type Event = Account;
+///     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
+///
+///     fn name(&self) -> &str {
+///         "balances"
+///     }
+///     fn up(&self) -> &str {
+///         "create table balance (account text primary key, owner text, cents bigint)"
+///     }
+///     fn table(&self) -> &str {
+///         "balance"
+///     }
+///     fn key_columns(&self) -> &[&str] {
+///         &["account"]
+///     }
+///     fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<String> {
+///         Some(recorded.stream.clone())
+///     }
+///     fn fold(&self, row: Option<Balance>, event: Account, recorded: &RecordedEvent) -> Option<Balance> {
+///         let account = recorded.stream.clone();
+///         match event {
+///             Account::Opened { owner } => Some(Balance { account, owner, cents: 0 }),
+///             Account::Deposited { cents } => row.map(|row| Balance { cents: row.cents + cents, ..row }),
+///         }
+///     }
+/// }
+///
+/// assert!(Keyed::new(Balances).is_ok());
 /// ```
 pub trait KeyedView<K, S>: Send + Sync + 'static
 where

@@ -94,7 +94,7 @@ impl Status {
                  highwater accept {name} keeps the read model"
             )),
             Known::Gone => say(format!(
-                "its file is gone, so it is not run; put the file back, or highwater drop {name}"
+                "its file is gone or faulty, so it is not run; put it back or mend it, or highwater drop {name}"
             )),
             Known::NeverRun => say(format!("was never run; highwater run {name} builds it")),
         }

@@ -13,6 +13,7 @@ mod cli;
 mod cluster;
 mod crash;
 mod database;
+mod docs;
 mod exactness;
 mod given_expect;
 mod mark;

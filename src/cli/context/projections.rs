@@ -10,7 +10,7 @@ use crate::cli::text::seen_from_here;
 use crate::error::{Error, ErrorKind, Result};
 use crate::given_expect::Subject;
 use crate::near::suggestion;
-use crate::projection::file::{load_directory, refuse_taken_names};
+use crate::projection::file::{load_directory, load_sound, refuse_taken_names};
 use crate::projection::{Definition, Runnable, SqlProjection};
 
 impl Context {
@@ -78,13 +78,27 @@ impl Context {
     /// The definitions at hand, for commands that only read: what is wrong with the files is told
     /// and does not keep them from answering.
     pub(in crate::cli) fn known(&self) -> Vec<Definition> {
-        let projections = self.projections(&[]).unwrap_or_else(|failure| {
-            for fault in &failure.0 {
+        let mut known: Vec<Definition> = self
+            .compiled
+            .iter()
+            .map(|p| p.definition().clone())
+            .collect();
+        let directory = match self.projections_dir() {
+            Ok(directory) => directory,
+            Err(fault) => {
+                self.ui.warn(&fault.to_string());
+                return known;
+            }
+        };
+        if self.compiled.is_empty() || self.options.projections.is_some() || directory.exists() {
+            let (files, faults) = load_sound(&directory);
+            for fault in faults {
                 self.ui.warn(&fault.to_string());
             }
-            self.compiled.clone()
-        });
-        projections.iter().map(|p| p.definition().clone()).collect()
+            let files = files.into_iter().map(SqlProjection::new);
+            known.extend(files.map(|file| file.definition().clone()));
+        }
+        known
     }
 
     /// The projections with their tests: the files, and those compiled in that have a

@@ -199,7 +199,9 @@ impl TableFollower {
             .client
             .query_typed_one(sql, &parameters)
             .await
-            .map_err(|e| pg::error("cannot read the sequence of the event table", e))?;
+            .map_err(|e| {
+                pg::own_statement_error("cannot read the sequence of the event table", e)
+            })?;
         let last = Position::new(column(&row, 0)?);
         let mark = self.mark.position();
         if last >= mark {
