@@ -200,6 +200,14 @@ async fn of_two_engines_the_last_to_start_wins_and_the_other_never_commits_again
     let after = positions(&client, epochs).await;
     let raised: Vec<i64> = before.iter().map(|epoch| epoch + 1).collect();
     assert_eq!(after, raised, "claimed once more, and never fought over");
+    // Where the checkpoint stands, but under the epoch of the first.
+    let sql = format!(
+        "select highwater.advance(projection, generation, partition, {}, position, position, null, null)
+           from highwater.checkpoint where projection = 'in_sql'",
+        before[0]
+    );
+    let refused = client.batch_execute(&sql).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "HW101");
     second.stop().await;
     assert_exact(&client, "in_sql", &committed).await;
     assert_exact(&client, "in_rust", &committed).await;
