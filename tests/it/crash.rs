@@ -183,7 +183,11 @@ async fn of_two_engines_the_last_to_start_wins_and_the_other_never_commits_again
     let storm = Storm::start(database.url(), 5).await;
     let first = Running::start(engine(database.url()));
     one_ran(&client).await;
-    let epochs = "select epoch from highwater.checkpoint order by projection";
+    let epochs = "select epoch from highwater.checkpoint where epoch > 0 order by projection";
+    eventually("both projections are claimed", LIMIT, async || {
+        positions(&client, epochs).await.len() == 2
+    })
+    .await;
     let before = positions(&client, epochs).await;
     let second = Running::start(engine(database.url()));
     let report = first.ended().await;
