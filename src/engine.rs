@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -161,6 +162,7 @@ impl Engine {
         let readers = self.start_readers(&ended);
         let instance = Uuid::new_v4();
         let fenced = instance::Fenced::default();
+        let turns = self.turns();
         let mut runners = JoinSet::new();
         let mut names = HashMap::new();
         for run in &self.runs {
@@ -177,6 +179,7 @@ impl Engine {
                 settings: self.settings.clone(),
                 shared: run.shared.clone(),
                 fenced: fenced.clone(),
+                turns: turns.clone(),
             });
             let task = runners.spawn(runner.run(stop.clone()));
             names.insert(task.id(), (definition.name.clone(), run.shared.clone()));
@@ -209,6 +212,13 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Batches leave one session of the pool to the short statements of all others: the heartbeat
+    /// must not wait for a batch.
+    fn turns(&self) -> Arc<Semaphore> {
+        let sessions = self.target.pool().status().max_size;
+        Arc::new(Semaphore::new(sessions.saturating_sub(1).max(1)))
     }
 
     async fn heads(&self, until: Until) -> Result<HashMap<String, Position>> {

@@ -116,8 +116,9 @@ return nullif(current_setting('highwater.through', true), '')::bigint;
 
 -- Grants of a schema, its relations, their columns and its functions, given again on the things
 -- of the same name in another schema: a rebuild must not lock its readers out.
+-- What it puts together it runs, so no function of a schema in the caller's search path may come in.
 create function highwater.carry_grants(from_schema text, to_schema text) returns void
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     grants text;
 begin

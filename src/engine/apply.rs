@@ -18,7 +18,7 @@ use crate::pg::transaction::Tx;
 use crate::pg::{self, quote_identifier};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
-use crate::source::{ReadRequest, Source};
+use crate::source::{Batch, ReadRequest, Source};
 
 /// What applying batches needs, the same for every batch of a claim.
 pub(super) struct Applier {
@@ -30,6 +30,15 @@ pub(super) struct Applier {
     /// The schema that holds this generation.
     pub(super) schema: String,
     pub(super) in_flight: InFlight,
+}
+
+/// What a batch applies, known before a session is taken for it: a runner that held one session
+/// while it waited for another could wait for its like for ever.
+pub(super) enum Work<'a> {
+    /// The server reads the range itself, from this relation.
+    InServer(Statements<'a>, &'a str),
+    /// The events that were read, and the last event of the log at or before their end.
+    Read(Batch, LastEvent),
 }
 
 /// How much one batch may hold.
@@ -47,22 +56,45 @@ impl Applier {
         Ok((client, opened))
     }
 
+    /// Reads what `range` holds, up to the limits, unless the server can do so by itself.
+    pub(super) async fn read(&self, range: Range, limits: Limits) -> Result<Work<'_>> {
+        let in_server = self.projection.statements().zip(self.source.relation());
+        if let Some((statements, relation)) = in_server {
+            return Ok(Work::InServer(statements, relation));
+        }
+        let request = ReadRequest {
+            range,
+            types: self.projection.definition().events.as_deref(),
+            events_max: limits.events_max,
+            bytes_max: limits.bytes_max,
+        };
+        let batch = self.source.read(request).await?;
+        let through = batch.range.through();
+        let last = match batch.events.last() {
+            Some(event) if event.position == through => Some((event.position, event.id)),
+            _ => self.source.last_at(through).await?,
+        };
+        Ok(Work::Read(batch, last))
+    }
+
     /// Applies what `range` holds and moves the checkpoint to the end of it. Returns how far it
-    /// went: less than the range where the limits cut it.
+    /// went: less than the range where the limits cut what was read.
+    ///
+    /// `client` is covered by the mark ([`super::progress::Following::covers`]), so the server did
+    /// not crash since the mark was proven, and what was read meanwhile is still true.
     pub(super) async fn apply(
         &self,
         client: PooledClient,
         range: Range,
-        limits: Limits,
+        work: Work<'_>,
     ) -> Result<Position> {
         let mut session = Session::new(client, &self.in_flight);
-        let in_server = self.projection.statements().zip(self.source.relation());
-        let through = match in_server {
-            Some((statements, relation)) => {
+        let through = match work {
+            Work::Read(batch, last) => self.apply_batch(&session, &batch, last).await,
+            Work::InServer(statements, relation) => {
                 self.apply_in_server(&session, statements, relation, range)
                     .await
             }
-            None => self.apply_batch(&session, range, limits).await,
         };
         session.finish(through.is_err()).await;
         through
@@ -112,22 +144,9 @@ impl Applier {
     async fn apply_batch(
         &self,
         session: &Session,
-        range: Range,
-        limits: Limits,
+        batch: &Batch,
+        last: LastEvent,
     ) -> Result<Position> {
-        let definition = self.projection.definition();
-        let batch = self
-            .source
-            .read(ReadRequest {
-                range,
-                types: definition.events.as_deref(),
-                events_max: limits.events_max,
-                bytes_max: limits.bytes_max,
-            })
-            .await?;
-        let last = self
-            .last_event(&batch.events, batch.range.through())
-            .await?;
         let doing = "cannot begin the batch";
         let begin = format!(
             "{};\n{};\n{}",
@@ -139,7 +158,7 @@ impl Applier {
         begun.map_err(|e| pg::error(doing, e))?;
         if !batch.events.is_empty() {
             let tx = Tx::new(session.client());
-            self.projection.apply(&batch, &tx).await?;
+            self.projection.apply(batch, &tx).await?;
         }
         let end = format!("{};\ncommit", checkpoint::seal(batch.range));
         let ended = session.client().batch_execute(&end).await;
@@ -147,20 +166,18 @@ impl Applier {
         Ok(batch.range.through())
     }
 
-    async fn last_event(
-        &self,
-        events: &[crate::event::RecordedEvent],
-        through: Position,
-    ) -> Result<LastEvent> {
-        match events.last().filter(|event| event.position == through) {
-            Some(event) => Ok(Some((event.position, event.id))),
-            None => self.source.last_at(through).await,
-        }
+    /// The last event of the log at or before `position`.
+    pub(super) async fn last_at(&self, position: Position) -> Result<LastEvent> {
+        self.source.last_at(position).await
     }
 
     /// Moves the checkpoint over a range that holds nothing for this projection.
-    pub(super) async fn skip(&self, client: PooledClient, range: Range) -> Result<()> {
-        let last = self.source.last_at(range.through()).await?;
+    pub(super) async fn skip(
+        &self,
+        client: PooledClient,
+        range: Range,
+        last: LastEvent,
+    ) -> Result<()> {
         checkpoint::skip(&client, &self.key, self.epoch, range, last).await
     }
 

@@ -14,6 +14,8 @@ const GROWTH_MAX: u64 = 32;
 pub(super) struct BatchSize {
     span: u64,
     span_max: u64,
+    /// What fits into memory by the last batch that did not.
+    fitting: u64,
 }
 
 impl BatchSize {
@@ -21,6 +23,7 @@ impl BatchSize {
         BatchSize {
             span: FIRST.min(span_max.max(1)),
             span_max: span_max.max(1),
+            fitting: u64::MAX,
         }
     }
 
@@ -38,13 +41,22 @@ impl BatchSize {
             let factor = u64::try_from(factor)
                 .unwrap_or(GROWTH_MAX)
                 .clamp(2, GROWTH_MAX);
-            self.span = self.span.saturating_mul(factor).min(self.span_max);
+            self.span = self.span.saturating_mul(factor);
+            self.span = self.span.min(self.span_max).min(self.fitting);
         }
+    }
+
+    /// A limit cut a batch after `span` positions. What was read beyond it was read in vain, so
+    /// the next ones grow slowly from there.
+    pub(super) fn cut(&mut self, span: u64) {
+        self.span = span.clamp(1, self.span_max);
+        self.fitting = span.saturating_mul(2).max(1);
     }
 
     /// The head was reached: what comes next is short, and should be done soon.
     pub(super) fn at_head(&mut self) {
         self.span = FIRST.min(self.span_max);
+        self.fitting = u64::MAX;
     }
 }
 
@@ -69,6 +81,20 @@ mod tests {
         );
         size.at_head();
         assert_eq!(size.span(), FIRST);
+    }
+
+    #[test]
+    fn a_batch_that_memory_cut_keeps_those_after_it_short() {
+        let mut size = BatchSize::new(100_000);
+        size.cut(80);
+        assert_eq!(size.span(), 80);
+        size.took(80, Duration::from_millis(1));
+        assert_eq!(size.span(), 160);
+        size.took(160, Duration::from_millis(1));
+        assert_eq!(size.span(), 160);
+        size.at_head();
+        size.took(FIRST, Duration::from_millis(1));
+        assert_eq!(size.span(), FIRST * GROWTH_MAX);
     }
 
     #[test]

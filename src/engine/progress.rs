@@ -1,13 +1,12 @@
 //! What the reader of a source knows, as its runners see it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Position, Range};
 use crate::source::{OpenGap, Step};
 
@@ -17,7 +16,8 @@ const STEPS_MAX: usize = 256;
 /// Where a source stands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
-    /// Rises when the reader had to begin again: what was known before is void.
+    /// Rises when the reader had to begin again: what was known before is void. 0 before its first
+    /// step.
     pub(super) session: u64,
     pub(super) mark: Position,
     pub(super) head: Position,
@@ -90,54 +90,58 @@ impl Progress {
 /// The reader's side: it publishes.
 pub(super) struct Publisher {
     progress: watch::Sender<Progress>,
-    confirmed: Arc<Confirmed>,
+    confirmed: watch::Sender<Confirmed>,
     session: u64,
 }
 
 /// When the last successful statement of the reader's session began. It proves that the server
 /// did not crash between the reader's first statement of the session and that moment.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Confirmed {
-    session: AtomicU64,
-    at: Mutex<Option<Instant>>,
+    session: u64,
+    at: Option<Instant>,
 }
 
 /// The runners' side: they follow.
 #[derive(Clone)]
 pub(super) struct Following {
     pub(super) progress: watch::Receiver<Progress>,
-    confirmed: Arc<Confirmed>,
+    confirmed: watch::Receiver<Confirmed>,
 }
 
 pub(super) fn channel() -> (Publisher, Following) {
-    let (sender, receiver) = watch::channel(Progress::default());
-    let confirmed = Arc::new(Confirmed::default());
+    let (progress, following) = watch::channel(Progress::default());
+    let (confirmed, confirmations) = watch::channel(Confirmed::default());
     let publisher = Publisher {
-        progress: sender,
-        confirmed: confirmed.clone(),
+        progress,
+        confirmed,
         session: 0,
     };
     let following = Following {
-        progress: receiver,
-        confirmed,
+        progress: following,
+        confirmed: confirmations,
     };
     (publisher, following)
 }
 
 impl Publisher {
-    /// A new session begins: the mark and what was remembered are void.
+    /// A new session begins: the mark and what was remembered are void. The runners hear of it with
+    /// its first step, for before that nobody knows where the mark is.
     pub(super) fn begin(&mut self) {
         self.session += 1;
         self.confirm(None);
-        let session = self.session;
-        self.progress.send_modify(|p| p.begin(session));
     }
 
     /// A step that began at `began` has succeeded.
     pub(super) fn step(&self, step: Step, began: Instant) {
         self.confirm(Some(began));
         self.progress.send_if_modified(|p| {
-            let news = !step.passed.is_empty() || p.mark != step.mark || p.gap != step.gap;
+            let begins = p.session != self.session;
+            if begins {
+                p.begin(self.session);
+            }
+            let moved = !step.passed.is_empty() || p.mark != step.mark;
+            let news = begins || moved || p.gap != step.gap;
             p.step(step);
             news
         });
@@ -154,14 +158,8 @@ impl Publisher {
     }
 
     fn confirm(&self, at: Option<Instant>) {
-        *self
-            .confirmed
-            .at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = at;
-        self.confirmed
-            .session
-            .store(self.session, Ordering::Release);
+        let session = self.session;
+        self.confirmed.send_replace(Confirmed { session, at });
     }
 }
 
@@ -169,14 +167,36 @@ impl Following {
     /// Whether a mark of `session` may be used on a connection that was opened at `opened`: the
     /// server did not crash between the mark's proof and that connection, so nothing that the
     /// mark counts on was taken back.
-    pub(super) fn covers(&self, session: u64, opened: Instant) -> bool {
-        let at = *self
-            .confirmed
-            .at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.confirmed.session.load(Ordering::Acquire) == session
-            && at.is_some_and(|at| at > opened)
+    pub(super) fn covers(&mut self, session: u64, opened: Instant) -> bool {
+        let confirmed = *self.confirmed.borrow_and_update();
+        confirmed.session == session && confirmed.at.is_some_and(|at| at > opened)
+    }
+
+    /// Waits until the reader confirms `session` again: [`Following::covers`] may say yes then.
+    ///
+    /// # Errors
+    /// If that session is over, or the reader has given up.
+    pub(super) async fn confirmed(&mut self, session: u64) -> Result<()> {
+        // An error means that the reader is gone, and then it says why.
+        let _ = self.confirmed.changed().await;
+        self.check_reader()?;
+        if self.confirmed.borrow().session == session {
+            return Ok(());
+        }
+        let what = "the source is being read again from the checkpoint";
+        Err(Error::new(ErrorKind::ConnectionLost, what))
+    }
+
+    /// Fails if the reader has given up.
+    pub(super) fn check_reader(&self) -> Result<()> {
+        if let Some(error) = &self.progress.borrow().failed {
+            return Err(error.again());
+        }
+        if self.progress.has_changed().is_ok() {
+            return Ok(());
+        }
+        let what = "the reader of the source has ended without a reason";
+        Err(Error::new(ErrorKind::Internal, what).hint("see the log, and run again"))
     }
 }
 
@@ -224,5 +244,49 @@ mod tests {
         let c = ["C".to_owned()];
         assert!(progress.may_hold(Position::new(0), Some(&c)));
         assert!(!progress.may_hold(Position::new(99), Some(&c)));
+    }
+
+    #[test]
+    fn a_mark_holds_on_a_connection_opened_before_its_session_was_last_confirmed() {
+        let (mut publisher, mut following) = channel();
+        let opened = Instant::now();
+        let later = opened + std::time::Duration::from_millis(1);
+        publisher.begin();
+        assert!(!following.covers(1, opened), "nothing is confirmed yet");
+        publisher.step(step(0, 1, None), opened);
+        assert!(!following.covers(1, opened), "the server may have crashed");
+        publisher.step(step(1, 2, None), later);
+        assert!(following.covers(1, opened));
+        assert!(!following.covers(1, later));
+        publisher.begin();
+        assert!(!following.covers(1, opened), "the session is over");
+        assert!(!following.covers(2, opened));
+    }
+
+    #[test]
+    fn runners_hear_of_a_session_with_its_first_step() {
+        let (mut publisher, following) = channel();
+        publisher.begin();
+        publisher.step(step(0, 7, None), Instant::now());
+        publisher.begin();
+        assert_eq!(following.progress.borrow().session, 1);
+        assert_eq!(following.progress.borrow().mark, Position::new(7));
+        publisher.step(step(7, 7, None), Instant::now());
+        assert_eq!(following.progress.borrow().session, 2);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_confirmation_hears_that_the_reader_has_given_up() {
+        let (mut publisher, mut following) = channel();
+        publisher.begin();
+        let opened = Instant::now();
+        publisher.step(step(0, 1, None), opened);
+        assert!(!following.covers(1, opened));
+        let waiting = tokio::spawn(async move { following.confirmed(1).await });
+        tokio::task::yield_now().await;
+        publisher.fail(Error::new(ErrorKind::Precondition, "CACHE 10"));
+        drop(publisher);
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Precondition);
     }
 }

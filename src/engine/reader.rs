@@ -34,7 +34,7 @@ impl Reader {
     /// Follows the source until `stop`, or until an error that no retry mends.
     pub(super) async fn run(mut self) {
         let wake = Arc::new(Notify::new());
-        let _listener = self.settings.listen.then(|| {
+        let _listening = self.settings.listen.then(|| {
             let listening = listen(self.source.clone(), wake.clone(), self.settings.clone());
             Aborting(tokio::spawn(listening))
         });

@@ -177,7 +177,7 @@ impl Rebuild {
                 let what = "the rebuild was stopped right before the swap";
                 return Err(Error::new(ErrorKind::TimedOut, what).hint("run it again to go on"));
             }
-            rename(&client, name).await?;
+            swap(&client, name, generation).await?;
             Ok(live.max(self.shared.get().position))
         };
         setup::end(&client, done.await).await
@@ -272,7 +272,17 @@ async fn lock_live(client: &Client, name: &ProjectionName) -> Result<Position> {
     highest.ok_or_else(|| not_built(name))
 }
 
-async fn rename(client: &Client, name: &ProjectionName) -> Result<()> {
+/// Swaps rows and schemas, unless another rebuild has begun: the schema is that one's then.
+async fn swap(client: &Client, name: &ProjectionName, generation: i32) -> Result<()> {
+    let sql = include_str!("../../sql/queries/rebuild/swap.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] =
+        [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
+    let swapped = client.query_typed_opt(sql, &parameters).await;
+    let swapped = swapped.map_err(|e| pg::error("cannot swap the generations", e))?;
+    if swapped.is_none() {
+        let what = format!("another rebuild of \"{name}\" has begun since");
+        return Err(Error::new(ErrorKind::Fenced, what).hint("let one of the two end"));
+    }
     let (next, old) = (next_schema(name), old_schema(name));
     let renames = format!(
         "alter schema {live} rename to {old}; alter schema {next} rename to {live}",
@@ -282,13 +292,13 @@ async fn rename(client: &Client, name: &ProjectionName) -> Result<()> {
     );
     let renamed = client.batch_execute(&renames).await;
     renamed.map_err(|e| pg::error("cannot rename the schemas", e))?;
-    let sql = include_str!("../../sql/queries/rebuild/swap.sql");
+    let sql = include_str!("../../sql/queries/rebuild/carry_grants.sql");
     let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&name.as_str(), Type::TEXT), (&old, Type::TEXT)];
-    let swapped = client.execute_typed(sql, &parameters).await;
-    swapped
+        [(&old, Type::TEXT), (&name.as_str(), Type::TEXT)];
+    let carried = client.execute_typed(sql, &parameters).await;
+    carried
         .map(drop)
-        .map_err(|e| pg::error("cannot swap the generations", e))
+        .map_err(|e| pg::error("cannot carry the grants over", e))
 }
 
 async fn schema_exists(client: &Client, schema: &str) -> Result<bool> {

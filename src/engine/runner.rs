@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use super::isolate::{self, Isolation};
 use super::progress::{Following, Progress};
 use super::state::{RunnerState, Shared};
 use super::{Outcome, Settings};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::metrics;
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -60,6 +61,8 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) shared: Shared,
     pub(super) fenced: Fenced,
+    /// One for each session that batches may take.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 pub(super) struct Runner {
@@ -142,26 +145,19 @@ impl Runner {
             return Ok(Turn::Again);
         }
         let progress = self.parts.following.progress.borrow_and_update().clone();
-        if let Some(error) = &progress.failed {
-            return Err(error.again());
-        }
-        if self.parts.following.progress.has_changed().is_err() {
-            let what = "the reader of the source has ended without a reason";
-            return Err(Error::new(ErrorKind::Internal, what).hint("see the log, and run again"));
+        self.parts.following.check_reader()?;
+        if progress.session == 0 {
+            return Ok(Turn::Wait(None));
         }
         if self.parts.fenced.take(&self.definition().name) {
             return self.read_again().await;
         }
-        let Some(claim) = &self.claim else {
+        let Some(claim) = &mut self.claim else {
             return Ok(Turn::Again);
         };
         if progress.session != claim.session {
-            let turn = self.read_again().await?;
-            // Only now: what the runner believed in the session before is void until it is read.
-            if let Some(claim) = &mut self.claim {
-                claim.session = progress.session;
-            }
-            return Ok(turn);
+            claim.session = progress.session;
+            return self.read_again().await;
         }
         self.advance(&progress).await
     }
@@ -236,7 +232,8 @@ impl Runner {
         let Some(claim) = &self.claim else {
             return Ok(Turn::Again);
         };
-        let client = self.covered_session(claim).await?;
+        // Closed by nobody; without it the pool alone would make runners wait.
+        let _turn = self.parts.turns.clone().acquire_owned().await.ok();
         let began = Instant::now();
         let limits = Limits {
             events_max: usize::try_from(self.size.span())
@@ -244,12 +241,20 @@ impl Runner {
                 .min(BATCH_READ_MAX),
             bytes_max: BATCH_BYTES_MAX,
         };
-        let through = match claim.applier.apply(client, range, limits).await {
+        let applied = async {
+            let work = claim.applier.read(range, limits).await?;
+            let client = self.covered_session(claim).await?;
+            claim.applier.apply(client, range, work).await
+        };
+        let through = match applied.await {
             Ok(through) => through,
             Err(error) => return self.batch_failed(error, range).await,
         };
         let done = Range::new(range.after(), through);
         self.size.took(done.width(), began.elapsed());
+        if through < range.through() {
+            self.size.cut(done.width());
+        }
         metrics::batch(&self.definition().name, done.width(), began.elapsed());
         self.stored_at(through);
         if self.isolation.is_open() {
@@ -283,28 +288,15 @@ impl Runner {
 
     /// A session on which the mark of the current reader session holds.
     async fn covered_session(&self, claim: &Claim) -> Result<PooledClient> {
+        let mut following = self.parts.following.clone();
         loop {
             let (client, opened) = claim.applier.session().await?;
-            if self.parts.following.covers(claim.session, opened) {
+            if following.covers(claim.session, opened) {
                 return Ok(client);
             }
             drop(client);
-            let (session, failed) = {
-                let progress = self.parts.following.progress.borrow();
-                (progress.session, progress.failed.clone())
-            };
-            if let Some(error) = failed {
-                // Nothing more will be confirmed.
-                return Err(error.again());
-            }
-            if session != claim.session {
-                return Err(Error::new(
-                    ErrorKind::ConnectionLost,
-                    "the source is being read again from the checkpoint",
-                ));
-            }
             // The reader confirms at each of its steps, at most `poll_slowest` apart.
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            following.confirmed(claim.session).await?;
         }
     }
 
@@ -313,9 +305,10 @@ impl Runner {
         let Some(claim) = &self.claim else {
             return Ok(());
         };
-        let client = self.covered_session(claim).await?;
         let range = Range::new(claim.stored, claim.position);
-        claim.applier.skip(client, range).await?;
+        let last = claim.applier.last_at(range.through()).await?;
+        let client = self.covered_session(claim).await?;
+        claim.applier.skip(client, range, last).await?;
         self.stored_at(range.through());
         Ok(())
     }

@@ -81,6 +81,19 @@ pub(crate) fn dropped(name: &ProjectionName) -> Error {
     .hint("run again to build it anew")
 }
 
+/// The error of a projection whose row is there without a checkpoint: nothing says what its read
+/// model holds.
+pub(crate) fn no_checkpoint(name: &ProjectionName) -> Error {
+    Error::new(
+        ErrorKind::Database,
+        format!("projection \"{name}\" has lost its checkpoint"),
+    )
+    .hint(
+        "restore its row of highwater.checkpoint from a backup, or drop its schema, delete its row \
+         of highwater.projection and run again",
+    )
+}
+
 /// Refuses a definition other than the one the live read model was built with.
 pub(crate) fn check_unchanged(definition: &Definition, stored: &Stored) -> Result<()> {
     if stored.hash == definition.hash {
@@ -233,15 +246,17 @@ pub(crate) async fn create_view(
 
 /// Claims the checkpoint of one generation, and refuses one that was taken from another log.
 pub(crate) async fn claim(
-    client: &Client,
+    target: &Database,
     key: &Key,
     instance: Uuid,
     source: &dyn Source,
 ) -> Result<Option<Checkpoint>> {
-    let Some(checkpoint) = checkpoint::claim(client, key, instance).await? else {
+    // Before a session is taken, for the source may need one from the same pool.
+    let identity = source.identity().await?;
+    let claimed = checkpoint::claim(&*target.client().await?, key, instance).await?;
+    let Some(checkpoint) = claimed else {
         return Ok(None);
     };
-    let identity = source.identity().await?;
     if identity == checkpoint.source_identity {
         return Ok(Some(checkpoint));
     }

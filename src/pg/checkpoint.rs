@@ -238,7 +238,7 @@ pub(crate) struct Renewal<'a> {
     pub(crate) runners: Value,
 }
 
-/// Renews an instance. Returns the keys that another epoch owns now.
+/// Renews an instance. Returns the projections and partitions that are not its own any more.
 pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(String, i32)>> {
     let sql = include_str!("../../sql/queries/instance/renew.sql");
     let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);

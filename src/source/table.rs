@@ -1,5 +1,6 @@
 //! A PostgreSQL table as a source: the mark computed with statements in the one right order.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, pin_mut};
@@ -278,17 +279,23 @@ pub(crate) async fn head(client: &Client, table: &EventTable) -> Result<Position
     Ok(Position::new(pg::column(&row, 0)?))
 }
 
-/// The position and type of a row, in few allocations: types repeat.
+/// The names of types, each allocated once: they repeat.
 #[derive(Default)]
-struct TypeNames(Vec<Arc<str>>);
+struct TypeNames(HashSet<Arc<str>>);
 
 impl TypeNames {
+    /// Of a log with more types than this, the names are allocated again now and then.
+    const MAX: usize = 4_096;
+
     fn intern(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.iter().find(|known| &***known == name) {
+        if let Some(known) = self.0.get(name) {
             return known.clone();
         }
+        if self.0.len() >= TypeNames::MAX {
+            self.0.clear();
+        }
         let new: Arc<str> = name.into();
-        self.0.push(new.clone());
+        self.0.insert(new.clone());
         new
     }
 }

@@ -289,7 +289,7 @@ async fn a_dropped_projection_leaves_nothing_and_its_runner_stops() {
     drop_projection(&database.pooled(), &"counts".parse().unwrap())
         .await
         .unwrap();
-    append_rows(&client, "t", 1..=1).await;
+    // Without another event: its heartbeat finds out.
     let report = engine.await.unwrap().unwrap();
     let Outcome::Stopped(error) = &report.outcomes[0].1 else {
         panic!("{report:?}")
@@ -323,4 +323,83 @@ async fn a_schema_of_that_name_that_is_not_ours_is_refused_and_left_alone() {
         one::<i64>(&client, "select count(*) from counts.theirs").await,
         0
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_another_one_replaced_swaps_nothing() {
+    let (database, client) = built(50).await;
+    let holder = database.client().await;
+    holder
+        .batch_execute("begin; select from highwater.checkpoint for update")
+        .await
+        .unwrap();
+    let waiting = "select count(*) from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock'";
+    let first = rebuild(&database, DOUBLED);
+    let first = tokio::spawn(async move { first.run(CancellationToken::new()).await });
+    eventually("it is to swap", Duration::from_secs(10), async || {
+        one::<i64>(&client, waiting).await == 1
+    })
+    .await;
+    let tripled = rebuild(&database, &DOUBLED.replace('2', "3"));
+    let second = tokio::spawn(async move { tripled.run(CancellationToken::new()).await });
+    eventually("both are to swap", Duration::from_secs(10), async || {
+        one::<i64>(&client, waiting).await == 2
+    })
+    .await;
+    holder.batch_execute("commit").await.unwrap();
+    let error = first.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("another rebuild"), "{error}");
+    let done = second.await.unwrap().unwrap();
+    assert!(
+        matches!(done, Rebuilt::Swapped { generation: 3, .. }),
+        "{done:?}"
+    );
+    assert_eq!(total(&client).await, 150);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_runs_the_definition_before_an_accepted_one_stops() {
+    let (database, client) = built(10).await;
+    let engine = Engine::new(database.pooled(), Settings::default())
+        .source(database.source())
+        .projection(sql_projection("counts", COUNTS));
+    let handle = engine.handle();
+    let engine = tokio::spawn(engine.run(Until::Stopped, CancellationToken::new()));
+    eventually("the runner is live", Duration::from_secs(10), async || {
+        handle.runners()[0].state == highwater::engine::RunnerState::Live
+    })
+    .await;
+    let changed = sql_projection("counts", DOUBLED);
+    accept(&database.pooled(), &*changed, &*database.source())
+        .await
+        .unwrap();
+    append_rows(&client, "t", 1..=1).await;
+    let report = engine.await.unwrap().unwrap();
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+    assert_eq!(total(&client).await, 10, "the old statements are over");
+    run_to_head(&database, database.source(), vec![changed])
+        .await
+        .unwrap();
+    assert_eq!(total(&client).await, 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_without_its_checkpoint_stops_and_says_so() {
+    let (database, client) = built(10).await;
+    client
+        .batch_execute("delete from highwater.checkpoint")
+        .await
+        .unwrap();
+    let counts = sql_projection("counts", COUNTS);
+    let run = run_to_head(&database, database.source(), vec![counts]);
+    let report = tokio::time::timeout(Duration::from_secs(20), run).await;
+    let report = report.expect("it does not try for ever").unwrap();
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert!(error.to_string().contains("lost its checkpoint"), "{error}");
 }

@@ -1,16 +1,21 @@
 //! Projections in Rust over the source in memory, as users test theirs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use highwater::engine::{Engine, Settings, Until};
+use highwater::pg::database::Database;
 use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection};
 use highwater::source::Batch;
+use highwater::source::table::{EventTable, TableSource};
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{Error, ErrorKind, NewEvent, Outcome, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::one;
+use crate::support::{append_rows, one};
 
 #[derive(Deserialize)]
 enum Account {
@@ -263,4 +268,22 @@ async fn a_session_whose_projection_panicked_is_not_given_to_another() {
     let client = database.client().await;
     let open: i64 = one(&client, "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'").await;
     assert_eq!(open, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_never_holds_one_session_while_it_waits_for_another() {
+    let database = TestDatabase::new().await;
+    append_rows(&database.client().await, "s", 1..=20).await;
+    let pool = Database::new(database.pooled().connector().clone(), 1).unwrap();
+    let source = TableSource::new("default", pool.clone(), None, EventTable::own());
+    let engine = Engine::new(pool, Settings::default())
+        .source(Arc::new(source))
+        .projection(Arc::new(Coded::new(Unruly("select 1")).unwrap()));
+    let run = engine.run(Until::CaughtUp, CancellationToken::new());
+    let report = tokio::time::timeout(Duration::from_secs(20), run).await;
+    let report = report.expect("one session is enough").unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
 }

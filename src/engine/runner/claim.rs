@@ -43,13 +43,21 @@ impl Runner {
             generation,
             partition: 0,
         };
-        let client = parts.target.client().await?;
-        let claimed = setup::claim(&client, &key, parts.instance, &*parts.source).await?;
+        let claimed = setup::claim(&parts.target, &key, parts.instance, &*parts.source).await?;
+        if parts.build == Build::Live {
+            // A swap, a drop or an accepted change may have come between the two.
+            let stored = setup::stored(&*parts.target.client().await?, name).await?;
+            let stored = stored.ok_or_else(|| setup::dropped(name))?;
+            if stored.generation != generation {
+                return Ok(None);
+            }
+            setup::check_unchanged(self.definition(), &stored)?;
+        }
         let Some(checkpoint) = claimed else {
-            return match parts.build {
-                Build::Live => Ok(None),
-                Build::Next(_) => Err(setup::dropped(name)),
-            };
+            return Err(match parts.build {
+                Build::Live => setup::no_checkpoint(name),
+                Build::Next(_) => setup::dropped(name),
+            });
         };
         let epoch = checkpoint.epoch;
         parts
@@ -85,9 +93,12 @@ impl Runner {
         let Some(stored) = stored else {
             return Err(setup::dropped(&key.projection));
         };
-        if self.parts.build == Build::Live && stored.generation != key.generation {
-            self.claim = None;
-            return Ok(Turn::Again);
+        if self.parts.build == Build::Live {
+            if stored.generation != key.generation {
+                self.claim = None;
+                return Ok(Turn::Again);
+            }
+            setup::check_unchanged(self.parts.projection.definition(), &stored)?;
         }
         let Some(checkpoint) = checkpoint::read(&client, key).await? else {
             // Swapped or dropped just now: the start finds out which.

@@ -1,5 +1,6 @@
 //! Drives [`Mark`] with statements, one after the other on one connection of its own.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -186,23 +187,24 @@ impl TableFollower {
     /// Positions that went back (TRUNCATE … RESTART IDENTITY, setval) would come again below the
     /// mark.
     async fn check_not_back(&self) -> Result<()> {
-        let GapPolicy::Sequence { named } = &self.table.gap else {
+        let Some(sequence) = &self.sequence else {
             return Ok(());
         };
         let sql = include_str!("../../../sql/queries/mark/sequence_value.sql");
-        let parameters: [(&Parameter<'_>, Type); 3] = [
-            (&self.table.relation, Type::TEXT),
-            (&"position", Type::TEXT),
-            (named, Type::TEXT),
-        ];
         let row = self
             .client
-            .query_typed_one(sql, &parameters)
+            .query_typed_opt(sql, &[(sequence, Type::TEXT)])
             .await
             .map_err(|e| {
                 pg::own_statement_error("cannot read the sequence of the event table", e)
             })?;
-        let last = Position::new(column(&row, 0)?);
+        let Some(row) = row else {
+            return Err(gap::other_sequence(&self.table.relation, None));
+        };
+        let Some(last) = column::<Option<i64>>(&row, 0)? else {
+            return Err(gap::unreadable_sequence(sequence));
+        };
+        let last = Position::new(last);
         let mark = self.mark.position();
         if last >= mark {
             return Ok(());
@@ -218,14 +220,12 @@ impl TableFollower {
     }
 }
 
+/// The types that occur in `passed`.
 fn types_in(rows: &Rows, passed: Range) -> Vec<Arc<str>> {
-    let mut found: Vec<Arc<str>> = Vec::new();
-    for (position, event_type) in rows.positions.iter().zip(&rows.types) {
-        if passed.contains(*position) && !found.iter().any(|f| Arc::ptr_eq(f, event_type)) {
-            found.push(event_type.clone());
-        }
-    }
-    found
+    let rows = rows.positions.iter().zip(&rows.types);
+    let passed = rows.filter(|(position, _)| passed.contains(**position));
+    let found: HashSet<&Arc<str>> = passed.map(|(_, event_type)| event_type).collect();
+    found.into_iter().cloned().collect()
 }
 
 impl Follower for TableFollower {

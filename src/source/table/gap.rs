@@ -91,11 +91,20 @@ pub(super) async fn why(client: &Client, table: &EventTable, error: Error) -> Er
 
 /// Numbers of the sequence before may still be out, and nobody would look at its lock any more.
 pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
-    let found = found.unwrap_or_default();
+    let found = found.as_deref().unwrap_or("none that is there");
     broken(
         relation,
         &format!("draws its position from another sequence since the start, {found}"),
         "run again when every transaction that drew from the old one has ended",
+    )
+}
+
+/// Whether positions went back could not be told.
+pub(super) fn unreadable_sequence(sequence: &str) -> Error {
+    broken(
+        sequence,
+        "is a sequence that this role may not read",
+        &format!("grant select on sequence {sequence} to it"),
     )
 }
 
