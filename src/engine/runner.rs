@@ -152,12 +152,16 @@ impl Runner {
         if self.parts.fenced.take(&self.definition().name) {
             return self.read_again().await;
         }
-        let Some(claim) = &mut self.claim else {
+        let Some(claim) = &self.claim else {
             return Ok(Turn::Again);
         };
         if progress.session != claim.session {
-            claim.session = progress.session;
-            return self.read_again().await;
+            let turn = self.read_again().await?;
+            // Only now: what the runner believed in the session before is void until it is read.
+            if let Some(claim) = &mut self.claim {
+                claim.session = progress.session;
+            }
+            return Ok(turn);
         }
         self.advance(&progress).await
     }
