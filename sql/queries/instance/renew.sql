@@ -1,5 +1,5 @@
 -- Purpose: an instance says that it is alive, how far its marks are and how its runners fare, and
--- hears which of them another epoch owns now. Dead instances are forgotten after a day.
+-- hears which of them another epoch owns now, or lost their checkpoint to a swap or a drop. Dead instances are forgotten after a day.
 -- Parameters: $1 instance; $2 host; $3 process id; $4 lease in seconds; $5 marks by source;
 -- $6 [{projection, generation, partition, epoch, state, rate}].
 -- Must hold: one statement; it never waits for a batch that holds a checkpoint's row.
@@ -24,7 +24,7 @@ with alive as (
       from free f
      where (c.projection, c.generation, c.partition) = (f.projection, f.generation, f.partition)
 )
-select c.projection, c.partition
-  from highwater.checkpoint c
-  join mine m using (projection, generation, partition)
- where c.epoch <> m.epoch
+select m.projection, m.partition
+  from mine m
+  left join highwater.checkpoint c using (projection, generation, partition)
+ where c.epoch is distinct from m.epoch
