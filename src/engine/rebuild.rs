@@ -207,7 +207,7 @@ pub async fn accept(
             (&definition.source, Type::TEXT),
         ];
         let changed = client.execute_typed(sql, &parameters).await;
-        let changed = changed.map_err(|e| pg::error("cannot accept the change", e))?;
+        let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
         if let (Some(_), Some(relation)) = (projection.statements(), source.relation()) {
             let schema = definition.name.as_str();
             setup::create_view(&client, definition, relation, schema).await?;
@@ -231,7 +231,7 @@ pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result
         let deleted = client
             .execute_typed(sql, &[(&name.as_str(), Type::TEXT)])
             .await;
-        deleted.map_err(|e| pg::error("cannot delete the projection's rows", e))?;
+        deleted.map_err(|e| pg::own_error("cannot delete the projection's rows", e))?;
         for schema in [
             name.as_str().to_owned(),
             next_schema(name),
@@ -264,7 +264,7 @@ async fn lock_live(client: &Client, name: &ProjectionName) -> Result<Position> {
     let rows = client
         .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
         .await;
-    let rows = rows.map_err(|e| pg::error("cannot lock the live checkpoint", e))?;
+    let rows = rows.map_err(|e| pg::own_error("cannot lock the live checkpoint", e))?;
     let mut highest = None;
     for row in &rows {
         highest = highest.max(Some(Position::new(column(row, 0)?)));
@@ -288,7 +288,7 @@ async fn rename(client: &Client, name: &ProjectionName) -> Result<()> {
     let swapped = client.execute_typed(sql, &parameters).await;
     swapped
         .map(drop)
-        .map_err(|e| pg::error("cannot swap the generations", e))
+        .map_err(|e| pg::own_error("cannot swap the generations", e))
 }
 
 async fn schema_exists(client: &Client, schema: &str) -> Result<bool> {

@@ -199,8 +199,11 @@ impl TableFollower {
             .client
             .query_typed_one(sql, &parameters)
             .await
-            .map_err(|e| pg::error("cannot read the sequence of the event table", e))?;
-        let last = Position::new(column(&row, 0)?);
+            .map_err(|e| pg::own_error("cannot read the sequence of the event table", e))?;
+        let Some(last) = column(&row, 0)? else {
+            return Err(may_not_read(column(&row, 1)?, column(&row, 2)?));
+        };
+        let last = Position::new(last);
         let mark = self.mark.position();
         if last >= mark {
             return Ok(());
@@ -214,6 +217,14 @@ impl TableFollower {
              sequence back, or rebuild the projections that read it",
         ))
     }
+}
+
+fn may_not_read(sequence: &str, role: &str) -> Error {
+    let role = pg::quote_identifier(role);
+    let what = format!("role {role} may not read the sequence {sequence} of the event table");
+    Error::new(ErrorKind::Database, what).hint(format!(
+        "as its owner, run: grant select on sequence {sequence} to {role}"
+    ))
 }
 
 fn types_in(rows: &Rows, passed: Range) -> Vec<Arc<str>> {
