@@ -188,6 +188,7 @@ impl Summary {
 fn explain(error: Error, summary: &Summary) -> Error {
     let next = match error.what_to_do() {
         Some(hint) => hint.to_owned(),
+        None if error.kind() == ErrorKind::ConnectionLost => "run it again".to_owned(),
         None => "mend it and run again".to_owned(),
     };
     let stored = summary.appended + summary.duplicates;

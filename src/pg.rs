@@ -48,7 +48,8 @@ pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
     if let Some(detail) = db.detail() {
         what = format!("{what} ({detail})");
     }
-    let hint = db.hint().map(str::to_owned);
+    // Another clause may follow it.
+    let hint = db.hint().map(|hint| hint.trim_end_matches('.').to_owned());
     let ours = Error::new(kind_of(db.code()), what)
         .sqlstate(code)
         .source(error);
@@ -58,17 +59,30 @@ pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
     }
 }
 
+/// An error of one of highwater's own statements: for a missing right it says which ones there are.
+pub(crate) fn own_error(doing: &str, error: tokio_postgres::Error) -> Error {
+    let ours = self::error(doing, error);
+    match ours.code() {
+        Some("42501") => ours.hint(RIGHTS),
+        _ => ours,
+    }
+}
+
+const RIGHTS: &str = "grant the role what it needs on schema highwater: select on all tables and \
+                      all sequences to read; insert on event to append; insert, update and delete \
+                      on projection, checkpoint and instance to run projections";
+
 /// An error of one of highwater's own statements on its own schema: what the server refuses there
 /// is the event, or something about the database.
 pub(crate) fn own_statement_error(doing: &str, error: tokio_postgres::Error) -> Error {
-    let ours = self::error(doing, error);
+    let ours = own_error(doing, error);
     if ours.kind() != ErrorKind::Apply {
         return ours;
     }
     // Data exceptions, constraints, and limits such as the depth of a JSON value.
     match ours.code().and_then(|code| code.get(..2)) {
         Some("22" | "23" | "54") => ours.with_kind(ErrorKind::BadEvent),
-        Some("3F" | "42") if ours.code() != Some("42501") => ours
+        Some("3F" | "42") => ours
             .with_kind(ErrorKind::Database)
             .hint("run highwater init"),
         _ => ours.with_kind(ErrorKind::Database),
@@ -116,6 +130,14 @@ fn kind_of(state: &SqlState) -> ErrorKind {
     }
     if *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED {
         return ErrorKind::Serialization;
+    }
+    // Read only: this is a standby, until a failover is done or the address leads elsewhere.
+    if *state == SqlState::READ_ONLY_SQL_TRANSACTION {
+        return ErrorKind::ConnectionLost;
+    }
+    // A missing right is no event's fault.
+    if *state == SqlState::INSUFFICIENT_PRIVILEGE {
+        return ErrorKind::Database;
     }
     let class = state.code().get(..2).unwrap_or_default();
     match class {

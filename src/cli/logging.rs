@@ -31,12 +31,13 @@ pub(super) fn start(options: &Options, observed: bool, ui: &Ui) -> Result<()> {
 
 fn filter(options: &Options, observed: bool) -> Result<EnvFilter> {
     let variable = std::env::var("RUST_LOG").unwrap_or_default();
+    // The pool's own words about sessions that are gone: who needed one says so, with the reason.
     let text = match (options.quiet, options.verbose) {
         _ if !variable.is_empty() => variable.as_str(),
-        (true, _) => "warn",
-        (false, 0) if observed => "warn,highwater=info",
-        (false, 0) => "warn",
-        (false, 1) => "warn,highwater=debug",
+        (true, _) => "warn,deadpool=error",
+        (false, 0) if observed => "warn,deadpool=error,highwater=info",
+        (false, 0) => "warn,deadpool=error",
+        (false, 1) => "warn,deadpool=error,highwater=debug",
         (false, _) => "debug,highwater=trace",
     };
     EnvFilter::builder().parse(text).map_err(|error| {

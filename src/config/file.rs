@@ -35,7 +35,10 @@ impl Config {
         let text = std::fs::read_to_string(file).map_err(|error| {
             Error::new(ErrorKind::Config, format!("cannot read the file: {error}"))
                 .at(file.display().to_string())
-                .hint("make it readable UTF-8 text")
+                .hint(match error.kind() {
+                    std::io::ErrorKind::NotFound => "give the path of a file that is there",
+                    _ => "make it readable UTF-8 text",
+                })
         })?;
         Config::parse(&text, &file.display().to_string())
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pg::checkpoint::{self, Epoch, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -134,10 +134,15 @@ impl Applier {
         succeeded: usize,
     ) -> Error {
         let offset = pg::offset_of(&error).and_then(|at| at.checked_sub(characters_before));
-        let ours = pg::error("apply failed", error);
-        match succeeded.checked_sub(STATEMENTS_BEFORE) {
-            None => ours,
-            Some(succeeded) => ours.at((statements.locate)(succeeded, offset)),
+        let ours = explain_write(pg::error("apply failed", error));
+        match (succeeded.checked_sub(STATEMENTS_BEFORE), offset) {
+            (Some(succeeded), offset) => ours.at((statements.locate)(succeeded, offset)),
+            // The server could not parse the message: no event is at fault, nothing of it ran.
+            (None, Some(_)) => ours
+                .with_kind(ErrorKind::Config)
+                .at((statements.locate)(0, offset))
+                .hint("mend the statement, and run again"),
+            (None, None) => ours,
         }
     }
 
@@ -187,6 +192,16 @@ impl Applier {
             quote_identifier(&self.schema)
         )
     }
+}
+
+/// The server's hint would lead to a trigger on the view.
+fn explain_write(error: Error) -> Error {
+    if error.code() != Some("55000") || !error.message().contains("batch") {
+        return error;
+    }
+    error
+        .with_kind(ErrorKind::Config)
+        .hint("batch is only read: write to tables of the projection's own")
 }
 
 /// Also where the role's default or the database's is another isolation level, and where row

@@ -207,7 +207,7 @@ pub async fn accept(
             (&definition.source, Type::TEXT),
         ];
         let changed = client.execute_typed(sql, &parameters).await;
-        let changed = changed.map_err(|e| pg::error("cannot accept the change", e))?;
+        let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
         if let (Some(_), Some(relation)) = (projection.statements(), source.relation()) {
             let schema = definition.name.as_str();
             setup::create_view(&client, definition, relation, schema).await?;
@@ -231,7 +231,7 @@ pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result
         let deleted = client
             .execute_typed(sql, &[(&name.as_str(), Type::TEXT)])
             .await;
-        deleted.map_err(|e| pg::error("cannot delete the projection's rows", e))?;
+        deleted.map_err(|e| pg::own_error("cannot delete the projection's rows", e))?;
         for schema in [
             name.as_str().to_owned(),
             next_schema(name),
@@ -264,7 +264,7 @@ async fn lock_live(client: &Client, name: &ProjectionName) -> Result<Position> {
     let rows = client
         .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
         .await;
-    let rows = rows.map_err(|e| pg::error("cannot lock the live checkpoint", e))?;
+    let rows = rows.map_err(|e| pg::own_error("cannot lock the live checkpoint", e))?;
     let mut highest = None;
     for row in &rows {
         highest = highest.max(Some(Position::new(column(row, 0)?)));
@@ -298,7 +298,7 @@ async fn swap(client: &Client, name: &ProjectionName, generation: i32) -> Result
     let carried = client.execute_typed(sql, &parameters).await;
     carried
         .map(drop)
-        .map_err(|e| pg::error("cannot carry the grants over", e))
+        .map_err(|e| pg::own_error("cannot carry the grants over", e))
 }
 
 async fn schema_exists(client: &Client, schema: &str) -> Result<bool> {

@@ -142,6 +142,11 @@ impl Runner {
         if self.claim.is_none() {
             self.set_state(RunnerState::Starting);
             self.claim = self.start().await?;
+            if self.claim.is_some() {
+                // As the claim wrote it down: the first batch may take long, and no heartbeat can
+                // write beside it.
+                self.set_state(RunnerState::CatchingUp);
+            }
             return Ok(Turn::Again);
         }
         let progress = self.parts.following.progress.borrow_and_update().clone();

@@ -29,7 +29,7 @@ pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Opt
     let row = client
         .query_typed_opt(sql, &[(&name.as_str(), Type::TEXT)])
         .await
-        .map_err(|e| pg::error("cannot read the projection's row", e))?;
+        .map_err(|e| pg::own_error("cannot read the projection's row", e))?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(Stored {
         generation: column(&row, 0)?,
@@ -158,7 +158,7 @@ async fn insert_rows(client: &Client, definition: &Definition, identity: &str) -
         (&identity, Type::TEXT),
     ];
     let inserted = client.execute_typed(sql, &parameters).await;
-    let inserted = inserted.map_err(|e| pg::error("cannot create the projection's rows", e))?;
+    let inserted = inserted.map_err(|e| pg::own_error("cannot create the projection's rows", e))?;
     Ok(inserted > 0)
 }
 

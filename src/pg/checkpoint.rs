@@ -123,7 +123,7 @@ pub async fn claim(client: &Client, key: &Key, instance: Uuid) -> Result<Option<
         (&instance, Type::UUID),
     ];
     let row = client.query_typed_opt(sql, &parameters).await;
-    let row = row.map_err(|e| pg::error("cannot claim the checkpoint", e))?;
+    let row = row.map_err(|e| pg::own_error("cannot claim the checkpoint", e))?;
     row.as_ref().map(checkpoint).transpose()
 }
 
@@ -137,7 +137,7 @@ pub async fn read(client: &Client, key: &Key) -> Result<Option<Checkpoint>> {
         (&partition, Type::INT4),
     ];
     let row = client.query_typed_opt(sql, &parameters).await;
-    let row = row.map_err(|e| pg::error("cannot read the checkpoint", e))?;
+    let row = row.map_err(|e| pg::own_error("cannot read the checkpoint", e))?;
     row.as_ref().map(checkpoint).transpose()
 }
 
@@ -159,7 +159,7 @@ pub(crate) async fn skip(
 ) -> Result<()> {
     let sql = key.fence(epoch, range, last);
     let done = client.batch_execute(&sql).await;
-    done.map_err(|e| pg::error("cannot move the checkpoint", e))
+    done.map_err(|e| pg::own_error("cannot move the checkpoint", e))
 }
 
 /// The highest position that any checkpoint on this source has reached: proven below.
@@ -168,7 +168,7 @@ pub(crate) async fn floor(client: &Client, source_identity: &str) -> Result<Posi
     let row = client
         .query_typed_one(sql, &[(&source_identity, Type::TEXT)])
         .await
-        .map_err(|e| pg::error("cannot read the checkpoints", e))?;
+        .map_err(|e| pg::own_error("cannot read the checkpoints", e))?;
     Ok(Position::new(column(&row, 0)?))
 }
 
@@ -192,7 +192,7 @@ pub(crate) async fn report(
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::error("cannot report the state", e))
+        .map_err(|e| pg::own_error("cannot report the state", e))
 }
 
 /// Writes down that a projection could not be started, unless a living instance runs it.
@@ -206,7 +206,7 @@ pub(crate) async fn report_unstarted(
         [(&projection.as_str(), Type::TEXT), (error, Type::JSONB)];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::error("cannot report the state", e))
+        .map_err(|e| pg::own_error("cannot report the state", e))
 }
 
 /// What an error looks like in `highwater.checkpoint.last_error` and in status.
@@ -252,7 +252,7 @@ pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(
         (&renewal.runners, Type::JSONB),
     ];
     let rows = client.query_typed(sql, &parameters).await;
-    let rows = rows.map_err(|e| pg::error("cannot renew the instance", e))?;
+    let rows = rows.map_err(|e| pg::own_error("cannot renew the instance", e))?;
     rows.iter()
         .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
         .collect()
@@ -263,7 +263,7 @@ pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
     let sql = include_str!("../../sql/queries/instance/leave.sql");
     let done = client.execute_typed(sql, &[(&instance, Type::UUID)]).await;
     done.map(drop)
-        .map_err(|e| pg::error("cannot sign the instance off", e))
+        .map_err(|e| pg::own_error("cannot sign the instance off", e))
 }
 
 /// The error of a runner whose epoch is past.

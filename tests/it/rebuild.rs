@@ -403,3 +403,30 @@ async fn a_projection_without_its_checkpoint_stops_and_says_so() {
     };
     assert!(error.to_string().contains("lost its checkpoint"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_runner_takes_the_swapped_generation_although_nothing_is_appended() {
+    let (database, client) = built(3).await;
+    let stop = CancellationToken::new();
+    let engine = Engine::new(database.pooled(), Settings::default())
+        .source(database.source())
+        .projection(sql_projection("counts", COUNTS));
+    let engine = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
+    let live = "select count(*) from highwater.checkpoint c join highwater.instance i \
+                on i.id = c.owner where c.state = 'live' and c.generation = ";
+    let is_live = async |generation: i32| one::<i64>(&client, &format!("{live}{generation}")).await;
+    let limit = Duration::from_secs(30);
+    eventually("it is live", limit, async || is_live(1).await == 1).await;
+    let done = rebuild(&database, DOUBLED)
+        .run(CancellationToken::new())
+        .await;
+    assert!(matches!(done, Ok(Rebuilt::Swapped { .. })), "{done:?}");
+    // The same definition again: the runner that is live goes on with what it was started with.
+    let done = rebuild(&database, COUNTS)
+        .run(CancellationToken::new())
+        .await;
+    assert!(matches!(done, Ok(Rebuilt::Swapped { .. })), "{done:?}");
+    eventually("it is live again", limit, async || is_live(3).await == 1).await;
+    stop.cancel();
+    engine.await.unwrap().unwrap();
+}

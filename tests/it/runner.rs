@@ -3,7 +3,7 @@
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};
 
-use crate::support::{COUNTS, sql_projection};
+use crate::support::{COUNTS, append_rows, one, sql_projection};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sql_projection_reads_what_was_appended_and_ends_at_the_head() {
@@ -92,4 +92,50 @@ select position,
         ),
         ("stopped", "22012", 62)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_writes_to_the_log_by_way_of_the_batch() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=3).await;
+    for statement in [
+        "delete from batch",
+        "update batch set type = 'X'",
+        "insert into batch (stream, version, type, data) values ('t', 1, 'T', '{}')",
+    ] {
+        let text = format!("-- highwater: apply\n{statement};\n");
+        let greedy = vec![sql_projection("greedy", &text)];
+        let report = run_to_head(&database, database.source(), greedy)
+            .await
+            .unwrap();
+        let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+            panic!("{statement}: {report:?}")
+        };
+        assert_eq!(error.code(), Some("55000"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().ends_with("of the projection's own"));
+        let sql = "select count(*) from highwater.event where stream = 's' and type = 'T'";
+        assert_eq!(one::<i64>(&client, sql).await, 3, "{statement}");
+        let drop = "drop schema greedy cascade; delete from highwater.projection";
+        client.batch_execute(drop).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_no_sql_is_placed_and_no_event_is_blamed() {
+    let database = TestDatabase::new().await;
+    append_rows(&database.client().await, "s", 1..=3).await;
+    let text = "-- highwater: apply\nselect 1;\nselect count(*)\n  fromm batch where;\n";
+    let broken = vec![sql_projection("broken", text)];
+    let report = run_to_head(&database, database.source(), broken)
+        .await
+        .unwrap();
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.code(), Some("42601"));
+    assert_eq!(error.place(), Some("projections/broken.sql: line 4"));
+    assert_eq!(error.event_ref(), None);
 }

@@ -3,6 +3,6 @@
 -- Must hold: one statement; it waits for the row lock of what is still in flight and returns the
 -- position that has been reached.
 update highwater.checkpoint
-   set epoch = epoch + 1, owner = $4, state = 'starting', updated_at = clock_timestamp()
+   set epoch = epoch + 1, owner = $4, state = 'catching_up', updated_at = clock_timestamp()
  where projection = $1 and generation = $2 and partition = $3
 returning position, epoch, source_identity

@@ -1,6 +1,6 @@
 -- Purpose: an instance says that it is alive, how far its marks are and how its runners fare, and
--- hears which of them are not its own any more: under
--- another epoch, swapped or dropped. Dead instances are forgotten after a day.
+-- hears which of them are not its own any more: under another epoch, swapped or dropped. Dead
+-- instances are forgotten after a day.
 -- Parameters: $1 instance; $2 host; $3 process id; $4 lease in seconds; $5 marks by source;
 -- $6 [{projection, generation, partition, epoch, state, rate}].
 -- Must hold: one statement; it never waits for a batch that holds a checkpoint's row.

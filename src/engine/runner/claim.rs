@@ -33,8 +33,14 @@ impl Runner {
                 let (projection, source) = (&*parts.projection, &*parts.source);
                 // One that was dropped while it ran is not built anew behind its user's back.
                 let may_create = parts.shared.get().epoch == 0;
-                let live = setup::prepare(&parts.target, projection, source, may_create).await?;
-                (live, name.as_str().to_owned())
+                let live = setup::prepare(&parts.target, projection, source, may_create).await;
+                // Best effort: it is only shown.
+                if live.is_err()
+                    && let Ok(Some((generation, position))) = self.stored_position().await
+                {
+                    parts.shared.claimed(generation, 0, position);
+                }
+                (live?, name.as_str().to_owned())
             }
             Build::Next(next) => (next, next_schema(name)),
         };
@@ -79,6 +85,22 @@ impl Runner {
             position: checkpoint.position,
             flushed: Instant::now(),
         }))
+    }
+
+    /// Where a projection stands that could not be started.
+    async fn stored_position(&self) -> Result<Option<(i32, Position)>> {
+        let client = self.parts.target.client().await?;
+        let name = &self.definition().name;
+        let Some(stored) = setup::stored(&client, name).await? else {
+            return Ok(None);
+        };
+        let key = Key {
+            projection: name.clone(),
+            generation: stored.generation,
+            partition: 0,
+        };
+        let checkpoint = checkpoint::read(&client, &key).await?;
+        Ok(checkpoint.map(|checkpoint| (key.generation, checkpoint.position)))
     }
 
     /// Reads the checkpoint again, after a fence failed or the connection was lost: still ours,

@@ -8,7 +8,6 @@ use crate::engine::state::RunnerState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
 use crate::pg::checkpoint;
-use crate::position::Position;
 use crate::retry::{Verdict, verdict};
 
 /// How long writing a state down may take: the log and the exit code say it too.
@@ -79,7 +78,7 @@ impl Runner {
         let position = self
             .claim
             .as_ref()
-            .map_or(Position::START, |claim| claim.stored);
+            .map_or_else(|| self.parts.shared.get().position, |claim| claim.stored);
         let value = checkpoint::error_value(error, position, self.attempts);
         let told = async {
             let client = self.parts.target.client().await?;

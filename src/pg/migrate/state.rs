@@ -93,7 +93,8 @@ impl State {
         )
         .hint(format!(
             "as its owner ({}), run: grant usage on schema highwater to {role}; grant select on \
-             all tables in schema highwater to {role}",
+             all tables in schema highwater to {role}; grant select on all sequences in schema \
+             highwater to {role}",
             self.owner()
         )))
     }

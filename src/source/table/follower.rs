@@ -195,9 +195,7 @@ impl TableFollower {
             .client
             .query_typed_opt(sql, &[(sequence, Type::TEXT)])
             .await
-            .map_err(|e| {
-                pg::own_statement_error("cannot read the sequence of the event table", e)
-            })?;
+            .map_err(|e| pg::own_error("cannot read the sequence of the event table", e))?;
         let Some(row) = row else {
             return Err(gap::other_sequence(&self.table.relation, None));
         };

@@ -31,6 +31,7 @@ async fn what_cannot_be_understood_ends_with_2_and_reaches_no_database() {
     ran.expect_error(2, "DATABASE_URL: ");
     let ran = shop.run(url, &["--config", "no.toml", "run"]).await;
     ran.expect_error(2, "no.toml: ");
+    assert!(ran.stderr.contains("a file that is there"), "{ran:?}");
     let ran = shop.run(url, &["--projections", "nowhere", "run"]).await;
     ran.expect_error(2, "nowhere: there is no such directory of projections");
     let ran = shop.run(url, &["--json", "run", "--bogus"]).await;
@@ -116,4 +117,45 @@ async fn help_version_and_completions_go_to_stdout() {
         assert!(ran.stdout.contains("highwater"), "{ran:?}");
         assert!(!ran.stdout.contains("hunter2"), "{ran:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_is_told_with_what_to_grant() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let role = format!("hw_reader_{}", std::process::id());
+    let create = format!(
+        "drop role if exists {role}; create role {role} login; \
+         grant usage on schema highwater to {role}; \
+         grant select on all tables in schema highwater to {role}"
+    );
+    client.batch_execute(&create).await.unwrap();
+    let url = database.url().replace("postgres@", &format!("{role}@"));
+    let url = Some(url.as_str());
+    let ran = shop.run(url, &["events"]).await;
+    ran.expect_error(
+        1,
+        "grant select on sequence highwater.event_position_seq to",
+    );
+    let ran = shop.run(url, &["status"]).await;
+    assert!(
+        ran.expect(0).stdout.contains("may not read the sequence"),
+        "{ran:?}"
+    );
+    let grant = format!("grant select on all sequences in schema highwater to {role}");
+    client.batch_execute(&grant).await.unwrap();
+    shop.run(url, &["events"]).await.expect(0);
+    let line = "{\"stream\":\"a\",\"type\":\"T\",\"data\":1}\n";
+    let ran = shop.run_with(url, &["append"], line).await;
+    ran.expect_error(1, "insert on event to append");
+    let ran = shop.run(url, &["run"]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(
+        ran.stderr.contains("insert, update and delete on"),
+        "{ran:?}"
+    );
+    let drop = format!("drop owned by {role}; drop role {role}");
+    client.batch_execute(&drop).await.unwrap();
 }

@@ -167,3 +167,78 @@ async fn a_second_signal_ends_a_run_at_once() {
     assert!(ran.expect(1).stderr.contains("stopped at once"), "{ran:?}");
     assert_eq!(one::<i64>(&client, POSITION).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_projection_is_told_with_where_it_stands() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    append_rows(&database.client().await, "a", 1..=10).await;
+    let url = Some(database.url());
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
+    shop.write(
+        "projections/counts.sql",
+        &super::COUNTS.replace("count(*)", "2 * count(*)"),
+    );
+    let ran = shop.run(url, &["run", "--json"]).await;
+    let projection = ran.expect(4).json()["projections"][0].clone();
+    assert_eq!(projection["error"]["kind"], "changed");
+    assert_eq!(projection["position"], 10);
+    let status = shop.run(url, &["status", "--json"]).await.expect(0).json();
+    let error = &status["projections"][0]["last_error"];
+    assert_eq!(
+        (&error["kind"], &error["position"]),
+        (&json!("changed"), &json!(10))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_batch_that_takes_long_is_catching_up_and_a_signal_ends_it() {
+    let shop = Shop::new();
+    shop.write(
+        "projections/slow.sql",
+        "-- highwater: apply\nselect pg_sleep(600);\n",
+    );
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "a", 1..=3).await;
+    let run = shop.start(Some(database.url()), &["run"]);
+    let asleep = "select count(*) from pg_stat_activity \
+                  where datname = current_database() and wait_event = 'PgSleep'";
+    let is_asleep = async || one::<i64>(&client, asleep).await == 1;
+    eventually("the batch is in flight", LIMIT, is_asleep).await;
+    let status = shop.run(Some(database.url()), &["status", "--json"]).await;
+    let status = status.expect(0).json();
+    assert_eq!(status["projections"][0]["state"], "catching_up");
+    run.signal(Signal::SIGTERM);
+    run.end().await.expect(0);
+    assert_eq!(one::<i64>(&client, asleep).await, 0, "it was cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_only_reads_for_now_is_tried_again() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "a", 1..=3).await;
+    let url = Some(database.url());
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
+    append_rows(&client, "a", 4..=5).await;
+    let name: String = one(&client, "select current_database()::text").await;
+    let read_only = format!("alter database \"{name}\" set default_transaction_read_only = on");
+    client.batch_execute(&read_only).await.unwrap();
+    let run = shop.start(url, &["run"]);
+    run.says("trying again").await;
+    run.says("read-only transaction").await;
+    let end = format!(
+        "alter database \"{name}\" reset default_transaction_read_only; \
+         select pg_terminate_backend(pid) from pg_stat_activity \
+         where datname = current_database() and pid <> pg_backend_pid()"
+    );
+    client.batch_execute(&end).await.unwrap();
+    let all = async || one::<i64>(&client, POSITION).await == 5;
+    eventually("it goes on", LIMIT, all).await;
+    run.signal(Signal::SIGTERM);
+    run.end().await.expect(0);
+}
