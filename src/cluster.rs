@@ -162,10 +162,12 @@ impl Cluster {
     /// A URL of this database, for every PostgreSQL client.
     pub fn url(&self, database: &str) -> String {
         format!(
-            "postgresql://{}@/{}?host={}",
+            // The port too: a PGPORT of the user's is about another server.
+            "postgresql://{}@/{}?host={}&port={}",
             probe::SUPERUSER,
             percent_encoded(database),
-            percent_encoded(&self.socket_dir.to_string_lossy())
+            percent_encoded(&self.socket_dir.to_string_lossy()),
+            probe::PORT
         )
     }
 

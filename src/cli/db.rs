@@ -127,8 +127,6 @@ fn spawn(cluster: &Cluster, arguments: &[String]) -> Result<Child> {
     Process::new(&program)
         .arg(cluster.url(DATABASE))
         .args(arguments)
-        // The URL leaves the port to its default.
-        .env_remove("PGPORT")
         .spawn()
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => no_psql(cluster.bin_dir()),

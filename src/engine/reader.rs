@@ -96,8 +96,11 @@ async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Followe
     let identity = source.identity().await?;
     let client = target.client().await?;
     let floor = checkpoint::floor(&client, &identity).await?;
-    drop(client);
-    source.follow(floor).await
+    let follower = source.follow(floor).await?;
+    // Still the same session: the server did not crash between the two, which could have taken
+    // back what the floor counts on.
+    checkpoint::floor(&client, &identity).await?;
+    Ok(follower)
 }
 
 /// When to step again: 2 ms apart for a second after the last event, then slowing down.

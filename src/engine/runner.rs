@@ -152,12 +152,16 @@ impl Runner {
         if self.parts.fenced.take(&self.definition().name) {
             return self.read_again().await;
         }
-        let Some(claim) = &mut self.claim else {
+        let Some(claim) = &self.claim else {
             return Ok(Turn::Again);
         };
         if progress.session != claim.session {
-            claim.session = progress.session;
-            return self.read_again().await;
+            let turn = self.read_again().await?;
+            // Only now: what the runner believed in the session before is void until it is read.
+            if let Some(claim) = &mut self.claim {
+                claim.session = progress.session;
+            }
+            return Ok(turn);
         }
         self.advance(&progress).await
     }
@@ -285,7 +289,15 @@ impl Runner {
                 return Ok(client);
             }
             drop(client);
-            if self.parts.following.progress.borrow().session != claim.session {
+            let (session, failed) = {
+                let progress = self.parts.following.progress.borrow();
+                (progress.session, progress.failed.clone())
+            };
+            if let Some(error) = failed {
+                // Nothing more will be confirmed.
+                return Err(error.again());
+            }
+            if session != claim.session {
                 return Err(Error::new(
                     ErrorKind::ConnectionLost,
                     "the source is being read again from the checkpoint",

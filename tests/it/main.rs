@@ -11,8 +11,10 @@ mod check;
 #[cfg(feature = "cli")]
 mod cli;
 mod cluster;
+mod crash;
 mod database;
 mod docs;
+mod exactness;
 mod given_expect;
 mod mark;
 mod migrate;

@@ -66,7 +66,8 @@ async fn prepared_writers_that_keep_coming_do_not_hold_the_mark_for_ever() {
     other.append().await;
     stage.is_held_at(0).await;
     slow.run(&format!("prepare transaction '{prefix} 0'")).await;
-    // At any time from here on at least one prepared writer is open, and each is a new one.
+    // At any time from here on at least one prepared writer is open, and each is a new one. All
+    // roll back: nothing but the proof passes what they burn.
     let mut last = 0;
     let mut mark = 0;
     while mark < 2 {
@@ -77,7 +78,7 @@ async fn prepared_writers_that_keep_coming_do_not_hold_the_mark_for_ever() {
         other
             .run(&format!("prepare transaction '{prefix} {last}'"))
             .await;
-        slow.run(&format!("commit prepared '{prefix} {}'", last - 1))
+        slow.run(&format!("rollback prepared '{prefix} {}'", last - 1))
             .await;
         let step = stage.step().await;
         mark = step.mark.get();

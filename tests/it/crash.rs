@@ -1,0 +1,717 @@
+//! What is taken from a running engine: its process, its sessions, its server, its checkpoint.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use highwater::cluster::Cluster;
+use highwater::engine::Settings;
+use highwater::pg::connect::Connector;
+use highwater::pg::database::Database;
+use highwater::source::table::{EventTable, TableSource};
+use highwater::source::{
+    Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Step, Types, Wakes,
+};
+use highwater::testing::TestDatabase;
+use highwater::{Engine, Error, ErrorKind, Outcome, Position, Range, Result, Until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::exactness::{
+    Running, Storm, assert_exact, caught_up, ledger_in_rust, ledger_in_sql, ledger_of_type,
+    positions,
+};
+use crate::support::{Random, crash, eventually};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The variable that makes this test binary an engine on the database of that URL.
+const CHILD_URL: &str = "HIGHWATER_TEST_ENGINE_URL";
+
+/// Ends every session of the engines on a database.
+const TERMINATE: &str = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+    where application_name = 'highwater' and datname = current_database()";
+
+/// Small batches, so that a catch-up has many commits to be killed between.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.batch_events_max = 25;
+    settings.lease = Duration::from_secs(1);
+    settings.retry_delay_max = Duration::from_millis(100);
+    settings
+}
+
+fn pool(url: &str) -> Database {
+    Database::new(Connector::parse(url).unwrap(), 8).unwrap()
+}
+
+fn own_events(url: &str) -> Arc<dyn Source> {
+    let pool = pool(url);
+    let direct = Some(pool.connector().clone());
+    Arc::new(TableSource::new("default", pool, direct, EventTable::own()))
+}
+
+fn engine(url: &str) -> Engine {
+    Engine::new(pool(url), settings())
+        .source(own_events(url))
+        .projection(ledger_in_sql("in_sql"))
+        .projection(ledger_in_rust("in_rust"))
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Rolled back numbers and filled ones, in streams whose versions rise.
+async fn fill(client: &Client, events: i64) {
+    let sql = format!(
+        "do $$ begin
+             for i in 1..{events} loop
+                 if i % 97 = 0 then perform nextval('highwater.event_position_seq'); end if;
+                 insert into highwater.event (stream, version, type, data)
+                 values ('stream-' || i % 50, i / 50 + 1, 'T', '{{}}');
+             end loop;
+         end $$"
+    );
+    client.batch_execute(&sql).await.unwrap();
+}
+
+async fn log(client: &Client) -> Vec<i64> {
+    positions(client, "select position from highwater.event order by 1").await
+}
+
+async fn one_ran(client: &Client) {
+    eventually("a projection has begun", LIMIT, async || {
+        let sql = "select count(*) from highwater.checkpoint where position > 0";
+        positions(client, sql).await[0] > 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_killed_at_fifty_moments_of_a_catch_up_leaves_what_an_undisturbed_run_leaves() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    fill(&client, 20_000).await;
+    let mut random = Random::new(Random::seed());
+    let sum = "select coalesce(sum(position), 0)::bigint from highwater.checkpoint";
+    let mut kills = 0;
+    while kills < 50 {
+        let mut child = Killed::start(database.url());
+        let before = positions(&client, sum).await[0];
+        // Between its first commit and some hundred later: 0 is in the middle of the claim.
+        let wanted = before + i64::try_from(random.below(700)).unwrap();
+        eventually("the engine gets further", LIMIT, async || {
+            positions(&client, sum).await[0] >= wanted || child.has_ended()
+        })
+        .await;
+        assert!(!child.has_ended(), "it was to be killed in the catch-up");
+        child.kill();
+        kills += 1;
+    }
+    let done = positions(&client, "select min(position) from highwater.checkpoint").await[0];
+    assert!(
+        done < 20_000,
+        "killed in the catch-up, not after it: {done}"
+    );
+    let report = engine(database.url())
+        .run(Until::CaughtUp, CancellationToken::new())
+        .await
+        .unwrap();
+    for (name, outcome) in &report.outcomes {
+        assert!(matches!(outcome, Outcome::CaughtUp), "{name}: {outcome:?}");
+    }
+    let committed = log(&client).await;
+    assert_eq!(committed.len(), 20_000);
+    assert_exact(&client, "in_sql", &committed).await;
+    assert_exact(&client, "in_rust", &committed).await;
+}
+
+/// An engine in a process of its own.
+struct Killed(Child);
+
+impl Killed {
+    fn start(url: &str) -> Killed {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args([
+                "--exact",
+                "crash::an_engine_for_the_other_tests",
+                "--ignored",
+            ])
+            .env(CHILD_URL, url)
+            .stdout(Stdio::null());
+        Killed(command.spawn().unwrap())
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that other tests start and kill"]
+async fn an_engine_for_the_other_tests() {
+    let url = std::env::var(CHILD_URL).unwrap();
+    let running = engine(&url).run(Until::Stopped, CancellationToken::new());
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_engines_the_last_to_start_wins_and_the_other_never_commits_again() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let storm = Storm::start(database.url(), 5).await;
+    let first = Running::start(engine(database.url()));
+    one_ran(&client).await;
+    let epochs = "select epoch from highwater.checkpoint order by projection";
+    let before = positions(&client, epochs).await;
+    let second = Running::start(engine(database.url()));
+    let report = first.ended().await;
+    assert_eq!(report.outcomes.len(), 2);
+    for (name, outcome) in &report.outcomes {
+        let Outcome::Superseded(error) = outcome else {
+            panic!("{name}: {outcome:?}")
+        };
+        assert_eq!(error.kind(), ErrorKind::Fenced);
+        assert!(error.to_string().contains("another instance"), "{error}");
+    }
+    let committed = storm.stop().await;
+    caught_up(&client).await;
+    let after = positions(&client, epochs).await;
+    let raised: Vec<i64> = before.iter().map(|epoch| epoch + 1).collect();
+    assert_eq!(after, raised, "claimed once more, and never fought over");
+    // Where the checkpoint stands, but under the epoch of the first.
+    let sql = format!(
+        "select highwater.advance(projection, generation, partition, {}, position, position, null, null)
+           from highwater.checkpoint where projection = 'in_sql'",
+        before[0]
+    );
+    let refused = client.batch_execute(&sql).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "HW101");
+    second.stop().await;
+    assert_exact(&client, "in_sql", &committed).await;
+    assert_exact(&client, "in_rust", &committed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_engine_hears_that_another_one_runs_its_projections() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    fill(&client, 10).await;
+    let first = Running::start(engine(database.url()));
+    caught_up_both(&client, 10).await;
+    let second = Running::start(engine(database.url()));
+    let report = first.ended().await;
+    for (name, outcome) in &report.outcomes {
+        assert!(
+            matches!(outcome, Outcome::Superseded(_)),
+            "{name}: {outcome:?}"
+        );
+    }
+    assert!(!second.is_finished());
+    second.stop().await;
+}
+
+async fn caught_up_both(client: &Client, head: i64) {
+    eventually("both are at the head", LIMIT, async || {
+        let sql = format!("select count(*) from highwater.checkpoint where position >= {head}");
+        positions(client, &sql).await[0] == 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_terminated_in_a_storm_lose_nothing() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let running = Running::start(engine(database.url()));
+    let storm = Storm::start(database.url(), 20).await;
+    let sum = "select coalesce(sum(position), 0)::bigint from highwater.checkpoint";
+    for _ in 0..8 {
+        let before = positions(&client, sum).await[0];
+        eventually("the engine goes on", LIMIT, async || {
+            positions(&client, sum).await[0] > before + 50
+        })
+        .await;
+        client.batch_execute(TERMINATE).await.unwrap();
+    }
+    let committed = storm.stop().await;
+    caught_up(&client).await;
+    for (name, outcome) in &running.stop().await.outcomes {
+        assert!(matches!(outcome, Outcome::Drained), "{name}: {outcome:?}");
+    }
+    assert_exact(&client, "in_sql", &committed).await;
+    assert_exact(&client, "in_rust", &committed).await;
+}
+
+/// Appends until `stop`, again after each crash. Returns how many commits it was told of; a crash
+/// takes back what was not flushed.
+async fn careless_writer(url: String, number: usize, stop: Arc<AtomicBool>) -> usize {
+    let sql = format!(
+        "begin; insert into highwater.event (stream, version, type, data)
+         select 'writer-{number}', coalesce(max(version), 0) + 1, 'T', '{{}}'
+           from highwater.event where stream = 'writer-{number}';
+         select pg_sleep(0.002); commit"
+    );
+    let mut told = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await else {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        let driving = tokio::spawn(connection);
+        while !stop.load(Ordering::Relaxed) && client.batch_execute(&sql).await.is_ok() {
+            told += 1;
+        }
+        drop(client);
+        let _ = driving.await;
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_of_the_server_lose_nothing_and_double_nothing_of_what_they_leave() {
+    // fsync is on; what is committed asynchronously stays in memory as long as it can.
+    let settings = [
+        ("wal_writer_delay", "10s"),
+        ("wal_writer_flush_after", "1GB"),
+    ];
+    let cluster = Cluster::temporary_with(&settings).await.unwrap();
+    let url = cluster.url("highwater");
+    let mut client = connect(&url).await;
+    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    fill(&client, 10).await;
+    let running = Running::start(engine(&url));
+    caught_up_both(&client, 10).await;
+    // For every session to come: the writers' at once, the engine's after the first crash.
+    client
+        .batch_execute("alter database highwater set synchronous_commit = off")
+        .await
+        .unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..6)
+        .map(|number| tokio::spawn(careless_writer(url.clone(), number, stop.clone())))
+        .collect();
+    for _ in 0..3 {
+        let client = reconnected(&url).await;
+        let least = "select min(position) from highwater.checkpoint";
+        let before = positions(&client, least).await[0];
+        eventually("the projections go on", LIMIT, async || {
+            positions(&client, least).await[0] > before + 100
+        })
+        .await;
+        crash(&url).await;
+    }
+    let client = reconnected(&url).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut told = 10;
+    for writer in writers {
+        told += writer.await.unwrap();
+    }
+    caught_up(&client).await;
+    for (name, outcome) in &running.stop().await.outcomes {
+        assert!(matches!(outcome, Outcome::Drained), "{name}: {outcome:?}");
+    }
+    let committed = log(&client).await;
+    assert!(
+        committed.len() < told,
+        "no crash took anything back: {told}"
+    );
+    assert_exact(&client, "in_sql", &committed).await;
+    assert_exact(&client, "in_rust", &committed).await;
+    cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_immediate_stop_of_the_server_in_live_traffic_loses_nothing_and_doubles_nothing() {
+    let top = tempfile::tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(top.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (home, dir) = (top.path().join("home"), top.path().join("shop"));
+    std::fs::create_dir(&dir).unwrap();
+    let mut cluster = Cluster::for_project_in(&home, &dir).await.unwrap();
+    let url = cluster.url("highwater");
+    let mut client = connect(&url).await;
+    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    fill(&client, 10).await;
+    let running = Running::start(engine(&url));
+    caught_up_both(&client, 10).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|number| tokio::spawn(careless_writer(url.clone(), number, stop.clone())))
+        .collect();
+    for _ in 0..2 {
+        let client = reconnected(&url).await;
+        let least = "select min(position) from highwater.checkpoint";
+        let before = positions(&client, least).await[0];
+        eventually("the projections go on", LIMIT, async || {
+            positions(&client, least).await[0] > before + 50
+        })
+        .await;
+        let file = std::fs::read_to_string(cluster.data_dir().join("postmaster.pid")).unwrap();
+        let pid = Pid::from_raw(file.lines().next().unwrap().parse().unwrap());
+        kill(pid, Signal::SIGQUIT).unwrap();
+        cluster.ended().await;
+        cluster = Cluster::for_project_in(&home, &dir).await.unwrap();
+        assert_eq!(cluster.url("highwater"), url);
+    }
+    let client = reconnected(&url).await;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    caught_up(&client).await;
+    for (name, outcome) in &running.stop().await.outcomes {
+        assert!(matches!(outcome, Outcome::Drained), "{name}: {outcome:?}");
+    }
+    let committed = log(&client).await;
+    assert_exact(&client, "in_sql", &committed).await;
+    assert_exact(&client, "in_rust", &committed).await;
+    cluster.stop().await.unwrap();
+}
+
+async fn reconnected(url: &str) -> Client {
+    let mut client = None;
+    eventually("the server is back", LIMIT, async || {
+        let Ok((opened, connection)) = tokio_postgres::connect(url, NoTls).await else {
+            return false;
+        };
+        tokio::spawn(connection);
+        client = Some(opened);
+        true
+    })
+    .await;
+    client.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_drains_the_batch_in_flight_and_writes_down_what_was_passed_over() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    fill(&client, 5_000).await;
+    let running = Running::start(engine(database.url()));
+    one_ran(&client).await;
+    let report = running.stop().await;
+    for (name, outcome) in &report.outcomes {
+        assert!(matches!(outcome, Outcome::Drained), "{name}: {outcome:?}");
+    }
+    for ledger in ["in_sql", "in_rust"] {
+        let sql = format!(
+            "select coalesce(max(position), 0)::bigint from {ledger}.ledger
+              union all
+             select position from highwater.checkpoint where projection = '{ledger}'"
+        );
+        let [applied, stored] = positions(&client, &sql).await[..] else {
+            panic!()
+        };
+        assert_eq!(applied, stored, "{ledger}");
+    }
+    let states = "select count(*) from highwater.checkpoint where state = 'idle' and owner is null";
+    assert_eq!(positions(&client, states).await[0], 2, "it signed off");
+}
+
+/// Our own table, with something happening when it is followed, or instead of a step.
+struct Meddled {
+    source: Arc<dyn Source>,
+    kind: Meddling,
+}
+
+enum Meddling {
+    /// The first follow: the server crashes between the floor and the follower's session.
+    CrashOnce(String, AtomicBool),
+    /// Told to, the next follow: the server has crashed, and the runner's first two reads of its
+    /// checkpoint after it fail, and some more.
+    HardToReadAgain(String, Arc<AtomicBool>),
+    /// The first step is answered; the second fails for good.
+    FailsAfterOneStep(String),
+}
+
+struct OneStep {
+    follower: Box<dyn Follower>,
+    url: String,
+    stepped: bool,
+}
+
+impl Follower for OneStep {
+    fn step(&mut self) -> BoxFuture<'_, Result<Step>> {
+        Box::pin(async move {
+            let client = connect(&self.url).await;
+            if self.stepped {
+                // Until a runner has opened another session.
+                let sql = "select count(*) from pg_stat_activity
+                    where application_name = 'highwater' and datname = current_database()";
+                while positions(&client, sql).await[0] == 0 {}
+                return Err(Error::new(ErrorKind::Precondition, "something has changed"));
+            }
+            let step = self.follower.step().await?;
+            if !step.passed.is_empty() {
+                self.stepped = true;
+                // A runner has to open one that is younger than this step, and no later step
+                // will ever prove that the mark holds there.
+                client.batch_execute(TERMINATE).await.unwrap();
+            }
+            Ok(step)
+        })
+    }
+}
+
+impl Source for Meddled {
+    fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<String>> {
+        self.source.identity()
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Position>> {
+        self.source.head()
+    }
+
+    fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
+        Box::pin(async move {
+            match &self.kind {
+                Meddling::CrashOnce(url, done) => {
+                    if !done.swap(true, Ordering::Relaxed) {
+                        taken_back(url).await;
+                    }
+                    self.source.follow(floor).await
+                }
+                Meddling::HardToReadAgain(url, wanted) => {
+                    if wanted.swap(false, Ordering::Relaxed) {
+                        hard_to_read_again(url).await;
+                    }
+                    self.source.follow(floor).await
+                }
+                Meddling::FailsAfterOneStep(url) => {
+                    let follower = OneStep {
+                        follower: self.source.follow(floor).await?,
+                        url: url.clone(),
+                        stepped: false,
+                    };
+                    Ok(Box::new(follower) as Box<dyn Follower>)
+                }
+            }
+        })
+    }
+
+    fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>> {
+        self.source.read(request)
+    }
+
+    fn middle<'a>(
+        &'a self,
+        range: Range,
+        types: Types<'a>,
+    ) -> BoxFuture<'a, Result<Option<Middle>>> {
+        self.source.middle(range, types)
+    }
+
+    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
+        self.source.first(range)
+    }
+
+    fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
+        self.source.last_at(position)
+    }
+
+    fn wakes(&self) -> BoxFuture<'_, Result<Option<Box<dyn Wakes>>>> {
+        self.source.wakes()
+    }
+
+    fn relation(&self) -> Option<&str> {
+        self.source.relation()
+    }
+}
+
+/// What a crash does to a log whose last two commits were not flushed: every session ends, and
+/// events, checkpoints and sequence are back where they were at position 1.
+async fn taken_back(url: &str) {
+    let client = connect(url).await;
+    client.batch_execute(TERMINATE).await.unwrap();
+    client
+        .batch_execute(
+            "delete from highwater.event where position > 1;
+             delete from in_sql.ledger where position > 1;
+             update highwater.checkpoint set position = 1;
+             select setval('highwater.event_position_seq', 1)",
+        )
+        .await
+        .unwrap();
+    // Then others come and use the numbers again: 2 is still open when 3 and 4 are there.
+    let open = connect(url).await;
+    let append = "insert into highwater.event (stream, version, type, data)
+                  values (gen_random_uuid()::text, 1, 'T', '{}')";
+    open.batch_execute("begin").await.unwrap();
+    open.batch_execute(append).await.unwrap();
+    client.batch_execute(append).await.unwrap();
+    client.batch_execute(append).await.unwrap();
+    tokio::spawn(async move {
+        // Until a projection that believes the old floor has passed it, or the wait is proven.
+        let looks = "select count(*) from highwater.checkpoint where position >= 3";
+        for _ in 0..100 {
+            if positions(&client, looks).await[0] > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        open.batch_execute("commit").await.unwrap();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_floor_that_a_crash_took_back_is_not_followed() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    fill(&client, 3).await;
+    let report = Engine::new(database.pooled(), settings())
+        .source(database.source())
+        .projection(ledger_in_sql("in_sql"))
+        .run(Until::CaughtUp, CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(matches!(report.outcomes[0].1, Outcome::CaughtUp));
+    let url = database.url().to_owned();
+    let meddled = Meddled {
+        source: database.source(),
+        kind: Meddling::CrashOnce(url, AtomicBool::new(false)),
+    };
+    let engine = Engine::new(database.pooled(), settings())
+        .source(Arc::new(meddled))
+        .projection(ledger_in_sql("in_sql"));
+    let running = Running::start(engine);
+    eventually("the projection is at 4", LIMIT, async || {
+        let sql = "select min(position) from highwater.checkpoint";
+        positions(&client, sql).await[0] >= 4 || running.is_finished()
+    })
+    .await;
+    running.stop().await;
+    assert_exact(&client, "in_sql", &[1, 2, 3, 4]).await;
+}
+
+/// A crash that took back the events 4 and 5, which nobody wanted; others, which are wanted, have
+/// their numbers now. And the table that a runner reads again is locked for a while.
+async fn hard_to_read_again(url: &str) {
+    let client = connect(url).await;
+    let locking = connect(url).await;
+    client
+        .batch_execute(
+            "do $$ begin
+                 execute format('alter database %I set statement_timeout = 200', current_database());
+             end $$",
+        )
+        .await
+        .unwrap();
+    let lock = "begin; lock table highwater.projection in access exclusive mode";
+    locking.batch_execute(lock).await.unwrap();
+    client.batch_execute(TERMINATE).await.unwrap();
+    client
+        .batch_execute(
+            "delete from highwater.event where position > 3;
+             update highwater.checkpoint set position = least(position, 3);
+             select setval('highwater.event_position_seq', 3);
+             insert into highwater.event (stream, version, type, data)
+             values ('new', 1, 'Wanted', '{}'), ('new', 2, 'Wanted', '{}')",
+        )
+        .await
+        .unwrap();
+    tokio::spawn(async move {
+        let waiting = "select (extract(epoch from query_start) * 1000000)::bigint
+            from pg_stat_activity where application_name = 'highwater'
+             and datname = current_database() and wait_event_type = 'Lock'";
+        let mut seen = std::collections::HashSet::new();
+        loop {
+            let now = positions(&client, waiting).await;
+            let is_over = now.is_empty();
+            seen.extend(now);
+            // Or it went on without.
+            let stored = positions(&client, "select position from highwater.checkpoint").await[0];
+            if seen.len() >= 4 && is_over || stored > 3 {
+                break;
+            }
+        }
+        locking.batch_execute("rollback").await.unwrap();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_passed_over_in_memory_is_void_after_a_crash_until_the_checkpoint_is_read_again() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    fill(&client, 3).await;
+    let wanted = Arc::new(AtomicBool::new(false));
+    let meddled = Meddled {
+        source: database.source(),
+        kind: Meddling::HardToReadAgain(database.url().to_owned(), wanted.clone()),
+    };
+    let engine = Engine::new(database.pooled(), settings())
+        .source(Arc::new(meddled))
+        .projection(ledger_of_type("in_sql", "Wanted"));
+    let handle = engine.handle();
+    let running = Running::start(engine);
+    let is_at = |position| handle.runners()[0].position == Position::new(position);
+    eventually("it passes over the first", LIMIT, async || is_at(3)).await;
+    client
+        .batch_execute(
+            "insert into highwater.event (stream, version, type, data)
+             values ('old', 1, 'T', '{}'), ('old', 2, 'T', '{}')",
+        )
+        .await
+        .unwrap();
+    eventually("it passes over the others", LIMIT, async || is_at(5)).await;
+    wanted.store(true, Ordering::Relaxed);
+    client.batch_execute(TERMINATE).await.unwrap();
+    eventually("the checkpoint is at 5", LIMIT, async || {
+        let sql = "select position from highwater.checkpoint";
+        !wanted.load(Ordering::Relaxed) && positions(&client, sql).await[0] == 5 && is_at(5)
+    })
+    .await;
+    running.stop().await;
+    let applied = positions(
+        &client,
+        "select position from in_sql.ledger order by applied",
+    )
+    .await;
+    assert_eq!(applied, [4, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_fails_for_good_stops_its_projections_and_leaves_none_waiting() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    fill(&client, 500).await;
+    let meddled = Meddled {
+        source: database.source(),
+        kind: Meddling::FailsAfterOneStep(database.url().to_owned()),
+    };
+    let engine = Engine::new(database.pooled(), settings())
+        .source(Arc::new(meddled))
+        .projection(ledger_in_sql("in_sql"))
+        .projection(ledger_in_rust("in_rust"));
+    let ended = Running::start(engine).ended();
+    let limit = Duration::from_secs(20);
+    let report = tokio::time::timeout(limit, ended).await.expect("it ends");
+    for (name, outcome) in &report.outcomes {
+        let error = outcome.error().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Precondition, "{name}: {error}");
+    }
+}
