@@ -296,7 +296,7 @@ mod tests {
         let url = cluster.url("my shop");
         assert_eq!(
             url,
-            "postgresql://postgres@/my%20shop?host=%2Ftmp%2Fa%20b%2F%25"
+            "postgresql://postgres@/my%20shop?host=%2Ftmp%2Fa%20b%2F%25&port=5432"
         );
         let config: tokio_postgres::Config = url.parse().unwrap();
         assert_eq!(config.get_dbname(), Some("my shop"));
