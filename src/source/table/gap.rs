@@ -101,11 +101,9 @@ pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
 
 /// Whether positions went back could not be told.
 pub(super) fn unreadable_sequence(sequence: &str) -> Error {
-    broken(
-        sequence,
-        "is a sequence that this role may not read",
-        &format!("grant select on sequence {sequence} to it"),
-    )
+    let what = format!("this role may not read the sequence {sequence}");
+    let hint = format!("as its owner, run: grant select on sequence {sequence} to it");
+    Error::new(ErrorKind::Database, what).hint(hint)
 }
 
 fn holder(text: String) -> Holder {
