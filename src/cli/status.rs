@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::status;
 
 /// How often `--watch` looks.
@@ -28,8 +28,14 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let known = ctx.known();
     let stop = args.watch.then(|| ctx.stop().drain());
     loop {
-        let status = status::read(&target, &sources, &known).await?;
-        show(&status, args.watch, ctx)?;
+        match status::read(&target, &sources, &known).await {
+            Ok(status) => show(&status, args.watch, ctx)?,
+            // A server that starts again is waited for by who watches.
+            Err(error) if args.watch && error.kind() == ErrorKind::ConnectionLost => {
+                ctx.ui().warn(&error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
         let Some(stop) = &stop else {
             return Ok(Exit::Done);
         };
