@@ -6,7 +6,7 @@
 -- Must hold: sent after the statement that read the rows has been answered, never with it.
 -- Source: nextval_internal in PostgreSQL's sequence.c (10 and newer).
 with origin as (
-    select a.attrelid as relation, case when $3 is not null then
+    select a.attrelid as relation, case when $3::text is not null then
         (select c.oid from pg_class c where c.oid = to_regclass($3)::oid and c.relkind = 'S')
     else coalesce(
         (select d.objid

@@ -2,7 +2,7 @@
 -- sequence's name where this role may not know it (PostgreSQL 18 would say null as if none).
 -- Parameters: $1 the table; $2 the column; $3 the configured sequence or null.
 with origin as (
-    select case when $3 is not null then to_regclass($3)::oid else coalesce(
+    select case when $3::text is not null then to_regclass($3)::oid else coalesce(
         (select d.objid
            from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
           where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
