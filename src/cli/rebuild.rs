@@ -9,7 +9,9 @@ use super::exit::{Done, Exit};
 use super::run::Watch;
 use super::text::thousands;
 use crate::engine::rebuild::{Rebuild, Rebuilt};
+use crate::error::Result;
 use crate::position::Position;
+use crate::projection::Runnable;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -23,11 +25,11 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let projection = ctx.projection(&args.name)?;
-    ctx.verified().await?;
     let stop = ctx.stop().drain();
-    let settings = ctx.config()?.engine.clone();
-    let source = Arc::new(ctx.source().await?);
-    let rebuild = Rebuild::new(ctx.target().await?, source, projection, settings);
+    let rebuild = tokio::select! {
+        rebuild = begin(projection, ctx) => rebuild?,
+        () = stop.cancelled() => return Ok(Exit::Done),
+    };
     let watch = Watch::start(rebuild.handle(), ctx.ui());
     let done = rebuild.run(stop).await;
     watch.end();
@@ -56,4 +58,16 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         }
     }
     Ok(Exit::Done)
+}
+
+async fn begin(projection: Arc<dyn Runnable>, ctx: &Context) -> Result<Rebuild> {
+    ctx.verified().await?;
+    let settings = ctx.config()?.engine.clone();
+    let source = Arc::new(ctx.source().await?);
+    Ok(Rebuild::new(
+        ctx.target().await?,
+        source,
+        projection,
+        settings,
+    ))
 }

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
-use crate::error::Result;
-use crate::status;
+use crate::error::{ErrorKind, Result};
+use crate::pg::database::Database;
+use crate::projection::Definition;
+use crate::source::table::TableSource;
+use crate::status::{self, Status};
 
 /// How often `--watch` looks.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
@@ -22,25 +25,58 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
-    ctx.verified().await?;
-    let target = ctx.target().await?;
-    let sources = [Arc::new(ctx.source().await?)];
-    let known = ctx.known();
-    let stop = args.watch.then(|| ctx.stop().drain());
+    if !args.watch {
+        let looked = look(ctx).await?;
+        show(&looked.read().await?, false, ctx)?;
+        return Ok(Exit::Done);
+    }
+    let stop = ctx.stop().drain();
+    tokio::select! {
+        watched = watch(ctx) => watched?,
+        // A status is written at once, so none is cut.
+        () = stop.cancelled() => {}
+    }
+    Ok(Exit::Done)
+}
+
+async fn watch(ctx: &Context) -> Result<()> {
+    let looked = look(ctx).await?;
     loop {
-        let status = status::read(&target, &sources, &known).await?;
-        show(&status, args.watch, ctx)?;
-        let Some(stop) = &stop else {
-            return Ok(Exit::Done);
-        };
-        tokio::select! {
-            () = stop.cancelled() => return Ok(Exit::Done),
-            () = tokio::time::sleep(WATCH_PAUSE) => {}
+        match looked.read().await {
+            Ok(status) => show(&status, true, ctx)?,
+            // A server that starts again is waited for by who watches.
+            Err(error) if error.kind() == ErrorKind::ConnectionLost => {
+                ctx.ui().warn(&error.to_string());
+            }
+            Err(error) => return Err(error),
         }
+        tokio::time::sleep(WATCH_PAUSE).await;
     }
 }
 
-fn show(status: &status::Status, watch: bool, ctx: &Context) -> Result<()> {
+/// Where a status is read from.
+struct Look {
+    target: Database,
+    sources: [Arc<TableSource>; 1],
+    known: Vec<Definition>,
+}
+
+async fn look(ctx: &Context) -> Result<Look> {
+    ctx.verified().await?;
+    Ok(Look {
+        target: ctx.target().await?,
+        sources: [Arc::new(ctx.source().await?)],
+        known: ctx.known(),
+    })
+}
+
+impl Look {
+    async fn read(&self) -> Result<Status> {
+        status::read(&self.target, &self.sources, &self.known).await
+    }
+}
+
+fn show(status: &Status, watch: bool, ctx: &Context) -> Result<()> {
     if ctx.wants_json() {
         return ctx.json(&status.to_json());
     }

@@ -22,7 +22,7 @@ const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103
 pub(super) const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
 /// What to do about a full disk.
-pub(super) const NO_SPACE: &str = "free some space, choose a larger disk (XDG_DATA_HOME, or TMPDIR \
+pub(super) const NO_SPACE: &str = "free some space, choose a larger disk (HIGHWATER_HOME, or TMPDIR \
      for a temporary cluster), or set DATABASE_URL";
 
 /// The directories of one cluster.
@@ -318,7 +318,8 @@ pub(super) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_SPACE,
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "make it writable, set XDG_DATA_HOME to a directory that is, or set DATABASE_URL"
+            "make it writable, set HIGHWATER_HOME (TMPDIR for a temporary cluster) to a directory \
+             that is, or set DATABASE_URL"
         }
         _ => "check the path, or set DATABASE_URL",
     };

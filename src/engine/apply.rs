@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pg::checkpoint::{self, Epoch, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
-use crate::pg::transaction::Tx;
+use crate::pg::transaction::{BEGIN, Tx};
 use crate::pg::{self, quote_identifier};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
@@ -108,8 +108,9 @@ impl Applier {
         range: Range,
     ) -> Result<Position> {
         let before = format!(
-            "{};\n{};\n{};\n",
+            "{};\n{};\n{};\n{};\n",
             BEGIN,
+            ROW_SECURITY,
             self.key.fence_in_server(self.epoch, range, relation),
             self.search_path(),
         );
@@ -154,8 +155,9 @@ impl Applier {
     ) -> Result<Position> {
         let doing = "cannot begin the batch";
         let begin = format!(
-            "{};\n{};\n{}",
+            "{};\n{};\n{};\n{}",
             BEGIN,
+            ROW_SECURITY,
             self.key.fence(self.epoch, batch.range, last),
             self.search_path(),
         );
@@ -204,12 +206,12 @@ fn explain_write(error: Error) -> Error {
         .hint("batch is only read: write to tables of the projection's own")
 }
 
-/// Also where the role's default or the database's is another isolation level, and where row
-/// security would hide rows: an error instead.
-const BEGIN: &str = "begin isolation level read committed; set local row_security = off";
+/// Where row security would hide rows: an error instead.
+const ROW_SECURITY: &str = "set local row_security = off";
 
-/// Statements of a message before those of the projection: begin, row security, fence, path.
-const STATEMENTS_BEFORE: usize = 4;
+/// Statements of a message before those of the projection: the two of `BEGIN`, row security,
+/// fence, path.
+const STATEMENTS_BEFORE: usize = 5;
 
 /// Sends a message and counts the statements that succeeded.
 async fn run(

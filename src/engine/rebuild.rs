@@ -261,9 +261,8 @@ fn not_built(name: &ProjectionName) -> Error {
 /// Locks the checkpoints of the live generation and returns the highest of them.
 async fn lock_live(client: &Client, name: &ProjectionName) -> Result<Position> {
     let sql = include_str!("../../sql/queries/rebuild/lock_live.sql");
-    let rows = client
-        .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
-        .await;
+    let parameters: [(&Parameter<'_>, Type); 1] = [(&name.as_str(), Type::TEXT)];
+    let rows = setup::told(name, client.query_typed(sql, &parameters)).await;
     let rows = rows.map_err(|e| pg::own_error("cannot lock the live checkpoint", e))?;
     let mut highest = None;
     for row in &rows {

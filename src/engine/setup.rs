@@ -1,5 +1,7 @@
 //! Before the first batch: the read model is created or recognised, and the checkpoint claimed.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -8,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Key};
 use crate::pg::database::Database;
-use crate::pg::transaction::Tx;
+use crate::pg::transaction::{BEGIN, Tx};
 use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
 use crate::projection::{Definition, Runnable};
 use crate::source::Source;
@@ -127,11 +129,23 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
     end(&client, done.await).await
 }
 
+/// When a wait for a batch in flight is told.
+const WAIT_NOTE: Duration = Duration::from_secs(1);
+
+/// Waits for what needs the lock on a checkpoint, and says so if a batch in flight keeps it.
+pub(crate) async fn told<T>(name: &ProjectionName, locking: impl Future<Output = T>) -> T {
+    tokio::pin!(locking);
+    tokio::select! {
+        locked = &mut locking => return locked,
+        () = tokio::time::sleep(WAIT_NOTE) => {}
+    }
+    tracing::warn!(projection = %name, "waiting for a batch in flight to end; highwater status shows whose it is");
+    locking.await
+}
+
 /// Opens a transaction.
 pub(crate) async fn begin(client: &Client) -> Result<()> {
-    let begun = client
-        .batch_execute("begin isolation level read committed")
-        .await;
+    let begun = client.batch_execute(BEGIN).await;
     begun.map_err(|e| pg::error("cannot begin a transaction", e))
 }
 
@@ -253,8 +267,9 @@ pub(crate) async fn claim(
 ) -> Result<Option<Checkpoint>> {
     // Before a session is taken, for the source may need one from the same pool.
     let identity = source.identity().await?;
-    let claimed = checkpoint::claim(&*target.client().await?, key, instance).await?;
-    let Some(checkpoint) = claimed else {
+    let client = target.client().await?;
+    let claiming = checkpoint::claim(&client, key, instance);
+    let Some(checkpoint) = told(&key.projection, claiming).await? else {
         return Ok(None);
     };
     if identity == checkpoint.source_identity {

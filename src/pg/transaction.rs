@@ -6,6 +6,14 @@ use tokio_postgres::{Client, Row};
 use crate::error::Result;
 use crate::pg::{self, Parameter};
 
+/// Opens a transaction: read committed, also where the role's default or the database's is another
+/// level; and the server looks once a second whether its client is still there, so that what a
+/// killed process has in flight does not go on for long. Only a server on Linux can do so in every
+/// version.
+pub(crate) const BEGIN: &str = "begin isolation level read committed; \
+                                select set_config('client_connection_check_interval', '1000', true) \
+                                where version() like '%linux%'";
+
 /// The transaction of one batch: the checkpoint has been moved in it and the engine will commit
 /// it. Unqualified names mean the projection's own schema, then `public`.
 ///

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use highwater::testing::TestDatabase;
+use nix::sys::signal::Signal;
 
 use super::Shop;
 
@@ -93,6 +94,24 @@ async fn a_database_that_is_not_there_is_given_up_after_ten_seconds() {
     assert_eq!((append.code, append.stdout.as_str()), (1, ""), "{append:?}");
     assert_eq!(append.error()["kind"], "connection_lost");
     assert!(!format!("{run:?}{append:?}").contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_on_until_ctrl_c_ends_with_0_before_it_has_a_database_too() {
+    let shop = Shop::new();
+    shop.write_counts();
+    for arguments in [
+        &["run"][..],
+        &["append"],
+        &["events", "--follow"],
+        &["status", "--watch"],
+        &["rebuild", "counts"],
+    ] {
+        let started = shop.start(Some(NOBODY), arguments);
+        started.says("waiting up to 10 s").await;
+        started.signal(Signal::SIGINT);
+        assert_eq!(started.end().await.expect(0).stdout, "");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,8 @@ use serde_json::json;
 use super::{LIMIT, PICKY, Shop};
 use crate::support::{append_rows, eventually, one};
 
+const ASLEEP: &str = "select count(*) from pg_stat_activity \
+                      where datname = current_database() and wait_event = 'PgSleep'";
 const POSITION: &str = "select coalesce(max(position), 0) from highwater.checkpoint";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,16 +205,14 @@ async fn a_first_batch_that_takes_long_is_catching_up_and_a_signal_ends_it() {
     let client = database.client().await;
     append_rows(&client, "a", 1..=3).await;
     let run = shop.start(Some(database.url()), &["run"]);
-    let asleep = "select count(*) from pg_stat_activity \
-                  where datname = current_database() and wait_event = 'PgSleep'";
-    let is_asleep = async || one::<i64>(&client, asleep).await == 1;
+    let is_asleep = async || one::<i64>(&client, ASLEEP).await == 1;
     eventually("the batch is in flight", LIMIT, is_asleep).await;
     let status = shop.run(Some(database.url()), &["status", "--json"]).await;
     let status = status.expect(0).json();
     assert_eq!(status["projections"][0]["state"], "catching_up");
     run.signal(Signal::SIGTERM);
     run.end().await.expect(0);
-    assert_eq!(one::<i64>(&client, asleep).await, 0, "it was cancelled");
+    assert_eq!(one::<i64>(&client, ASLEEP).await, 0, "it was cancelled");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,4 +241,44 @@ async fn a_server_that_only_reads_for_now_is_tried_again() {
     eventually("it goes on", LIMIT, all).await;
     run.signal(Signal::SIGTERM);
     run.end().await.expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_run_has_in_flight_ends_in_the_server_too() {
+    let shop = Shop::new();
+    shop.write(
+        "projections/slow.sql",
+        "-- highwater: apply\nselect pg_sleep(600);\n",
+    );
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "a", 1..=3).await;
+    let mut run = shop.start(Some(database.url()), &["run"]);
+    let is_asleep = async || one::<i64>(&client, ASLEEP).await == 1;
+    eventually("the batch is in flight", LIMIT, is_asleep).await;
+    let drop = shop.start(Some(database.url()), &["drop", "slow"]);
+    drop.says("waiting for a batch in flight to end").await;
+    run.child.kill().await.unwrap();
+    // It holds the checkpoint, which the drop waits for.
+    assert_eq!(drop.end().await.expect(0).stdout, "slow: dropped\n");
+    assert_eq!(one::<i64>(&client, ASLEEP).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_the_status_sees_it_again_after_a_lost_connection() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let watch = shop.start(Some(database.url()), &["status", "--watch", "--json"]);
+    watch.shows("\n").await;
+    let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                     where datname = current_database() and pid <> pg_backend_pid()";
+    assert!(one::<i64>(&client, terminate).await > 0);
+    let file = watch.stdout.clone();
+    let lines = || std::fs::read_to_string(&file).unwrap().lines().count();
+    let seen = lines();
+    eventually("it is shown again", LIMIT, async || lines() > seen + 1).await;
+    watch.signal(Signal::SIGINT);
+    watch.end().await.expect(0);
 }
