@@ -266,8 +266,14 @@ async fn a_session_whose_projection_panicked_is_not_given_to_another() {
         );
     }
     let client = database.client().await;
-    let open: i64 = one(&client, "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'").await;
-    assert_eq!(open, 0);
+    let open = "select count(*) from pg_stat_activity
+         where datname = current_database() and state like 'idle in transaction%'";
+    // The server hears of a closed session a moment later.
+    let limit = std::time::Duration::from_secs(10);
+    eventually("no session is left in a transaction", limit, async || {
+        one::<i64>(&client, open).await == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
