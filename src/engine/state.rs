@@ -98,6 +98,20 @@ struct Inner {
     status: RunnerStatus,
     since: Instant,
     from: Position,
+    /// When the position last moved.
+    moved: Instant,
+}
+
+impl Inner {
+    /// A live runner that nothing came to for a while has no rate; one that catches up may have a
+    /// long batch in flight, and keeps that of the last.
+    fn at(&self, now: Instant) -> RunnerStatus {
+        let mut status = self.status.clone();
+        if status.state == RunnerState::Live && now.duration_since(self.moved) > RATE_WINDOW {
+            status.rate = 0.0;
+        }
+        status
+    }
 }
 
 /// Over how long the rate is taken.
@@ -118,6 +132,7 @@ impl Shared {
             },
             since: Instant::now(),
             from: Position::START,
+            moved: Instant::now(),
         })))
     }
 
@@ -127,7 +142,7 @@ impl Shared {
     }
 
     pub(super) fn get(&self) -> RunnerStatus {
-        self.lock().status.clone()
+        self.lock().at(Instant::now())
     }
 
     pub(super) fn set_state(&self, state: RunnerState) -> bool {
@@ -154,6 +169,7 @@ impl Shared {
         let mut inner = self.lock();
         inner.status.position = position;
         inner.status.last_error = None;
+        inner.moved = Instant::now();
         let elapsed = inner.since.elapsed();
         inner.status.rate = position.since(inner.from) as f64 / elapsed.as_secs_f64().max(0.001);
         if elapsed >= RATE_WINDOW {
@@ -164,5 +180,26 @@ impl Shared {
 
     pub(super) fn failed(&self, error: &crate::error::Error) {
         self.lock().status.last_error = Some(error.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_runner_to_which_nothing_comes_has_no_rate() {
+        let shared = Shared::new("counts".parse().unwrap());
+        shared.moved(Position::new(1_000));
+        let rate = |after: Duration| {
+            let inner = shared.lock();
+            inner.at(inner.moved + after).rate
+        };
+        let long = RATE_WINDOW * 2;
+        shared.set_state(RunnerState::CatchingUp);
+        assert!(rate(long) > 0.0);
+        shared.set_state(RunnerState::Live);
+        assert!(rate(Duration::ZERO) > 0.0);
+        assert_eq!(rate(long).to_bits(), 0);
     }
 }
