@@ -12,6 +12,7 @@ mod check;
 mod cli;
 mod cluster;
 mod database;
+mod fence;
 mod given_expect;
 mod mark;
 mod migrate;
