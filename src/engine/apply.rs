@@ -4,13 +4,15 @@
 //! and read model share a database, everything goes to the server in one message and no event
 //! leaves it. A session whose transaction did not end is not given back to the pool.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use futures_util::{StreamExt, pin_mut};
+use futures_util::{FutureExt, StreamExt, pin_mut};
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pg::checkpoint::{self, Epoch, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -158,7 +160,10 @@ impl Applier {
         begun.map_err(|e| pg::error(doing, e))?;
         if !batch.events.is_empty() {
             let tx = Tx::new(session.client());
-            self.projection.apply(batch, &tx).await?;
+            let applied = async { self.projection.apply(batch, &tx).await };
+            // Nothing of it is looked at afterwards: its transaction is rolled back.
+            let applied = AssertUnwindSafe(applied).catch_unwind().await;
+            applied.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
         }
         let end = format!("{};\ncommit", checkpoint::seal(batch.range));
         let ended = session.client().batch_execute(&end).await;
@@ -195,6 +200,18 @@ const BEGIN: &str = "begin isolation level read committed; set local row_securit
 
 /// Statements of a message before those of the projection: begin, row security, fence, path.
 const STATEMENTS_BEFORE: usize = 4;
+
+/// The error of a projection whose code panicked.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let what = format!(
+        "the projection's code panicked: {}",
+        text.unwrap_or("without a message")
+    );
+    Error::new(ErrorKind::Internal, what)
+        .hint("mend it and run again; nothing of the batch was committed")
+}
 
 /// Sends a message and counts the statements that succeeded.
 async fn run(
