@@ -31,7 +31,8 @@ pub(crate) mod setup;
 mod state;
 
 pub use crate::config::Engine as Settings;
-pub use state::{RunnerState, RunnerStatus};
+pub use crate::runner_state::RunnerState;
+pub use state::RunnerStatus;
 
 use reader::Reader;
 use runner::{Build, Runner};
