@@ -31,7 +31,8 @@ pub(crate) mod setup;
 mod state;
 
 pub use crate::config::Engine as Settings;
-pub use state::{RunnerState, RunnerStatus};
+pub use crate::runner_state::RunnerState;
+pub use state::RunnerStatus;
 
 use reader::Reader;
 use runner::{Build, Runner};
@@ -272,11 +273,14 @@ async fn collect(mut runners: JoinSet<Outcome>, names: &Names) -> Vec<(Projectio
     while let Some(ended) = runners.join_next_with_id().await {
         let (id, outcome) = match ended {
             Ok((id, outcome)) => (id, outcome),
-            Err(panic) => {
-                let what = format!("the projection's code panicked: {panic}");
-                let error = Error::new(ErrorKind::Internal, what)
-                    .hint("mend it and run again; nothing of the batch was committed");
-                (panic.id(), Outcome::Stopped(error))
+            // Outside of a batch: one that panics in it is stopped by its runner.
+            Err(ended) => {
+                let id = ended.id();
+                let error = match ended.try_into_panic() {
+                    Ok(panic) => apply::panicked(&*panic),
+                    Err(ended) => Error::new(ErrorKind::Internal, ended.to_string()),
+                };
+                (id, Outcome::Stopped(error))
             }
         };
         if let Some((name, shared)) = names.get(&id) {

@@ -92,6 +92,7 @@ pub mod pg;
 pub mod position;
 pub mod projection;
 pub mod retry;
+mod runner_state;
 pub mod source;
 pub mod status;
 #[cfg(feature = "testing")]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::engine::RunnerState;
 use crate::error::ErrorKind;
 use crate::name::ProjectionName;
+use crate::runner_state::RunnerState;
 
 /// Batches applied. Label `projection`.
 pub const BATCHES: &str = "highwater_batches_total";

@@ -4,10 +4,12 @@
 //! and read model share a database, everything goes to the server in one message and no event
 //! leaves it. A session whose transaction did not end is not given back to the pool.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use futures_util::{StreamExt, pin_mut};
+use futures_util::{FutureExt, StreamExt, pin_mut};
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -165,7 +167,10 @@ impl Applier {
         begun.map_err(|e| pg::error(doing, e))?;
         if !batch.events.is_empty() {
             let tx = Tx::new(session.client());
-            self.projection.apply(batch, &tx).await?;
+            let applied = async { self.projection.apply(batch, &tx).await };
+            // Nothing of it is looked at afterwards: its transaction is rolled back.
+            let applied = AssertUnwindSafe(applied).catch_unwind().await;
+            applied.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
         }
         let end = format!("{};\ncommit", checkpoint::seal(batch.range));
         let ended = session.client().batch_execute(&end).await;
@@ -212,6 +217,18 @@ const ROW_SECURITY: &str = "set local row_security = off";
 /// Statements of a message before those of the projection: the two of `BEGIN`, row security,
 /// fence, path.
 const STATEMENTS_BEFORE: usize = 5;
+
+/// The error of a projection whose code panicked.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let what = format!(
+        "the projection's code panicked: {}",
+        text.unwrap_or("without a message")
+    );
+    Error::new(ErrorKind::Internal, what)
+        .hint("mend it and run again; nothing of the batch was committed")
+}
 
 /// Sends a message and counts the statements that succeeded.
 async fn run(

@@ -240,8 +240,10 @@ mod tests {
         let mut progress = Progress::default();
         progress.step(step(0, 10, Some(&["A"])));
         progress.step(step(10, 99, None));
-        progress.step(step(99, 100, Some(&["A"])));
         let c = ["C".to_owned()];
+        assert!(progress.may_hold(Position::new(0), Some(&c)));
+        assert!(!progress.may_hold(Position::new(99), Some(&c)), "the mark");
+        progress.step(step(99, 100, Some(&["A"])));
         assert!(progress.may_hold(Position::new(0), Some(&c)));
         assert!(!progress.may_hold(Position::new(99), Some(&c)));
     }

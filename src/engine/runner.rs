@@ -13,7 +13,7 @@ use super::batch_size::BatchSize;
 use super::instance::Fenced;
 use super::isolate::{self, Isolation};
 use super::progress::{Following, Progress};
-use super::state::{RunnerState, Shared};
+use super::state::Shared;
 use super::{Outcome, Settings};
 use crate::error::{Error, Result};
 use crate::metrics;
@@ -22,6 +22,7 @@ use crate::pg::database::Database;
 use crate::position::{Position, Range};
 use crate::projection::{Definition, Runnable};
 use crate::retry::{Verdict, delays, verdict};
+use crate::runner_state::RunnerState;
 use crate::source::Source;
 
 mod claim;
@@ -211,9 +212,10 @@ impl Runner {
             return Ok(Turn::CaughtUp);
         }
         // A held mark is not the head: a run that is to end there says that it is still behind.
-        if self.parts.until.is_none() {
-            self.set_state(RunnerState::Live);
-        }
+        self.set_state(match self.parts.until {
+            None => RunnerState::Live,
+            Some(_) => RunnerState::CatchingUp,
+        });
         self.size.at_head();
         metrics::lag(&self.definition().name, head.since(target));
         let Some(claim) = &self.claim else {

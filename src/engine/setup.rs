@@ -247,7 +247,10 @@ pub(crate) async fn create_view(
         .replace("{schema}", &quote_identifier(schema))
         .replace("{events}", relation)
         .replace("{types}", &types);
-    client.batch_execute(&sql).await.map_err(|e| {
+    let restrict = include_str!("../../sql/queries/projection/restrict_view.sql")
+        .replace("{schema}", &quote_identifier(schema));
+    let both = format!("{sql};\n{restrict}");
+    client.batch_execute(&both).await.map_err(|e| {
         let error = pg::error("cannot create the view \"batch\"", e);
         match error.code() {
             Some("42P07" | "42809") => error

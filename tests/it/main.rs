@@ -15,6 +15,7 @@ mod crash;
 mod database;
 mod docs;
 mod exactness;
+mod fence;
 mod given_expect;
 mod mark;
 mod migrate;

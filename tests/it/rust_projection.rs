@@ -251,7 +251,7 @@ async fn a_projection_that_ends_or_breaks_its_transaction_is_stopped_and_nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_whose_projection_panicked_is_not_given_to_another() {
+async fn a_projection_that_panicked_leaves_no_open_transaction_and_is_stored_as_stopped() {
     let database = TestDatabase::new().await;
     let source: Arc<MemorySource> = Arc::new(MemorySource::new("default"));
     source.append("s", event("T", json!({})));
@@ -274,6 +274,9 @@ async fn a_session_whose_projection_panicked_is_not_given_to_another() {
         one::<i64>(&client, open).await == 0
     })
     .await;
+    let stored = "select state || ': ' || (last_error->>'message') from highwater.checkpoint";
+    let stored: String = one(&client, stored).await;
+    assert_eq!(stored, "stopped: the projection's code panicked: a bug");
 }
 
 #[tokio::test(flavor = "multi_thread")]

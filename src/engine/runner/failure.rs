@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::Runner;
 use crate::engine::Outcome;
-use crate::engine::state::RunnerState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
 use crate::pg::checkpoint;
 use crate::retry::{Verdict, verdict};
+use crate::runner_state::RunnerState;
 
 /// How long writing a state down may take: the log and the exit code say it too.
 const REPORT_LIMIT: Duration = Duration::from_secs(2);

@@ -1,0 +1,105 @@
+//! The fence: who may move a checkpoint, from where, and what becomes of the others.
+
+use std::time::Duration;
+
+use highwater::engine::{Engine, RunnerState, Settings, Until};
+use highwater::testing::{TestDatabase, run_to_head};
+use highwater::{ErrorKind, Outcome};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
+
+/// Events 1 to 10 are in the read model, under epoch 1.
+async fn built() -> (TestDatabase, Client) {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=10).await;
+    let counts = sql_projection("counts", COUNTS);
+    run_to_head(&database, database.source(), vec![counts])
+        .await
+        .unwrap();
+    (database, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epoch() {
+    let (_database, client) = built().await;
+    let epoch: i64 = one(&client, "select epoch from highwater.checkpoint").await;
+    for (what, epoch, after, through) in [
+        ("an epoch that is past", epoch - 1, 10, 11),
+        ("an epoch that nobody claimed", epoch + 1, 10, 11),
+        ("a range that was applied", epoch, 9, 11),
+        ("a range that leaves some out", epoch, 11, 12),
+        ("backwards", epoch, 10, 9),
+    ] {
+        let sql = format!(
+            "select highwater.advance('counts', 1, 0, {epoch}, {after}, {through}, null, null)"
+        );
+        let error = client.batch_execute(&sql).await.expect_err(what);
+        let code = error.code().map(|code| code.code().to_owned());
+        assert_eq!(code.as_deref(), Some("HW101"), "{what}: {error}");
+        let position: i64 = one(&client, "select position from highwater.checkpoint").await;
+        assert_eq!(position, 10, "{what}");
+    }
+    let sql = format!("select highwater.advance('counts', 1, 0, {epoch}, 10, 11, null, null)");
+    client.batch_execute(&sql).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_engine_to_start_goes_on_and_the_one_before_ends() {
+    let (database, client) = built().await;
+    let engine = || {
+        Engine::new(database.pooled(), Settings::default())
+            .source(database.source())
+            .projection(sql_projection("counts", COUNTS))
+    };
+    let first = engine();
+    let watched = first.handle();
+    let first = tokio::spawn(first.run(Until::Stopped, CancellationToken::new()));
+    eventually("the first is live", Duration::from_secs(10), async || {
+        watched.runners()[0].state == RunnerState::Live
+    })
+    .await;
+    let stop = CancellationToken::new();
+    let second = tokio::spawn(engine().run(Until::Stopped, stop.clone()));
+    let report = first.await.unwrap().unwrap();
+    let Outcome::Superseded(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::Fenced);
+    append_rows(&client, "t", 1..=5).await;
+    let total = "select sum(n)::bigint from counts.counts";
+    eventually("it goes on", Duration::from_secs(10), async || {
+        one::<i64>(&client, total).await == 15
+    })
+    .await;
+    stop.cancel();
+    second.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn engines_that_start_a_new_projection_at_once_build_it_once() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=100).await;
+    let runs = (0..4).map(|_| {
+        let (target, source) = (database.pooled(), database.source());
+        tokio::spawn(async move {
+            let counts = sql_projection("counts", COUNTS);
+            let engine = Engine::new(target, Settings::default());
+            let engine = engine.source(source).projection(counts);
+            engine.run(Until::CaughtUp, CancellationToken::new()).await
+        })
+    });
+    for run in runs.collect::<Vec<_>>() {
+        let report = run.await.unwrap().unwrap();
+        let outcome = &report.outcomes[0].1;
+        assert!(
+            matches!(outcome, Outcome::CaughtUp | Outcome::Superseded(_)),
+            "{outcome:?}"
+        );
+    }
+    let total: i64 = one(&client, "select sum(n)::bigint from counts.counts").await;
+    assert_eq!(total, 100);
+}
