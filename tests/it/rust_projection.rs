@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{append_rows, one};
+use crate::support::{append_rows, eventually, one};
 
 #[derive(Deserialize)]
 enum Account {
