@@ -1,6 +1,6 @@
 //! The seam to what builds a read model: a definition, its tables, and how a batch is applied.
 //!
-//! A projection is a SQL file ([`file`]) or Rust: [`Projection`] gets a batch and the open
+//! A projection is a SQL file ([`file`](mod@file)) or Rust: [`Projection`] gets a batch and the open
 //! transaction, [`KeyedView`] folds typed events into one row per key.
 
 use sha2::{Digest, Sha256};

@@ -4,7 +4,7 @@
 //! model. What a runner holds in memory is a copy that the fence compares.
 //!
 //! **The formula.** A batch `(after, through]` commits only if its transaction moved the row
-//! `where position = after and epoch = mine` ([`Key::fence`], the first statement). A claim
+//! `where position = after and epoch = mine` (`Key::fence`, the first statement). A claim
 //! raises the epoch ([`claim`]); it waits for the row lock of whatever is still in flight, so its
 //! answer is the position that everything before has reached.
 //!
