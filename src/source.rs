@@ -29,6 +29,10 @@ pub trait Source: Send + Sync + 'static {
     /// The highest committed position.
     fn head(&self) -> BoxFuture<'_, Result<Position>>;
 
+    /// The highest position that was ever given, committed or not, as far as the source can tell;
+    /// at least the head. It only falls when the log goes back.
+    fn reached(&self) -> BoxFuture<'_, Result<Position>>;
+
     /// Begins to follow the mark from `floor`, up to which everything is known to be proven.
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>>;
 

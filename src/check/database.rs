@@ -9,7 +9,7 @@ use super::{Candidate, Finding, trial};
 use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::database::Database;
-use crate::pg::{self, checkpoint, column, migrate};
+use crate::pg::{self, column, migrate};
 use crate::source::Source;
 
 /// Checks what needs the database, on a session of its own.
@@ -68,8 +68,7 @@ fn unchecked(error: &Error) -> Error {
 
 /// The look at the locks refuses a source whose order cannot be proven.
 async fn check_source(client: &Client, source: &dyn Source) -> Result<()> {
-    let identity = source.identity().await?;
-    let floor = checkpoint::floor(client, &identity).await?;
+    let floor = setup::floor(client, source).await?;
     source.follow(floor).await.map(drop)
 }
 

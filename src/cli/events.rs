@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
+use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_store::EventStore;
 use crate::ndjson::to_line;
-use crate::pg::checkpoint;
 use crate::position::Position;
 use crate::source::table::{HeldBy, TableSource};
 use crate::source::{Follower, OpenGap, Source, Step};
@@ -58,10 +58,7 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
     ctx.verified().await?;
     let source = ctx.source().await?;
     let database = ctx.target().await?;
-    let floor = {
-        let client = database.client().await?;
-        checkpoint::floor(&client, &source.identity().await?).await?
-    };
+    let floor = setup::floor(&*database.client().await?, &source).await?;
     let mut follower = source.follow(floor).await?;
     let mut printer = Printer {
         store: EventStore::new(database),

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use super::progress::Publisher;
+use super::setup;
 use crate::error::{Error, Result};
-use crate::pg::checkpoint;
 use crate::pg::database::Database;
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::{Follower, Source, Step};
@@ -93,13 +93,13 @@ async fn session(
 }
 
 async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Follower>> {
-    let identity = source.identity().await?;
-    let client = target.client().await?;
-    let floor = checkpoint::floor(&client, &identity).await?;
+    // Of its own: the source may need one from the same pool meanwhile.
+    let client = target.connector().connect().await?;
+    let floor = setup::floor(&client, source).await?;
     let follower = source.follow(floor).await?;
     // Still the same session: the server did not crash between the two, which could have taken
     // back what the floor counts on.
-    checkpoint::floor(&client, &identity).await?;
+    setup::floor(&client, source).await?;
     Ok(follower)
 }
 

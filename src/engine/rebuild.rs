@@ -172,7 +172,10 @@ impl Rebuild {
         let client = self.target.connector().connect().await?;
         setup::begin(&client).await?;
         let done = async {
-            let live = lock_live(&client, name).await?;
+            // A log that went back has no event where the live generation stands.
+            let live = lock_live(&client, name)
+                .await?
+                .min(self.source.head().await?);
             if self.shared.get().position < live && !self.fill(generation, live, stop).await? {
                 let what = "the rebuild was stopped right before the swap";
                 return Err(Error::new(ErrorKind::TimedOut, what).hint("run it again to go on"));

@@ -58,6 +58,8 @@ pub struct Checkpoint {
     pub epoch: Epoch,
     /// The log it was taken from.
     pub source_identity: String,
+    /// The last event at or before the position, as the log had it then.
+    pub last_event: LastEvent,
 }
 
 /// The last event at or before a position.
@@ -146,6 +148,10 @@ fn checkpoint(row: &Row) -> Result<Checkpoint> {
         position: Position::new(column(row, 0)?),
         epoch: Epoch(column(row, 1)?),
         source_identity: column(row, 2)?,
+        last_event: match (column(row, 3)?, column(row, 4)?) {
+            (Some(position), Some(id)) => Some((Position::new(position), id)),
+            _ => None,
+        },
     })
 }
 
@@ -162,14 +168,21 @@ pub(crate) async fn skip(
     done.map_err(|e| pg::own_error("cannot move the checkpoint", e))
 }
 
-/// The highest position that any checkpoint on this source has reached: proven below.
-pub(crate) async fn floor(client: &Client, source_identity: &str) -> Result<Position> {
-    let sql = include_str!("../../sql/queries/checkpoint/floor.sql");
-    let row = client
-        .query_typed_one(sql, &[(&source_identity, Type::TEXT)])
+/// The highest checkpoints on a source, each with the last event it knows, the highest first.
+pub(crate) async fn highest(
+    client: &Client,
+    source_identity: &str,
+) -> Result<Vec<(Position, LastEvent)>> {
+    let sql = include_str!("../../sql/queries/checkpoint/highest.sql");
+    let rows = client
+        .query_typed(sql, &[(&source_identity, Type::TEXT)])
         .await
         .map_err(|e| pg::own_error("cannot read the checkpoints", e))?;
-    Ok(Position::new(column(&row, 0)?))
+    let checkpoint = |row: &Row| {
+        let event = (Position::new(column(row, 1)?), column(row, 2)?);
+        Ok((Position::new(column(row, 0)?), Some(event)))
+    };
+    rows.iter().map(checkpoint).collect()
 }
 
 /// Writes down how a runner fares, under its epoch; `error` is kept until the next batch succeeds.

@@ -244,11 +244,18 @@ mod tests {
     use super::*;
 
     /// A released migration is never edited: databases hold its hash.
-    const RELEASED: &[(i32, &str, &str)] = &[(
-        1,
-        "event_log",
-        "5e4576f620a9fcdd86ae931c33f60980e6bea982f2b8a6f919b32a85ea1ebca8",
-    )];
+    const RELEASED: &[(i32, &str, &str)] = &[
+        (
+            1,
+            "event_log",
+            "5e4576f620a9fcdd86ae931c33f60980e6bea982f2b8a6f919b32a85ea1ebca8",
+        ),
+        (
+            2,
+            "checkpoint",
+            "76ae77a80300f71c89699bfd09c113d8fdf9e3df0814deb4347e009cbeb8adbf",
+        ),
+    ];
 
     #[test]
     fn released_migrations_are_as_they_were_released() {

@@ -200,6 +200,21 @@ impl Source for TableSource {
         })
     }
 
+    fn reached(&self) -> BoxFuture<'_, Result<Position>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            let head = head(&client, &self.table).await?;
+            let look = gap::look(&client, &self.table.relation, &self.table.gap).await?;
+            match look.sequence {
+                Some(sequence) => {
+                    let last = gap::last_value(&client, &self.table.relation, &sequence).await?;
+                    Ok(head.max(last))
+                }
+                None => Ok(head),
+            }
+        })
+    }
+
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
             let client = self.database.connector().connect().await?;

@@ -122,6 +122,10 @@ impl Source for MemorySource {
         Box::pin(async { Ok(*self.0.head.borrow()) })
     }
 
+    fn reached(&self) -> BoxFuture<'_, Result<Position>> {
+        Box::pin(async { Ok(self.log().last) })
+    }
+
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         let follower = MemoryFollower {
             source: self.clone(),

@@ -491,6 +491,10 @@ impl Source for Meddled {
         self.source.head()
     }
 
+    fn reached(&self) -> BoxFuture<'_, Result<Position>> {
+        self.source.reached()
+    }
+
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
             match &self.kind {
@@ -556,7 +560,8 @@ async fn taken_back(url: &str) {
         .batch_execute(
             "delete from highwater.event where position > 1;
              delete from in_sql.ledger where position > 1;
-             update highwater.checkpoint set position = 1;
+             update highwater.checkpoint
+                set position = 1, event_position = null, event_id = null;
              select setval('highwater.event_position_seq', 1)",
         )
         .await
@@ -631,7 +636,8 @@ async fn hard_to_read_again(url: &str) {
     client
         .batch_execute(
             "delete from highwater.event where position > 3;
-             update highwater.checkpoint set position = least(position, 3);
+             update highwater.checkpoint
+                set position = least(position, 3), event_position = null, event_id = null;
              select setval('highwater.event_position_seq', 3);
              insert into highwater.event (stream, version, type, data)
              values ('new', 1, 'Wanted', '{}'), ('new', 2, 'Wanted', '{}')",

@@ -1,7 +1,10 @@
 //! The runner, end to end on a real server.
 
+use highwater::engine::Settings;
+use highwater::engine::rebuild::Rebuild;
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{COUNTS, append_rows, one, sql_projection};
 
@@ -138,4 +141,50 @@ async fn a_statement_that_is_no_sql_is_placed_and_no_event_is_blamed() {
     assert_eq!(error.code(), Some("42601"));
     assert_eq!(error.place(), Some("projections/broken.sql: line 4"));
     assert_eq!(error.event_ref(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_went_back_and_on_again_while_nobody_ran_is_diverged() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=10).await;
+    let run = async || {
+        let counts = sql_projection("counts", COUNTS);
+        let report = run_to_head(&database, database.source(), vec![counts]);
+        report.await.unwrap().outcomes.pop().unwrap().1
+    };
+    assert!(matches!(run().await, Outcome::CaughtUp));
+    let rows = "delete from highwater.event where position = 10";
+    client.batch_execute(rows).await.unwrap();
+    assert!(
+        matches!(run().await, Outcome::CaughtUp),
+        "an event may be deleted"
+    );
+    let restart = "truncate highwater.event restart identity";
+    client.batch_execute(restart).await.unwrap();
+    append_rows(&client, "s", 1..=20).await;
+    let Outcome::Stopped(error) = run().await else {
+        panic!("what lies below the checkpoint was passed over")
+    };
+    assert_eq!(error.kind(), ErrorKind::Diverged, "{error}");
+    assert!(error.to_string().contains("at position 10"), "{error}");
+    assert!(
+        error.to_string().contains("highwater rebuild counts"),
+        "{error}"
+    );
+    let sum = "select sum(n)::bigint from counts.counts";
+    assert_eq!(one::<i64>(&client, sum).await, 10);
+
+    client.batch_execute(restart).await.unwrap();
+    append_rows(&client, "s", 1..=5).await;
+    let counts = sql_projection("counts", COUNTS);
+    let (pooled, source) = (database.pooled(), database.source());
+    let rebuild = Rebuild::new(pooled, source, counts, Settings::default());
+    rebuild.run(CancellationToken::new()).await.unwrap();
+    assert_eq!(
+        one::<i64>(&client, sum).await,
+        5,
+        "also where the log is shorter now"
+    );
+    assert!(matches!(run().await, Outcome::CaughtUp));
 }

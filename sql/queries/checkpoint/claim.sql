@@ -5,4 +5,4 @@
 update highwater.checkpoint
    set epoch = epoch + 1, owner = $4, state = 'catching_up', updated_at = clock_timestamp()
  where projection = $1 and generation = $2 and partition = $3
-returning position, epoch, source_identity
+returning position, epoch, source_identity, event_position, event_id

@@ -110,8 +110,11 @@ impl Runner {
             return Ok(Turn::Again);
         };
         let key = &claim.applier.key;
-        let client = self.parts.target.client().await?;
-        let stored = setup::stored(&client, &key.projection).await?;
+        let (stored, checkpoint) = {
+            let client = self.parts.target.client().await?;
+            let stored = setup::stored(&client, &key.projection).await?;
+            (stored, checkpoint::read(&client, key).await?)
+        };
         let Some(stored) = stored else {
             return Err(setup::dropped(&key.projection));
         };
@@ -122,7 +125,7 @@ impl Runner {
             }
             setup::check_unchanged(self.parts.projection.definition(), &stored)?;
         }
-        let Some(checkpoint) = checkpoint::read(&client, key).await? else {
+        let Some(checkpoint) = checkpoint else {
             // Swapped or dropped just now: the start finds out which.
             self.claim = None;
             return Ok(Turn::Again);
@@ -130,6 +133,7 @@ impl Runner {
         if checkpoint.epoch != claim.applier.epoch {
             return Err(checkpoint::superseded(key, checkpoint.epoch));
         }
+        setup::check_source(key, &checkpoint, &*self.parts.source).await?;
         claim.stored = checkpoint.position;
         claim.position = checkpoint.position;
         self.parts.shared.moved(checkpoint.position);

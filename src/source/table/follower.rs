@@ -190,19 +190,7 @@ impl TableFollower {
         let Some(sequence) = &self.sequence else {
             return Ok(());
         };
-        let sql = include_str!("../../../sql/queries/mark/sequence_value.sql");
-        let row = self
-            .client
-            .query_typed_opt(sql, &[(sequence, Type::TEXT)])
-            .await
-            .map_err(|e| pg::own_error("cannot read the sequence of the event table", e))?;
-        let Some(row) = row else {
-            return Err(gap::other_sequence(&self.table.relation, None));
-        };
-        let Some(last) = column::<Option<i64>>(&row, 0)? else {
-            return Err(gap::unreadable_sequence(sequence));
-        };
-        let last = Position::new(last);
+        let last = gap::last_value(&self.client, &self.table.relation, sequence).await?;
         let mark = self.mark.position();
         if last >= mark {
             return Ok(());

@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mark::Holder;
 use crate::pg::{self, Parameter, column, column_named};
+use crate::position::Position;
 
 use super::EventTable;
 
@@ -89,6 +90,26 @@ pub(super) async fn why(client: &Client, table: &EventTable, error: Error) -> Er
     }
 }
 
+/// The last number that a sequence gave.
+pub(super) async fn last_value(
+    client: &Client,
+    relation: &str,
+    sequence: &str,
+) -> Result<Position> {
+    let sql = include_str!("../../../sql/queries/mark/sequence_value.sql");
+    let row = client
+        .query_typed_opt(sql, &[(&sequence, Type::TEXT)])
+        .await
+        .map_err(|e| pg::own_error("cannot read the sequence of the event table", e))?;
+    let Some(row) = row else {
+        return Err(other_sequence(relation, None));
+    };
+    match column::<Option<i64>>(&row, 0)? {
+        Some(last) => Ok(Position::new(last)),
+        None => Err(unreadable_sequence(sequence)),
+    }
+}
+
 /// Numbers of the sequence before may still be out, and nobody would look at its lock any more.
 pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
     let found = found.as_deref().unwrap_or("none that is there");
@@ -100,7 +121,7 @@ pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
 }
 
 /// Whether positions went back could not be told.
-pub(super) fn unreadable_sequence(sequence: &str) -> Error {
+fn unreadable_sequence(sequence: &str) -> Error {
     let what = format!("this role may not read the sequence {sequence}");
     let hint = format!("as its owner, run: grant select on sequence {sequence} to it");
     Error::new(ErrorKind::Database, what).hint(hint)
