@@ -5,7 +5,10 @@
 --     inserts the row: the proof of the high-water mark rests on it;
 --   * no trigger, no second table: a plain insert by anybody is a full append;
 --   * nothing here sends a NOTIFY while it appends (it would take a lock of the whole cluster until
---     the commit).
+--     the commit);
+--   * a function that takes any type, or a literal, is named with pg_catalog: where everybody may
+--     create in public, another of that name with nearer types would be called, with the caller's
+--     rights. A search path for each function would cost every append.
 --
 -- SQLSTATEs that the functions raise, fixed for ever:
 --   HW001  the stream is not at the expected version
@@ -76,15 +79,15 @@ create function highwater.raise_id_conflict(
 begin
     raise exception using
         errcode = 'HW002',
-        message = format(
+        message = pg_catalog.format(
             'event id %s is there already with other content, at position %s: %s', known.id,
             known.position, concat_ws(', ',
                 case when known.stream <> raise_id_conflict.stream
-                    then format('stream is %L, not %L', known.stream, raise_id_conflict.stream) end,
+                    then pg_catalog.format('stream is %L, not %L', known.stream, raise_id_conflict.stream) end,
                 case when known.type <> raise_id_conflict.type
-                    then format('type is %L, not %L', known.type, raise_id_conflict.type) end,
+                    then pg_catalog.format('type is %L, not %L', known.type, raise_id_conflict.type) end,
                 case when known.version <> raise_id_conflict.version
-                    then format('version is %s, not %s', known.version, raise_id_conflict.version) end,
+                    then pg_catalog.format('version is %s, not %s', known.version, raise_id_conflict.version) end,
                 case when known.data <> raise_id_conflict.data then 'data differs' end,
                 case when known.metadata <> raise_id_conflict.metadata then 'metadata differs' end)),
         hint = 'give the new event an id of its own';
@@ -98,7 +101,7 @@ returns void language plpgsql as $$
 begin
     raise exception using
         errcode = 'HW001',
-        message = format('stream %L: expected %s, found %s', stream,
+        message = pg_catalog.format('stream %L: expected %s, found %s', stream,
             case when expected = 0 then 'no stream' else 'version ' || expected end,
             case when actual = 0 then 'no stream' else 'version ' || actual end),
         hint = 'read the stream again and decide anew';
@@ -124,7 +127,7 @@ begin
     if fault is not null then
         raise exception using
             errcode = 'HW003',
-            message = format('the event of stream %L and type %L cannot be stored: %s',
+            message = pg_catalog.format('the event of stream %L and type %L cannot be stored: %s',
                 left(stream, 100), left(type, 100), fault);
     end if;
 end $$;
@@ -194,11 +197,11 @@ begin
         if expected_version <> last_version then
             perform highwater.raise_version_conflict(stream, expected_version, last_version);
         end if;
-        perform pg_advisory_xact_lock(hashtextextended(append_one.stream collate "C", 7236));
+        perform pg_advisory_xact_lock(pg_catalog.hashtextextended(append_one.stream collate "C", 7236::bigint));
     end loop;
     raise exception using
         errcode = '40001',
-        message = format('other writers took the next version of stream %L a hundred times', stream),
+        message = pg_catalog.format('other writers took the next version of stream %L a hundred times', stream),
         hint = 'run the transaction again';
 end $$;
 comment on function highwater.append_one(text, text, jsonb, jsonb, uuid, bigint) is
@@ -269,8 +272,8 @@ begin
                 then count(*) filter (where met.is_new) over (order by met.n) end as rank
         from met join last on last.stream = met.stream
     )
-    select array_agg(p.position order by p.n), array_agg(p.version order by p.n),
-        array_agg(p.rank order by p.n), array_agg(p.first order by p.n),
+    select pg_catalog.array_agg(p.position order by p.n), pg_catalog.array_agg(p.version order by p.n),
+        pg_catalog.array_agg(p.rank order by p.n), pg_catalog.array_agg(p.first order by p.n),
         count(*) filter (where p.is_new),
         min(p.n) filter (where p.is_new and p.version <> p.expected + 1),
         min(p.n) filter (where p.differs)
@@ -302,7 +305,7 @@ begin
     if first < n then
         raise exception using
             errcode = 'HW002',
-            message = format('event id %s is there twice in one append, with different content: '
+            message = pg_catalog.format('event id %s is there twice in one append, with different content: '
                 'events %s and %s', id, first, n),
             hint = 'give each event an id of its own';
     end if;
@@ -317,12 +320,12 @@ create function highwater.check_events(
     expected_versions bigint[]
 ) returns void language plpgsql as $$
 declare
-    dims text := format('[1:%s]', cardinality(streams));
+    dims text := pg_catalog.format('[1:%s]', pg_catalog.cardinality(streams));
 begin
     if array_dims(streams) is distinct from dims or array_dims(types) is distinct from dims
         or array_dims(data) is distinct from dims or array_dims(metadata) <> dims
         or array_dims(ids) <> dims or array_dims(expected_versions) <> dims
-        or cardinality(metadata) = 0 or cardinality(ids) = 0 or cardinality(expected_versions) = 0
+        or pg_catalog.cardinality(metadata) = 0 or pg_catalog.cardinality(ids) = 0 or pg_catalog.cardinality(expected_versions) = 0
     then
         raise exception using
             errcode = 'HW003',
@@ -363,12 +366,12 @@ declare
     drawn bigint[];
     violated text;
 begin
-    if cardinality(streams) = 0 and cardinality(types) = 0 and cardinality(data) = 0 then
+    if pg_catalog.cardinality(streams) = 0 and pg_catalog.cardinality(types) = 0 and pg_catalog.cardinality(data) = 0 then
         return;
     end if;
     perform highwater.check_events(streams, types, data, metadata, ids, expected_versions);
     if metadata is null then
-        metadata := array_fill('{}'::jsonb, array[cardinality(streams)]);
+        metadata := pg_catalog.array_fill('{}'::jsonb, array[pg_catalog.cardinality(streams)]);
     elsif array_position(metadata, null) is not null then
         metadata := array_replace(metadata, null, '{}');
     end if;
@@ -384,7 +387,7 @@ begin
                 place.versions[fault]);
             continue;
         end if;
-        select array_agg(nextval('highwater.event_position_seq')) into drawn
+        select pg_catalog.array_agg(pg_catalog.nextval('highwater.event_position_seq'::regclass)) into drawn
         from generate_series(1, place.new_count);
         begin
             insert into highwater.event (position, stream, version, type, data, metadata, id)
@@ -394,7 +397,7 @@ begin
             from unnest(streams, types, append_all.data, append_all.metadata, ids,
                     place.versions, place.ranks)
                 as i (stream, type, data, metadata, id, version, rank)
-            join unnest(drawn) with ordinality as d (position, rank) on d.rank = i.rank
+            join pg_catalog.unnest(drawn) with ordinality as d (position, rank) on d.rank = i.rank
             order by i.stream collate "C", i.version;
             return query
                 select coalesce(i.position, drawn[place.ranks[i.first]]),
@@ -415,8 +418,8 @@ begin
         -- A queue for who lost; taken in one order, and few, since the server's room for locks is
         -- shared. What is appended does not depend on it.
         perform pg_advisory_xact_lock(q.key) from (
-            select distinct hashtextextended(s.stream collate "C", 7236) as key
-            from unnest(streams) as s (stream) order by 1 limit 16
+            select distinct pg_catalog.hashtextextended(s.stream collate "C", 7236::bigint) as key
+            from pg_catalog.unnest(streams) as s (stream) order by 1 limit 16
         ) as q;
     end loop;
     raise exception using

@@ -83,7 +83,7 @@ begin
     if not found then
         raise exception using
             errcode = 'HW101',
-            message = format('the checkpoint of "%s" is not at position %s under epoch %s any more',
+            message = pg_catalog.format('the checkpoint of "%s" is not at position %s under epoch %s any more',
                              advance.projection, advance.after, advance.epoch);
     end if;
     perform set_config('highwater.after', advance.after::text, true),

@@ -248,12 +248,12 @@ mod tests {
         (
             1,
             "event_log",
-            "5e4576f620a9fcdd86ae931c33f60980e6bea982f2b8a6f919b32a85ea1ebca8",
+            "c9b6ad650232fd5c369eec72cad5ef8d39807bed8f6cc30c57cfc8ce34657869",
         ),
         (
             2,
             "checkpoint",
-            "76ae77a80300f71c89699bfd09c113d8fdf9e3df0814deb4347e009cbeb8adbf",
+            "a478aad5f6346339df2d2d476f4420429bb6175d2a34fe9fb12649b83ef0db9d",
         ),
     ];
 

@@ -302,3 +302,50 @@ async fn appending_without_the_schema_says_what_to_run() {
     assert_eq!(error.kind(), ErrorKind::Database);
     assert_eq!(error.what_to_do(), Some("run highwater init"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_in_public_with_nearer_types_are_never_called() {
+    let (client, _) = test_database().await;
+    for function in [
+        "format(text, text)",
+        "format(text, bigint)",
+        "format(text, text, text)",
+        "format(text, text, text, text)",
+        "format(text, text, bigint, bigint)",
+        "cardinality(text[])",
+        "cardinality(jsonb[])",
+        "hashtextextended(text, integer)",
+        "array_fill(jsonb, integer[])",
+        "nextval(text)",
+        "unnest(text[])",
+        "unnest(bigint[])",
+    ] {
+        let create = format!(
+            "create function public.{function} returns text language plpgsql as \
+             $$ begin raise exception 'called'; end $$"
+        );
+        client.batch_execute(&create).await.unwrap();
+    }
+    for (sql, error) in [
+        ("select highwater.append('s', 'T', '{}')", None),
+        (
+            "select highwater.append('s', 'T', '{}', expected_version => 7)",
+            Some("HW001"),
+        ),
+        ("select highwater.append('', 'T', '{}')", Some("HW003")),
+        (
+            "select * from highwater.append_all('{s,t}', '{T,T}', array['{}', '1']::jsonb[])",
+            None,
+        ),
+        (
+            "select * from highwater.append_all('{s,t}', '{T,T}', array['{}', '1']::jsonb[],
+                 null, null, '{9,9}')",
+            Some("HW001"),
+        ),
+        ("select highwater.wake()", None),
+    ] {
+        let done = client.batch_execute(sql).await;
+        let found = done.as_ref().err().and_then(|e| e.code()).map(|c| c.code());
+        assert_eq!(found, error, "{sql}: {done:?}");
+    }
+}
