@@ -264,13 +264,13 @@ impl InFlight {
 }
 
 /// A pooled session that is closed, not given back, unless its transaction ended.
-struct Session {
+pub(super) struct Session {
     client: Option<PooledClient>,
     in_flight: InFlight,
 }
 
 impl Session {
-    fn new(client: PooledClient, in_flight: &InFlight) -> Session {
+    pub(super) fn new(client: PooledClient, in_flight: &InFlight) -> Session {
         in_flight.set(Some(client.cancel_token()));
         Session {
             client: Some(client),
@@ -282,12 +282,12 @@ impl Session {
         clippy::expect_used,
         reason = "the client is there until finish takes the session"
     )]
-    fn client(&self) -> &tokio_postgres::Client {
+    pub(super) fn client(&self) -> &tokio_postgres::Client {
         self.client.as_ref().expect("a session before its end")
     }
 
     /// Ends the transaction if it failed; a session that cannot even roll back is closed.
-    async fn finish(&mut self, failed: bool) {
+    pub(super) async fn finish(&mut self, failed: bool) {
         if failed && self.client().batch_execute("rollback").await.is_err() {
             return;
         }

@@ -29,7 +29,6 @@ mod claim;
 mod failure;
 
 use claim::Claim;
-use failure::Failed;
 
 /// How often a range without wanted events moves the stored checkpoint, at most.
 const FLUSH_PAUSE: Duration = Duration::from_secs(1);
@@ -85,6 +84,20 @@ enum Turn {
     CaughtUp,
 }
 
+/// What the loop does next.
+enum Next {
+    /// Something was done; go on.
+    Done,
+    /// Go on, though nothing was done.
+    AtOnce,
+    /// Wait until the source moves, or until then.
+    Wait(Option<Instant>),
+    /// Try again after a pause.
+    Retry,
+    /// The runner is done.
+    Ended(Outcome),
+}
+
 impl Runner {
     pub(super) fn new(parts: Parts) -> Runner {
         Runner {
@@ -104,33 +117,40 @@ impl Runner {
             if stop.is_cancelled() {
                 return self.drain().await;
             }
-            let turn = {
+            let next = {
                 let (in_flight, database) = (self.in_flight.clone(), self.parts.target.clone());
                 let grace = self.parts.settings.stop_grace;
                 tokio::select! {
-                    turn = self.turn() => turn,
+                    next = self.attempt() => next,
                     () = rolled_back(&stop, grace, &in_flight, &database) => return self.drain().await,
                 }
             };
-            match turn {
-                Ok(Turn::Again) => {
-                    self.attempts = 0;
-                    pauses = self.pauses();
-                }
-                Ok(Turn::Wait(until)) => self.wait(until, &stop).await,
-                Ok(Turn::CaughtUp) => return Outcome::CaughtUp,
-                Err(error) => match self.failed(error).await {
-                    Failed::Retry => {
-                        let pause = pauses.next().unwrap_or(self.parts.settings.retry_delay_max);
-                        tokio::select! {
-                            () = stop.cancelled() => {}
-                            () = tokio::time::sleep(pause) => {}
-                        }
+            match next {
+                Next::Done => pauses = self.pauses(),
+                Next::AtOnce => {}
+                Next::Wait(until) => self.wait(until, &stop).await,
+                Next::Retry => {
+                    let pause = pauses.next().unwrap_or(self.parts.settings.retry_delay_max);
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = tokio::time::sleep(pause) => {}
                     }
-                    Failed::AtOnce => {}
-                    Failed::Ended(outcome) => return outcome,
-                },
+                }
+                Next::Ended(outcome) => return outcome,
             }
+        }
+    }
+
+    /// One turn, and what follows from it, an error included.
+    async fn attempt(&mut self) -> Next {
+        match self.turn().await {
+            Ok(Turn::Again) => {
+                self.attempts = 0;
+                Next::Done
+            }
+            Ok(Turn::Wait(until)) => Next::Wait(until),
+            Ok(Turn::CaughtUp) => Next::Ended(Outcome::CaughtUp),
+            Err(error) => self.failed(error).await,
         }
     }
 

@@ -1,12 +1,14 @@
 //! The runner, end to end on a real server.
 
-use highwater::engine::Settings;
+use std::time::Duration;
+
 use highwater::engine::rebuild::Rebuild;
+use highwater::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append_rows, one, sql_projection};
+use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sql_projection_reads_what_was_appended_and_ends_at_the_head() {
@@ -187,4 +189,44 @@ async fn a_log_that_went_back_and_on_again_while_nobody_ran_is_diverged() {
         "also where the log is shorter now"
     );
     assert!(matches!(run().await, Outcome::CaughtUp));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_a_runner_that_waits_for_its_checkpoint_after_an_error() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=3).await;
+    let stop = CancellationToken::new();
+    let engine = Engine::new(database.pooled(), Settings::default())
+        .source(database.source())
+        .projection(sql_projection("counts", COUNTS));
+    let engine = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
+    let limit = Duration::from_secs(20);
+    let applied = "select count(*) from highwater.checkpoint where position = 3";
+    eventually("it is live", limit, async || {
+        one::<i64>(&client, applied).await == 1
+    })
+    .await;
+    let holder = database.client().await;
+    let lock = "begin; select from highwater.checkpoint for update";
+    holder.batch_execute(lock).await.unwrap();
+    let terminate = "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and application_name = 'highwater'";
+    client.batch_execute(terminate).await.unwrap();
+    append_rows(&client, "s", 4..=4).await;
+    let waiting = "select count(*) from pg_stat_activity
+         where datname = current_database() and application_name = 'highwater'
+           and wait_event_type = 'Lock' and query like '%for update%'";
+    eventually("it reads its checkpoint again", limit, async || {
+        one::<i64>(&client, waiting).await > 0
+    })
+    .await;
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(10), engine).await;
+    let report = ended.expect("it ends after its grace").unwrap().unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::Drained),
+        "{report:?}"
+    );
+    holder.batch_execute("rollback").await.unwrap();
 }

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use super::Runner;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use super::{Next, Runner};
 use crate::engine::Outcome;
+use crate::engine::apply::{InFlight, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
 use crate::pg::checkpoint;
@@ -13,23 +17,13 @@ use crate::runner_state::RunnerState;
 /// How long writing a state down may take: the log and the exit code say it too.
 const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
-/// What to do next.
-pub(super) enum Failed {
-    /// Try again after a pause.
-    Retry,
-    /// Go on: nothing is wrong any more.
-    AtOnce,
-    /// The runner is done.
-    Ended(Outcome),
-}
-
 impl Runner {
     /// What becomes of the runner after an error.
-    pub(super) async fn failed(&mut self, error: Error) -> Failed {
+    pub(super) async fn failed(&mut self, error: Error) -> Next {
         self.attempts = self.attempts.saturating_add(1);
         if error.kind() == ErrorKind::Fenced && error.code().is_some() {
             return match self.read_again().await {
-                Ok(_) => Failed::AtOnce,
+                Ok(_) => Next::AtOnce,
                 Err(error) if error.kind() == ErrorKind::Fenced => self.superseded(error),
                 Err(error) => self.retry_or_stop(error).await,
             };
@@ -40,12 +34,12 @@ impl Runner {
         self.retry_or_stop(error).await
     }
 
-    fn superseded(&self, error: Error) -> Failed {
+    fn superseded(&self, error: Error) -> Next {
         tracing::warn!(projection = %self.definition().name, error = %error, "superseded");
-        Failed::Ended(Outcome::Superseded(error))
+        Next::Ended(Outcome::Superseded(error))
     }
 
-    async fn retry_or_stop(&mut self, error: Error) -> Failed {
+    async fn retry_or_stop(&mut self, error: Error) -> Next {
         self.parts.shared.failed(&error);
         metrics::failure(&self.definition().name, error.kind());
         if verdict(error.kind()) == Verdict::Transient {
@@ -54,14 +48,14 @@ impl Runner {
             self.report(RunnerState::Retrying, &error).await;
             // What the connection took with it is read again: a commit may have gone through.
             return match self.forget_position().await {
-                Ok(()) => Failed::Retry,
+                Ok(()) => Next::Retry,
                 Err(error) => self.superseded(error),
             };
         }
         self.set_state(RunnerState::Stopped);
         tracing::error!(projection = %self.definition().name, error = %error, "stopped");
         self.report(RunnerState::Stopped, &error).await;
-        Failed::Ended(Outcome::Stopped(error))
+        Next::Ended(Outcome::Stopped(error))
     }
 
     /// After a transient error the stored position is not known until it is read again.
@@ -81,17 +75,12 @@ impl Runner {
             .map_or_else(|| self.parts.shared.get().position, |claim| claim.stored);
         let value = checkpoint::error_value(error, position, self.attempts);
         let told = async {
+            // Closed, not given back, if the time runs out while a lock keeps it waiting.
             let client = self.parts.target.client().await?;
-            match &self.claim {
-                Some(claim) => {
-                    let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
-                    checkpoint::report(&client, key, epoch, state.as_str(), Some(&value)).await
-                }
-                None if state == RunnerState::Stopped => {
-                    checkpoint::report_unstarted(&client, &self.definition().name, &value).await
-                }
-                None => Ok(()),
-            }
+            let mut session = Session::new(client, &InFlight::default());
+            let told = self.write_down(session.client(), state, &value).await;
+            session.finish(false).await;
+            told
         };
         match tokio::time::timeout(REPORT_LIMIT, told).await {
             Ok(Ok(())) => {}
@@ -99,6 +88,19 @@ impl Runner {
                 tracing::debug!(error = %error, "the state could not be written down")
             }
             Err(_) => tracing::debug!("the state could not be written down in time"),
+        }
+    }
+
+    async fn write_down(&self, client: &Client, state: RunnerState, error: &Value) -> Result<()> {
+        match &self.claim {
+            Some(claim) => {
+                let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
+                checkpoint::report(client, key, epoch, state.as_str(), Some(error)).await
+            }
+            None if state == RunnerState::Stopped => {
+                checkpoint::report_unstarted(client, &self.definition().name, error).await
+            }
+            None => Ok(()),
         }
     }
 }
