@@ -76,7 +76,8 @@ pub(super) async fn project(root: &Path) -> Result<Option<Cluster>> {
 /// Takes the lock and finds the programs; `None` if another process has the lock.
 fn prepare(root: PathBuf) -> Result<Option<Launch>> {
     let account = Account::for_server()?;
-    account.reaches(&root.join("lock"))?;
+    // The way to it only: another process may have made the directory and not handed it over yet.
+    account.reaches(&root)?;
     place::make_private(&root, &account)?;
     let lock = place::open_lock(&root)?;
     match lock.try_lock() {
