@@ -11,8 +11,25 @@ fn installation(parent: &Path, name: &str, version: &str) -> PathBuf {
         let file = bin_dir.join(program);
         fs::write(&file, &script).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        wait_until_it_runs(&file);
     }
     bin_dir
+}
+
+/// A child that another test started while the file was open for writing has it open too, until it
+/// runs its own program; so long the file is busy.
+fn wait_until_it_runs(program: &Path) {
+    let started = std::time::Instant::now();
+    loop {
+        match std::process::Command::new(program).output() {
+            Err(busy) if busy.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
+            done => {
+                done.unwrap();
+                return;
+            }
+        }
+        assert!(started.elapsed().as_secs() < 10, "{program:?} stays busy");
+    }
 }
 
 fn first_of(candidates: Vec<PathBuf>) -> Result<Binaries> {
