@@ -47,6 +47,7 @@ mod start;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
@@ -63,6 +64,8 @@ pub const DATABASE: &str = "highwater";
 
 /// The variable that names another directory for the data of all projects' clusters.
 const HOME_VARIABLE: &str = "HIGHWATER_HOME";
+/// How often an adopted server is looked at.
+const ADOPTED_LOOK: Duration = Duration::from_millis(500);
 
 /// A running private PostgreSQL, started by this process or shared with the one that did.
 ///
@@ -205,11 +208,14 @@ impl Cluster {
         )
     }
 
-    /// Waits until the owned server is down, whoever stopped it; for an adopted one never ends.
+    /// Waits until the server is down, whoever stopped it. An adopted one goes with its owner, and
+    /// is looked at every half second.
     pub async fn ended(&self) {
-        match &self.supervisor {
-            Some(supervisor) => supervisor.ended().await,
-            None => std::future::pending().await,
+        if let Some(supervisor) = &self.supervisor {
+            return supervisor.ended().await;
+        }
+        while !probe::is_gone(&self.data_dir, self.server_pid).await {
+            tokio::time::sleep(ADOPTED_LOOK).await;
         }
     }
 

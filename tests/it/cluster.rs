@@ -302,6 +302,17 @@ async fn many_processes_that_start_at_once_get_one_server() {
 }
 
 #[tokio::test]
+async fn who_shares_a_server_hears_that_its_owner_has_taken_it_down() {
+    let project = Project::new();
+    let owner = project.start().await.unwrap();
+    let shares = project.start().await.unwrap();
+    assert!(!shares.is_owner());
+    owner.stop().await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(10), shares.ended()).await;
+    assert!(heard.is_ok(), "it does not wait for ever");
+}
+
+#[tokio::test]
 async fn a_projects_data_survives_its_server() {
     let project = Project::new();
     assert!(project.running().await.is_none());
