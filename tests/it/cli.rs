@@ -4,6 +4,7 @@ mod append;
 mod events;
 mod exit;
 mod init;
+mod killed;
 mod private;
 mod run;
 
