@@ -127,7 +127,7 @@ fn taken(name: &str) -> Error {
 fn gone(name: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("projection \"{name}\" has a read model, and its file is gone or faulty"),
+        format!("projection \"{name}\" has a read model, and no sound file here"),
     )
-    .hint(format!("put it back or mend it, or highwater drop {name}"))
+    .hint(format!("put it back or mend it; leave it if it is compiled into another program; or highwater drop {name}"))
 }

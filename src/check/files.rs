@@ -22,7 +22,8 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candi
     let (files, faults) = load_sound(directory);
     findings.extend(faults.into_iter().map(Finding::error));
     let coded = check.coded.iter().map(|c| c.definition().name.clone());
-    if let Err(faults) = refuse_taken_names(&files, &coded.collect::<Vec<_>>()) {
+    let coded: Vec<_> = coded.collect();
+    if let Err(faults) = refuse_taken_names(&files, &coded) {
         findings.extend(faults.into_iter().map(Finding::error));
     }
     let not_done = files.iter().filter_map(|file| file.not_done_yet());
@@ -31,7 +32,11 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candi
         if let Err(fault) = TestFile::load(&path) {
             findings.push(Finding::error(fault));
         }
-        if !projection_of(&path).exists() {
+        let file = projection_of(&path);
+        let is_coded = coded
+            .iter()
+            .any(|name| file.file_stem() == Some(name.as_str().as_ref()));
+        if !file.exists() && !is_coded {
             findings.push(Finding::warning(orphan(&path)));
         }
     }

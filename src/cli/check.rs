@@ -39,6 +39,9 @@ pub(super) async fn run(_: Args, ctx: &Context) -> Done {
         ctx.json(&json!({ "findings": findings.iter().map(finding).collect::<Vec<_>>() }))?;
     } else {
         ctx.write(check::render(&findings).as_bytes())?;
+        if findings.is_empty() {
+            ctx.ui().say("nothing is wrong");
+        }
     }
     let first = findings.iter().find(|found| found.level == Level::Error);
     Ok(first.map_or(Exit::Done, |found| Exit::of(found.error.kind())))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::context::Context;
 use super::exit::{Done, Exit};
 use super::run::duration;
+use crate::error::ErrorKind;
 use crate::position::Position;
 use crate::wait::{Target, Waited, until_visible};
 
@@ -42,7 +43,12 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let sources = [Arc::new(ctx.source().await?)];
     let known = ctx.known();
     let (name, goal) = (&args.name, args.position);
-    let waited = until_visible(&target, &sources, &known, name, goal, args.timeout).await?;
+    let waited = until_visible(&target, &sources, &known, name, goal, args.timeout).await;
+    // A name that nobody has is a mistake on the command line, as for every command.
+    let waited = waited.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => error.with_kind(ErrorKind::Usage),
+        _ => error,
+    })?;
     if ctx.wants_json() {
         ctx.json(&waited)?;
     } else if let Waited::Visible { .. } = waited {

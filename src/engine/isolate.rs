@@ -2,6 +2,7 @@
 
 use crate::error::{Error, EventRef, Result};
 use crate::event::RecordedEvent;
+use crate::name::ProjectionName;
 use crate::position::{Position, Range};
 use crate::source::{ReadRequest, Source, Types};
 
@@ -94,10 +95,14 @@ impl Isolation {
 }
 
 /// The error of a poison event: it names the event and what to do.
-pub(super) fn poison(error: Error, event: &RecordedEvent) -> Error {
+pub(super) fn poison(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
+    let next = format!(
+        "the projection stands before this event and lost nothing: mend it, highwater accept {name} \
+         if its file changed, then highwater run goes on"
+    );
     let hint = match error.what_to_do() {
-        Some(hint) => format!("{hint}; {WHAT_TO_DO}"),
-        None => WHAT_TO_DO.to_owned(),
+        Some(hint) => format!("{hint}; {next}"),
+        None => next,
     };
     error
         .event(EventRef {
@@ -107,6 +112,3 @@ pub(super) fn poison(error: Error, event: &RecordedEvent) -> Error {
         })
         .hint(hint)
 }
-
-const WHAT_TO_DO: &str = "the projection stands before this event and lost nothing: mend it so \
-                          that it digests the event, then run again";

@@ -387,11 +387,13 @@ impl Runner {
             .await?
         {
             isolate::Verdict::TryShorter => {
-                tracing::info!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
+                tracing::debug!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
                 Ok(Turn::Again)
             }
             isolate::Verdict::NoEvent => Err(error),
-            isolate::Verdict::Poison(event) => Err(isolate::poison(error, &event)),
+            isolate::Verdict::Poison(event) => {
+                Err(isolate::poison(error, &self.definition().name, &event))
+            }
         }
     }
 

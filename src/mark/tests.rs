@@ -218,8 +218,11 @@ impl Model {
                 let Some(writer) = self.writer(i) else { return };
                 writer.ended = true;
             }
+            // A transaction is prepared, and renamed, once.
             Step::Prepare(i) => {
-                let Some(writer) = self.writer(i) else { return };
+                let Some(writer) = self.writer(i).filter(|w| !w.prepared) else {
+                    return;
+                };
                 writer.prepared = true;
                 if rename_on_prepare {
                     writer.name = format!("-1/{}", writer.name);

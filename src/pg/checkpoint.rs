@@ -285,5 +285,6 @@ pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
         "another instance runs \"{}\" now (epoch {}): the last one to start wins",
         key.projection, found.0
     );
-    Error::new(ErrorKind::Fenced, what).hint("stop one of the two")
+    Error::new(ErrorKind::Fenced, what)
+        .hint("run again if the other has ended, else stop one of the two")
 }

@@ -94,7 +94,8 @@ impl Status {
                  highwater accept {name} keeps the read model"
             )),
             Known::Gone => say(format!(
-                "its file is gone or faulty, so it is not run; put it back or mend it, or highwater drop {name}"
+                "its file is gone or faulty, or it is compiled into another program; put it back or mend it, or \
+                 highwater drop {name} if nobody needs it"
             )),
             Known::NeverRun => say(format!("was never run; highwater run {name} builds it")),
         }
@@ -171,7 +172,7 @@ fn render_error(text: &mut String, p: &ProjectionStatus, error: &LastError, now:
     if p.state == State::Runner(RunnerState::Stopped) && error.kind != "changed" {
         let _ = writeln!(
             text,
-            "  to do   mend it, then highwater run {} goes on after {}; nothing is lost",
+            "  to do   highwater run {} goes on after {} once it is mended; nothing is lost",
             p.name,
             at(p.position)
         );

@@ -213,7 +213,7 @@ async fn a_stopped_projection_keeps_its_state_and_error_when_its_instance_is_gon
         "(SQLSTATE 22012)",
         "event   position 1, T, ",
         "tried   once, ",
-        "highwater run fails goes on after 0; nothing is lost",
+        "highwater run fails goes on after 0 once it is mended; nothing is lost",
         "fails: its file is gone",
     ] {
         assert!(text.contains(part), "{part}: {text}");

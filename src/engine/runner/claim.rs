@@ -123,7 +123,9 @@ impl Runner {
                 self.claim = None;
                 return Ok(Turn::Again);
             }
-            setup::check_unchanged(self.parts.projection.definition(), &stored)?;
+            setup::check_unchanged(self.parts.projection.definition(), &stored).map_err(|e| {
+                e.hint("this process has the definition from before: start it again")
+            })?;
         }
         let Some(checkpoint) = checkpoint else {
             // Swapped or dropped just now: the start finds out which.
