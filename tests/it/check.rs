@@ -174,7 +174,7 @@ async fn what_is_stored_is_compared() {
         "{text}"
     );
     assert!(
-        text.contains("warning: projection \"gone\" has a read model, and its file is gone"),
+        text.contains("warning: projection \"gone\" has a read model, and no sound file here"),
         "{text}"
     );
     // A check of a running projection touches neither its read model nor its checkpoint.
@@ -260,4 +260,19 @@ fn a_setting_that_does_nothing_yet_is_a_warning() {
     );
     let file = highwater::projection::file::ProjectionFile::parse(path, COUNTS).unwrap();
     assert!(file.not_done_yet().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tests_of_a_projection_that_is_compiled_in_are_somebodys() {
+    let directory = files(&[("counts.test.toml", "")]);
+    let findings = highwater::check::run(Check {
+        config: None,
+        directory: Some(directory.path()),
+        coded: &[sql_projection("counts", COUNTS)],
+        database: None,
+        sources: &[],
+    })
+    .await;
+    let text = render(&findings);
+    assert!(!text.contains("nobody runs them"), "{text}");
 }
