@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint;
 use crate::pg::database::Database;
@@ -256,6 +257,7 @@ impl Engine {
     async fn sign_off(&self, instance: Uuid) {
         let done = async {
             let client = self.target.client().await?;
+            failpoint!("leave.begun");
             checkpoint::leave(&client, instance).await
         };
         match tokio::time::timeout(self.settings.stop_grace, done).await {

@@ -16,6 +16,7 @@ use super::progress::{Following, Progress};
 use super::state::Shared;
 use super::{Outcome, Settings};
 use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
 use crate::metrics;
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -337,9 +338,11 @@ impl Runner {
             return Ok(());
         };
         let range = Range::new(claim.stored, claim.position);
+        failpoint!("flush.begun");
         let last = claim.applier.last_at(range.through()).await?;
         let client = self.covered_session(claim).await?;
         claim.applier.skip(client, range, last).await?;
+        failpoint!("flush.committed");
         self.stored_at(range.through());
         Ok(())
     }

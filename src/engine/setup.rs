@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Key};
 use crate::pg::database::Database;
@@ -125,9 +126,13 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
             return Ok(());
         }
         create_schema(&client, definition.name.as_str()).await?;
-        fill_schema(&client, projection, source, definition.name.as_str()).await
+        fill_schema(&client, projection, source, definition.name.as_str()).await?;
+        failpoint!("create.filled");
+        Ok(())
     };
-    end(&client, done.await).await
+    end(&client, done.await).await?;
+    failpoint!("create.committed");
+    Ok(())
 }
 
 /// When a wait for a batch in flight is told.
@@ -274,6 +279,7 @@ pub(crate) async fn claim(
         let claiming = checkpoint::claim(&client, key, instance);
         told(&key.projection, claiming).await?
     };
+    failpoint!("claim.done");
     // Without a session in hand, for the source may need one from the same pool.
     if let Some(checkpoint) = &claimed {
         check_source(key, checkpoint, source).await?;
