@@ -82,6 +82,8 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod event_store;
+#[cfg(test)]
+mod fuzz;
 pub mod given_expect;
 pub mod mark;
 pub mod metrics;
