@@ -83,6 +83,7 @@ pub mod error;
 pub mod event;
 pub mod event_store;
 pub mod given_expect;
+mod key_hash;
 pub mod mark;
 pub mod metrics;
 pub mod name;
