@@ -85,6 +85,7 @@ pub mod event_store;
 #[cfg(test)]
 mod fuzz;
 pub mod given_expect;
+mod key_hash;
 pub mod mark;
 pub mod metrics;
 pub mod name;
