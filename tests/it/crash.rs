@@ -12,7 +12,8 @@ use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
 use highwater::source::table::{EventTable, TableSource};
 use highwater::source::{
-    Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Step, Types, Wakes,
+    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Middle, ReadRequest, Source, Step,
+    Wakes,
 };
 use highwater::testing::TestDatabase;
 use highwater::{Engine, Error, ErrorKind, Outcome, Position, Range, Result, Until};
@@ -526,12 +527,20 @@ impl Source for Meddled {
         self.source.read(request)
     }
 
+    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
+        self.source.read_keyed(request)
+    }
+
     fn middle<'a>(
         &'a self,
         range: Range,
-        types: Types<'a>,
+        filter: Filter<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>> {
-        self.source.middle(range, types)
+        self.source.middle(range, filter)
+    }
+
+    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
+        self.source.count(range, filter)
     }
 
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {

@@ -20,6 +20,7 @@ mod fence;
 mod given_expect;
 mod mark;
 mod migrate;
+mod partitions;
 mod rebuild;
 mod runner;
 mod rust_projection;
