@@ -12,7 +12,8 @@ use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
 use highwater::source::table::{EventTable, TableSource};
 use highwater::source::{
-    Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Step, Types, Wakes,
+    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Middle, ReadRequest, Source, Step,
+    Wakes,
 };
 use highwater::testing::TestDatabase;
 use highwater::{Engine, Error, ErrorKind, Outcome, Position, Range, Result, Until};
@@ -206,7 +207,7 @@ async fn of_two_engines_the_last_to_start_wins_and_the_other_never_commits_again
     assert_eq!(after, raised, "claimed once more, and never fought over");
     // Where the checkpoint stands, but under the epoch of the first.
     let sql = format!(
-        "select highwater.advance(projection, generation, partition, {}, position, position, null, null)
+        "select highwater.advance(projection, generation, partition, {}, parking, position, position, null, null, 0, 0, 0)
            from highwater.checkpoint where projection = 'in_sql'",
         before[0]
     );
@@ -526,12 +527,20 @@ impl Source for Meddled {
         self.source.read(request)
     }
 
+    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
+        self.source.read_keyed(request)
+    }
+
     fn middle<'a>(
         &'a self,
         range: Range,
-        types: Types<'a>,
+        filter: Filter<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>> {
-        self.source.middle(range, types)
+        self.source.middle(range, filter)
+    }
+
+    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
+        self.source.count(range, filter)
     }
 
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {

@@ -20,6 +20,7 @@ mod given_expect;
 mod hangs;
 mod mark;
 mod migrate;
+mod partitions;
 mod rebuild;
 mod runner;
 mod rust_projection;

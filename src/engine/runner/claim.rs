@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Build, Runner, Turn};
-use crate::engine::apply::Applier;
+use crate::engine::apply::{Applier, Slice};
 use crate::engine::rebuild::next_schema;
 use crate::engine::setup;
 use crate::error::Result;
@@ -81,6 +81,7 @@ impl Runner {
                 schema,
                 key,
                 epoch,
+                slice: Slice::whole(),
                 in_flight: self.in_flight.clone(),
             },
             session: parts.following.progress.borrow().session,
