@@ -18,6 +18,7 @@ mod docs;
 mod exactness;
 mod fence;
 mod given_expect;
+mod hangs;
 mod mark;
 mod migrate;
 mod partitions;
