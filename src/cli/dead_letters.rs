@@ -8,7 +8,7 @@ use super::context::Context;
 use super::exit::{Done, Exit, Failure};
 use super::text::count;
 use crate::dead_letters::{self, Selection};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Printable};
 use crate::name::ProjectionName;
 
 #[derive(Debug, clap::Args)]
@@ -171,7 +171,7 @@ async fn list(args: List, ctx: &Context) -> Done {
         if ctx.wants_json() {
             ctx.json(&listed)?;
         } else {
-            ctx.write(show::by_error(&listed).as_bytes())?;
+            write(&show::by_error(&listed), ctx)?;
         }
         return Ok(Exit::Done);
     }
@@ -179,7 +179,7 @@ async fn list(args: List, ctx: &Context) -> Done {
     if ctx.wants_json() {
         ctx.json(&listed)?;
     } else {
-        ctx.write(show::by_key(&listed).as_bytes())?;
+        write(&show::by_key(&listed), ctx)?;
     }
     Ok(Exit::Done)
 }
@@ -192,7 +192,7 @@ async fn show(args: Show, ctx: &Context) -> Done {
     if ctx.wants_json() {
         ctx.json(&shown)?;
     } else {
-        ctx.write(show::letters(&shown).as_bytes())?;
+        write(&show::letters(&shown), ctx)?;
     }
     Ok(Exit::Done)
 }
@@ -243,6 +243,10 @@ async fn discard(args: Discard, ctx: &Context) -> Done {
         ))?;
     }
     Ok(Exit::Done)
+}
+
+fn write(text: &str, ctx: &Context) -> Result<(), Error> {
+    ctx.write(Printable(text).to_string().as_bytes())
 }
 
 fn events(number: i64) -> String {
