@@ -78,6 +78,7 @@ pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod dead_letters;
 pub mod engine;
 pub mod error;
 pub mod event;
@@ -86,6 +87,7 @@ pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
 pub mod given_expect;
+mod key_hash;
 pub mod mark;
 pub mod metrics;
 pub mod name;
