@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LIMIT, Shop};
 use crate::exactness::ledger_in_rust;
-use crate::support::one;
+use crate::support::{eventually, one};
 
 /// What the projection was given, in the order in which it was given it.
 const LEDGER: &str = "
@@ -64,6 +64,8 @@ struct Case {
 type Arguments = &'static [&'static str];
 
 const APPEND: &[&str] = &["append", "events.ndjson"];
+/// But for the last ones, which only one projection wants.
+const SOME: &[&str] = &["append", "some.ndjson"];
 const RUN: &[&str] = &["run", "--until-caught-up"];
 const DONE: &[i32] = &[0];
 
@@ -117,10 +119,10 @@ const CASES: &[Case] = &[
     case("batch.fenced", 3, &[APPEND], IN_RUST),
     case("batch.applied", 3, &[APPEND], IN_RUST),
     case("batch.committed", 3, &[APPEND], IN_RUST),
-    case("flush.begun", 1, &[&["init"]], &["run"])
+    case("flush.begun", 1, &[SOME, RUN], &["run"])
         .meanwhile(&[APPEND])
         .then(RUN, DONE),
-    case("flush.committed", 1, &[&["init"]], &["run"])
+    case("flush.committed", 1, &[SOME, RUN], &["run"])
         .meanwhile(&[APPEND])
         .then(RUN, DONE),
     case("leave.begun", 1, &[APPEND], RUN),
@@ -214,7 +216,11 @@ impl Project {
         );
         let line = |n: u32| {
             let id = uuid::Uuid::from_u128(u128::from(n));
-            let kind = if n.is_multiple_of(700) { "Seldom" } else { "Often" };
+            let kind = if n.is_multiple_of(700) {
+                "Seldom"
+            } else {
+                "Often"
+            };
             let (stream, version) = (n % 50, n / 50 + 1);
             format!(
                 "{{\"id\":\"{id}\",\"stream\":\"s-{stream}\",\"version\":{version},\
@@ -223,6 +229,8 @@ impl Project {
         };
         let events: String = (50..50 + EVENTS).map(|n| line(n - 50)).collect();
         shop.write("events.ndjson", &events);
+        let some: Vec<&str> = events.split_inclusive('\n').take(2_000).collect();
+        shop.write("some.ndjson", &some.concat());
         let database = TestDatabase::empty().await;
         Project { shop, database }
     }
@@ -268,11 +276,16 @@ impl Project {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let dying = command.spawn().unwrap();
+        if !case.meanwhile.is_empty() {
+            self.is_live().await;
+        }
         for arguments in case.meanwhile {
             self.run(arguments, DONE).await;
         }
         let output = tokio::time::timeout(LIMIT, dying.wait_with_output()).await;
-        let output = output.expect("it ends").unwrap();
+        let output = output
+            .unwrap_or_else(|_| panic!("{} is not passed", case.point))
+            .unwrap();
         let signal = output.status.signal();
         assert_eq!(
             signal,
@@ -280,6 +293,15 @@ impl Project {
             "{}: {output:?}",
             case.point
         );
+    }
+
+    async fn is_live(&self) {
+        let client = self.database.client().await;
+        let live = "select count(*) from highwater.checkpoint where state = 'live'";
+        eventually("both are live", LIMIT, async || {
+            one::<i64>(&client, live).await == 2
+        })
+        .await;
     }
 
     /// Everything that a user would call the result.
