@@ -33,6 +33,8 @@ pub struct Definition {
     pub events: Option<Vec<String>>,
     /// The name of its source.
     pub source: String,
+    /// How many partitions it is to have; a setting, free to change.
+    pub partitions: u16,
     /// Stands for everything that decides what the read model looks like: another hash, another
     /// read model.
     pub hash: String,

@@ -39,6 +39,7 @@ impl<P: Projection> Coded<P> {
             name,
             events,
             source: projection.source().to_owned(),
+            partitions: 1,
             hash,
         };
         Ok(Coded {

@@ -24,6 +24,7 @@ impl SqlProjection {
             name: file.name.clone(),
             events: file.header.events.clone(),
             source: file.header.source.clone(),
+            partitions: file.header.partitions,
             hash: file.hash().as_str().to_owned(),
         };
         SqlProjection {

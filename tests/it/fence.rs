@@ -42,40 +42,10 @@ async fn a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epo
         let position: i64 = one(&client, "select position from highwater.checkpoint").await;
         assert_eq!(position, 10, "{what}");
     }
-    let sql = format!("select highwater.advance('counts', 1, 0, {epoch}, 0, 10, 11, null, null, 0, 0, 0)");
+    let sql = format!(
+        "select highwater.advance('counts', 1, 0, {epoch}, 0, 10, 11, null, null, 0, 0, 0)"
+    );
     client.batch_execute(&sql).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_engine_to_start_goes_on_and_the_one_before_ends() {
-    let (database, client) = built().await;
-    let engine = || {
-        Engine::new(database.pooled(), Settings::default())
-            .source(database.source())
-            .projection(sql_projection("counts", COUNTS))
-    };
-    let first = engine();
-    let watched = first.handle();
-    let first = tokio::spawn(first.run(Until::Stopped, CancellationToken::new()));
-    eventually("the first is live", Duration::from_secs(10), async || {
-        watched.runners()[0].state == RunnerState::Live
-    })
-    .await;
-    let stop = CancellationToken::new();
-    let second = tokio::spawn(engine().run(Until::Stopped, stop.clone()));
-    let report = first.await.unwrap().unwrap();
-    let Outcome::Superseded(error) = &report.outcomes[0].1 else {
-        panic!("{report:?}")
-    };
-    assert_eq!(error.kind(), ErrorKind::Fenced);
-    append_rows(&client, "t", 1..=5).await;
-    let total = "select sum(n)::bigint from counts.counts";
-    eventually("it goes on", Duration::from_secs(10), async || {
-        one::<i64>(&client, total).await == 15
-    })
-    .await;
-    stop.cancel();
-    second.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +66,7 @@ async fn engines_that_start_a_new_projection_at_once_build_it_once() {
         let report = run.await.unwrap().unwrap();
         let outcome = &report.outcomes[0].1;
         assert!(
-            matches!(outcome, Outcome::CaughtUp | Outcome::Superseded(_)),
+            matches!(outcome, Outcome::CaughtUp),
             "{outcome:?}"
         );
     }

@@ -294,7 +294,7 @@ async fn a_dropped_projection_leaves_nothing_and_its_runner_stops() {
     let handle = engine.handle();
     let engine = tokio::spawn(engine.run(Until::Stopped, CancellationToken::new()));
     eventually("the runner is live", Duration::from_secs(10), async || {
-        handle.runners()[0].state == highwater::engine::RunnerState::Live
+        handle.projections()[0].state == highwater::engine::RunnerState::Live
     })
     .await;
     drop_projection(&database.pooled(), &"counts".parse().unwrap())
@@ -378,7 +378,7 @@ async fn who_runs_the_definition_before_an_accepted_one_stops() {
     let handle = engine.handle();
     let engine = tokio::spawn(engine.run(Until::Stopped, CancellationToken::new()));
     eventually("the runner is live", Duration::from_secs(10), async || {
-        handle.runners()[0].state == highwater::engine::RunnerState::Live
+        handle.projections()[0].state == highwater::engine::RunnerState::Live
     })
     .await;
     let changed = sql_projection("counts", DOUBLED);
