@@ -1,14 +1,12 @@
 //! The fence: who may move a checkpoint, from where, and what becomes of the others.
 
-use std::time::Duration;
-
-use highwater::engine::{Engine, RunnerState, Settings, Until};
+use highwater::Outcome;
+use highwater::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
-use highwater::{ErrorKind, Outcome};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
+use crate::support::{COUNTS, append_rows, one, sql_projection};
 
 /// Events 1 to 10 are in the read model, under epoch 1.
 async fn built() -> (TestDatabase, Client) {
@@ -65,10 +63,7 @@ async fn engines_that_start_a_new_projection_at_once_build_it_once() {
     for run in runs.collect::<Vec<_>>() {
         let report = run.await.unwrap().unwrap();
         let outcome = &report.outcomes[0].1;
-        assert!(
-            matches!(outcome, Outcome::CaughtUp),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
     }
     let total: i64 = one(&client, "select sum(n)::bigint from counts.counts").await;
     assert_eq!(total, 100);

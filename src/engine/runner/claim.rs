@@ -1,14 +1,16 @@
 //! The claim on a checkpoint: taken at the start, read again when it may have been lost.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Build, Ended, Runner, Turn};
-use crate::engine::apply::Applier;
+use crate::engine::apply::{Applier, Slice};
 use crate::engine::rebuild::next_schema;
 use crate::engine::setup;
 use crate::error::{Error, Result};
-use crate::pg::checkpoint::{self, Claiming, Key};
+use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::instance;
+use crate::pg::transaction::Opening;
 use crate::position::Position;
 use crate::runner_state::RunnerState;
 
@@ -71,14 +73,17 @@ impl Runner {
             .shared
             .claimed(key.generation, epoch.get(), checkpoint.position);
         tracing::info!(projection = %name, generation = key.generation, partition = key.partition, epoch = epoch.get(), position = %checkpoint.position, "claimed");
+        let settings = &parts.settings;
         let claim = Claim {
             applier: Applier {
+                opening: Opening::new(&key, settings.batch_timeout, settings.lease),
                 target: parts.target.clone(),
                 source: parts.source.clone(),
                 projection: parts.projection.clone(),
                 schema,
                 key,
                 epoch,
+                slice: slice(&checkpoint),
                 in_flight: self.in_flight.clone(),
             },
             session: parts.following.progress.borrow().session,
@@ -166,7 +171,17 @@ impl Runner {
         claim.stored = checkpoint.position;
         claim.position = checkpoint.position;
         claim.drain_at = checkpoint.drain_at;
+        claim.applier.slice = slice(&checkpoint);
         self.parts.shared.moved(checkpoint.position);
         Ok(Turn::Again)
+    }
+}
+
+/// Which events are the runner's, by its checkpoint's row.
+fn slice(checkpoint: &Checkpoint) -> Slice {
+    Slice {
+        partitions: checkpoint.partitions,
+        parking: checkpoint.parking,
+        parked: Arc::default(),
     }
 }
