@@ -58,7 +58,7 @@ pub(super) enum Ended {
     /// It was asked to end, and did after its batch.
     Drained,
     /// Its partition ends here: the number of partitions changes.
-    LayoutEnded,
+    Relaid,
     /// Another instance has its checkpoint, or a predecessor's batch is still in flight.
     Busy,
     /// Its checkpoint went to another instance, or another generation.
@@ -136,7 +136,7 @@ impl Runner {
     /// given back, unless an error has stopped it.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let ended = self.turns(&stop).await;
-        if let Ended::CaughtUp | Ended::Drained | Ended::LayoutEnded = ended {
+        if let Ended::CaughtUp | Ended::Drained | Ended::Relaid = ended {
             self.release().await;
         }
         ended
@@ -270,7 +270,7 @@ impl Runner {
             return Ok(Turn::Ended(Ended::CaughtUp));
         }
         if layout_ends {
-            return Ok(Turn::Ended(Ended::LayoutEnded));
+            return Ok(Turn::Ended(Ended::Relaid));
         }
         // A held mark is not the head: a run that is to end there says that it is still behind.
         self.set_state(match self.parts.until {

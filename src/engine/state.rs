@@ -197,7 +197,7 @@ impl Board {
             position: behind.map_or(inner.position, |runner| runner.position),
             target: behind.map_or(inner.target, |runner| runner.target),
             rate: behind.map_or(0.0, |runner| runner.rate),
-            last_error: inner.last_error.clone().or(errors.last()),
+            last_error: inner.last_error.clone().or_else(|| errors.next_back()),
             runners,
         }
     }

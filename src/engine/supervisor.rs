@@ -110,7 +110,7 @@ impl Supervisor {
                     self.layout.end_all();
                     outcome = Outcome::Stopped(error);
                 }
-                Ok(Ended::Drained | Ended::LayoutEnded | Ended::Busy) | Err(_) => {
+                Ok(Ended::Drained | Ended::Relaid | Ended::Busy) | Err(_) => {
                     if !matches!(outcome, Outcome::Stopped(_)) {
                         outcome = Outcome::Drained;
                     }
@@ -427,7 +427,7 @@ impl Supervisor {
                 self.layout.stopped.insert(partition, error);
                 return None;
             }
-            Ended::Drained | Ended::LayoutEnded | Ended::Busy | Ended::Lost(_) => {}
+            Ended::Drained | Ended::Relaid | Ended::Busy | Ended::Lost(_) => {}
         }
         self.parts.board.remove(partition);
         None
