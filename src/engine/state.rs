@@ -184,7 +184,7 @@ impl Board {
         let runners: Vec<RunnerStatus> = inner.runners.values().map(Shared::get).collect();
         let behind = runners.iter().min_by_key(|runner| runner.position);
         let state = runners.iter().map(|runner| runner.state);
-        let errors = runners
+        let mut errors = runners
             .iter()
             .filter_map(|runner| runner.last_error.clone());
         let ended = inner.state == RunnerState::Stopped;
