@@ -76,6 +76,11 @@ mod active {
         "accept.committed",
         "drop.deleted",
         "drop.committed",
+        // The runner is done, and the checkpoint is still its own.
+        "release.begun",
+        // One of the two steps in which the number of partitions is changed.
+        "layout.begun",
+        "layout.committed",
         // Everything is done, and the instance is still in its table.
         "leave.begun",
     ];
