@@ -180,7 +180,10 @@ begin
         perform set_config('highwater.partition', moved.partition::text, true),
                 set_config('highwater.partitions', moved.partitions::text, true);
     end if;
-    if moved.parked > 0 and not again then
+    -- Not moved.parked: a key may be parked by a partition that is no more.
+    if not again and exists (select from highwater.dead_letter d
+                              where d.projection = moved.projection
+                                and d.generation = moved.generation) then
         perform set_config('highwater.projection', moved.projection, true),
                 set_config('highwater.generation', moved.generation::text, true);
     end if;
@@ -198,6 +201,11 @@ return case when coalesce(current_setting('highwater.partitions', true), '') = '
                  where d.projection = current_setting('highwater.projection', true)
                    and d.generation = current_setting('highwater.generation', true)::integer
                    and d.key is not distinct from in_batch.key) end;
+
+-- Whether all keys are, so that nothing needs to be asked of each.
+create function highwater.batch_is_whole() returns boolean language sql stable parallel safe
+return coalesce(current_setting('highwater.partitions', true), '') = ''
+   and coalesce(current_setting('highwater.projection', true), '') = '';
 
 -- The fence of a dead letter that is tried again: the checkpoint stays where it is, the letter is
 -- counted as applied. It is deleted by highwater.redriven once it was applied.
