@@ -180,7 +180,7 @@ begin
         perform set_config('highwater.partition', moved.partition::text, true),
                 set_config('highwater.partitions', moved.partitions::text, true);
     end if;
-    -- Not moved.parked: a key may be parked by a partition that is no more.
+    -- Not moved.parked: a key may have been parked by a partition that is no more.
     if not again and exists (select from highwater.dead_letter d
                               where d.projection = moved.projection
                                 and d.generation = moved.generation) then
@@ -208,7 +208,7 @@ return coalesce(current_setting('highwater.partitions', true), '') = ''
    and coalesce(current_setting('highwater.projection', true), '') = '';
 
 -- The fence of a dead letter that is tried again: the checkpoint stays where it is, the letter is
--- counted as applied. It is deleted by highwater.redriven once it was applied.
+-- counted as applied by highwater.settle.
 create function highwater.redrive(
     projection text, generation integer, partition integer, epoch bigint, parking bigint,
     letter bigint
@@ -258,14 +258,17 @@ begin
            applied = c.applied + (settle.fate = 'applied')::integer,
            discarded = c.discarded + (settle.fate = 'discarded')::integer
      where c.projection = gone.projection and c.generation = gone.generation
-       and c.layout = gone.layout and c.partition = gone.partition;
+       and c.layout = gone.layout and c.partition = gone.partition
+       -- A ledger that began anew since knows nothing of it.
+       and gone.position > c.counted_from;
     if not found then
         update highwater.ledger l
            set parked = l.parked - 1,
                applied = l.applied + (settle.fate = 'applied')::integer,
                discarded = l.discarded + (settle.fate = 'discarded')::integer
          where l.projection = gone.projection and l.generation = gone.generation
-           and l.layout = gone.layout and l.partition = gone.partition;
+           and l.layout = gone.layout and l.partition = gone.partition
+           and gone.position > l.counted_from;
     end if;
     if not exists (select from highwater.dead_letter d
                     where d.projection = gone.projection and d.generation = gone.generation

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
-use crate::pg::transaction::{BEGIN, Tx};
+use crate::pg::transaction::{Opening, Tx};
 use crate::pg::{self, quote_identifier};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
@@ -36,6 +36,8 @@ pub(super) struct Applier {
     pub(super) slice: Slice,
     /// The schema that holds this generation.
     pub(super) schema: String,
+    /// How each batch's transaction begins.
+    pub(super) opening: Opening,
     pub(super) in_flight: InFlight,
 }
 
@@ -182,9 +184,8 @@ impl Applier {
         let batch = self.batch_text(relation);
         let fence = self.fence();
         let before = format!(
-            "{};\n{};\n{};\n{};\n",
-            BEGIN,
-            ROW_SECURITY,
+            "{};\n{};\n{};\n",
+            self.opening.as_str(),
             fence.text_in_server(range, relation, &batch.count(range)),
             self.search_path(),
         );
@@ -242,9 +243,8 @@ impl Applier {
     ) -> Result<Position> {
         let doing = "cannot begin the batch";
         let begin = format!(
-            "{};\n{};\n{};\n{}",
-            BEGIN,
-            ROW_SECURITY,
+            "{};\n{};\n{}",
+            self.opening.as_str(),
             self.fence().text(batch.range, last, counted),
             self.search_path(),
         );
@@ -308,12 +308,8 @@ fn explain_write(error: Error) -> Error {
         .hint("batch is only read: write to tables of the projection's own")
 }
 
-/// Where row security would hide rows: an error instead.
-const ROW_SECURITY: &str = "set local row_security = off";
-
-/// Statements of a message before those of the projection: the two of `BEGIN`, row security,
-/// fence, path.
-const STATEMENTS_BEFORE: usize = 5;
+/// Statements of a message before those of the projection: the opening, the fence, the path.
+const STATEMENTS_BEFORE: usize = Opening::STATEMENTS + 2;
 
 /// The error of a projection whose code panicked.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {

@@ -36,7 +36,7 @@ const CHILD_URL: &str = "HIGHWATER_TEST_ENGINE_URL";
 
 /// Ends every session of the engines on a database.
 const TERMINATE: &str = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
-    where application_name = 'highwater' and datname = current_database()";
+    where application_name like 'highwater%' and datname = current_database()";
 
 /// Small batches, so that a catch-up has many commits to be killed between.
 fn settings() -> Settings {
@@ -463,7 +463,7 @@ impl Follower for OneStep {
             if self.stepped {
                 // Until a runner has opened another session.
                 let sql = "select count(*) from pg_stat_activity
-                    where application_name = 'highwater' and datname = current_database()";
+                    where application_name like 'highwater%' and datname = current_database()";
                 while positions(&client, sql).await[0] == 0 {}
                 return Err(Error::new(ErrorKind::Precondition, "something has changed"));
             }
@@ -655,7 +655,7 @@ async fn hard_to_read_again(url: &str) {
         .unwrap();
     tokio::spawn(async move {
         let waiting = "select (extract(epoch from query_start) * 1000000)::bigint
-            from pg_stat_activity where application_name = 'highwater'
+            from pg_stat_activity where application_name like 'highwater%'
              and datname = current_database() and wait_event_type = 'Lock'";
         let mut seen = std::collections::HashSet::new();
         loop {

@@ -8,6 +8,7 @@ use crate::engine::rebuild::next_schema;
 use crate::engine::setup;
 use crate::error::Result;
 use crate::pg::checkpoint::{self, Key};
+use crate::pg::transaction::Opening;
 use crate::position::Position;
 
 /// What holds while the checkpoint is ours.
@@ -70,8 +71,10 @@ impl Runner {
             .shared
             .claimed(generation, epoch.get(), checkpoint.position);
         tracing::info!(projection = %name, generation, epoch = epoch.get(), position = %checkpoint.position, "claimed");
+        let settings = &parts.settings;
         Ok(Some(Claim {
             applier: Applier {
+                opening: Opening::new(&key, settings.batch_timeout, settings.lease),
                 target: parts.target.clone(),
                 source: parts.source.clone(),
                 projection: parts.projection.clone(),
