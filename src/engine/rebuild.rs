@@ -140,7 +140,8 @@ impl Rebuild {
             let row = row.map_err(|e| pg::error("cannot begin the rebuild", e))?;
             setup::create_schema(client, &next_schema(name)).await?;
             let schema = next_schema(name);
-            setup::fill_schema(client, &*self.projection, &*self.source, &schema).await?;
+            setup::fill_schema(client, &*self.projection, &schema).await?;
+            setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
             failpoint!("rebuild.begun");
             column::<i32>(&row, 0)
         };
@@ -218,10 +219,7 @@ pub async fn accept(
         ];
         let changed = client.execute_typed(sql, &parameters).await;
         let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
-        if let (Some(_), Some(relation)) = (projection.statements(), source.relation()) {
-            let schema = definition.name.as_str();
-            setup::create_view(&client, definition, relation, schema).await?;
-        }
+        setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
         failpoint!("accept.changed");
         Ok(changed > 0)
     };

@@ -380,9 +380,9 @@ impl Runner {
         };
         let range = Range::new(claim.stored, claim.position);
         failpoint!("flush.begun");
-        let last = claim.applier.last_at(range.through()).await?;
+        let passed = claim.applier.passed(range).await?;
         let client = self.covered_session(claim).await?;
-        claim.applier.skip(client, range, last).await?;
+        claim.applier.skip(client, range, passed).await?;
         failpoint!("flush.committed");
         self.stored_at(range.through());
         Ok(())

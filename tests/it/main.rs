@@ -19,6 +19,8 @@ mod exactness;
 mod fence;
 mod given_expect;
 mod hangs;
+mod ledger;
+mod many_instances;
 mod mark;
 mod migrate;
 mod partitions;
