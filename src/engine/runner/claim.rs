@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Build, Runner, Turn};
 use crate::engine::apply::Applier;
 use crate::engine::rebuild::next_schema;
-use crate::engine::setup;
+use crate::engine::{divergence, setup};
 use crate::error::Result;
 use crate::pg::checkpoint::{self, Key};
 use crate::position::Position;
@@ -135,7 +135,7 @@ impl Runner {
         if checkpoint.epoch != claim.applier.epoch {
             return Err(checkpoint::superseded(key, checkpoint.epoch));
         }
-        setup::check_source(key, &checkpoint, &*self.parts.source).await?;
+        divergence::check(key, &checkpoint, &*self.parts.source).await?;
         claim.stored = checkpoint.position;
         claim.position = checkpoint.position;
         self.parts.shared.moved(checkpoint.position);
