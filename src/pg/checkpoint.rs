@@ -70,7 +70,7 @@ impl Key {
     /// `last_event` is two SQL expressions: position and id of the last event of the range.
     fn fence_text(&self, epoch: Epoch, range: Range, last_event: &str, from: &str) -> String {
         format!(
-            "select highwater.advance({}, {}, {}, {}, {}, {}, {last_event}){from}",
+            "select highwater.advance({}, {}, {}, {}, 0, {}, {}, {last_event}, 0, 0, 0){from}",
             quote_literal(self.projection.as_str()),
             self.generation,
             self.partition,

@@ -61,6 +61,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "checkpoint",
         text: include_str!("../../sql/migrations/0002_checkpoint.sql"),
     },
+    Migration {
+        number: 3,
+        name: "many_instances",
+        text: include_str!("../../sql/migrations/0003_many_instances.sql"),
+    },
 ];
 
 /// All migrations, oldest first.

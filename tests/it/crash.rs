@@ -206,7 +206,7 @@ async fn of_two_engines_the_last_to_start_wins_and_the_other_never_commits_again
     assert_eq!(after, raised, "claimed once more, and never fought over");
     // Where the checkpoint stands, but under the epoch of the first.
     let sql = format!(
-        "select highwater.advance(projection, generation, partition, {}, position, position, null, null)
+        "select highwater.advance(projection, generation, partition, {}, parking, position, position, null, null, 0, 0, 0)
            from highwater.checkpoint where projection = 'in_sql'",
         before[0]
     );

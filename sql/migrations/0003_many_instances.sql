@@ -1,0 +1,271 @@
+-- Many instances: partitions with their leases, the ledger, parked keys, pause.
+
+alter table highwater.projection
+    add column partitions integer not null default 1 check (partitions between 1 and 1024),
+    add column paused_at timestamptz;
+comment on column highwater.projection.partitions is
+    'How many partitions the projection is to have; its checkpoints follow once all are at one position.';
+comment on column highwater.projection.paused_at is
+    'Since when an operator holds it, on all instances; null if it runs.';
+
+alter table highwater.instance
+    add column projections text[] not null default '{}';
+comment on column highwater.instance.projections is
+    'What it can run: the partitions are shared out among the living instances that can.';
+
+alter table highwater.checkpoint
+    add column partitions integer not null default 1,
+    add column layout integer not null default 1,
+    add column drain_at bigint,
+    add column stopped_at timestamptz,
+    add column parking bigint not null default 0,
+    add column counted_from bigint not null default 0,
+    add column scanned bigint not null default 0,
+    add column applied bigint not null default 0,
+    add column filtered bigint not null default 0,
+    add column parked bigint not null default 0,
+    add column discarded bigint not null default 0;
+update highwater.checkpoint
+   set counted_from = position,
+       stopped_at = case when state = 'stopped' then updated_at end;
+alter table highwater.checkpoint
+    add check (partition >= 0 and partition < partitions),
+    add check (drain_at >= position),
+    add check (scanned = applied + filtered + parked + discarded),
+    add check (least(scanned, applied, filtered, parked, discarded) >= 0);
+comment on column highwater.checkpoint.partitions is
+    'Of how many partitions this is one: keys whose highwater.partition_of(key, partitions) is its number.';
+comment on column highwater.checkpoint.layout is
+    'Rises with each change of the number of partitions.';
+comment on column highwater.checkpoint.drain_at is
+    'Where the partitions of this layout end and those of the next begin; null if no change is on its way.';
+comment on column highwater.checkpoint.stopped_at is
+    'When an error stopped it. An instance that began after that may try again, no other.';
+comment on column highwater.checkpoint.parking is
+    'Rises whenever keys are parked or set free; the fence compares it with what its runner knows.';
+comment on column highwater.checkpoint.counted_from is
+    'The ledger counts the events of the log in (counted_from, position]: scanned of whatever type and
+partition; applied, parked and discarded of its own; filtered are the others.';
+
+-- The ledgers of partitions that are no more, as they stood when the number of partitions changed.
+create table highwater.ledger (
+    projection   text not null references highwater.projection (name) on delete cascade,
+    generation   integer not null,
+    layout       integer not null,
+    partition    integer not null,
+    partitions   integer not null,
+    counted_from bigint not null,
+    counted_to   bigint not null,
+    scanned      bigint not null,
+    applied      bigint not null,
+    filtered     bigint not null,
+    parked       bigint not null,
+    discarded    bigint not null,
+    primary key (projection, generation, layout, partition),
+    check (scanned = applied + filtered + parked + discarded),
+    check (least(scanned, applied, filtered, parked, discarded) >= 0)
+);
+
+-- Events that were set aside: one that could not be applied, and those of its key that came after
+-- it. They are copies, so that they can be looked at and tried again whatever becomes of the log.
+create table highwater.dead_letter (
+    projection         text not null references highwater.projection (name) on delete cascade,
+    generation         integer not null,
+    position           bigint not null,
+    key                text,
+    layout             integer not null,
+    partition          integer not null,
+    id                 uuid not null,
+    stream             text not null,
+    version            bigint not null,
+    type               text not null,
+    data               jsonb not null,
+    metadata           jsonb not null,
+    recorded_at        timestamptz not null,
+    error              jsonb,
+    fingerprint        text,
+    attempts           integer not null default 0,
+    parked_at          timestamptz not null default clock_timestamp(),
+    retry_requested_at timestamptz,
+    primary key (projection, generation, position)
+);
+comment on column highwater.dead_letter.key is
+    'The parked key; null is the key null. Its letters are tried again in the order of their positions.';
+comment on column highwater.dead_letter.layout is
+    'With partition: in whose ledger it is counted as parked.';
+comment on column highwater.dead_letter.error is
+    'Why it could not be applied; null for one that only follows another of its key.';
+comment on column highwater.dead_letter.fingerprint is
+    'What is alike in errors of one cause.';
+create index on highwater.dead_letter (projection, generation, key, position);
+
+-- What was given up, by whom and why.
+create table highwater.discarded (
+    projection   text not null,
+    generation   integer not null,
+    position     bigint not null,
+    key          text,
+    id           uuid not null,
+    stream       text not null,
+    version      bigint not null,
+    type         text not null,
+    error        jsonb,
+    attempts     integer not null,
+    parked_at    timestamptz not null,
+    reason       text not null check (reason <> ''),
+    discarded_by text not null default current_user,
+    discarded_at timestamptz not null default clock_timestamp()
+);
+create index on highwater.discarded (projection, position);
+
+-- Which of so many partitions a key belongs to; the key null belongs to the first. PostgreSQL's own
+-- hash partitioning relies on this hash staying as it is, and so do the checkpoints.
+create function highwater.partition_of(key text, partitions integer) returns integer
+language sql immutable parallel safe
+return coalesce(((hashtextextended(key collate "C", 0) & 9223372036854775807) % partitions)::integer, 0);
+
+drop function highwater.advance(text, integer, integer, bigint, bigint, bigint, bigint, uuid);
+
+-- The fence. It is the first statement of every transaction that writes a read model: it moves
+-- the checkpoint if it still stands where the batch begins, under the epoch of the caller and with
+-- the parked keys that the caller knows of, and raises HW101 otherwise, so that nothing sent after
+-- it can commit. It moves the ledger: of the events scanned, so many were this partition's own and
+-- so many of these are set aside. It also says what the view "batch" shows for the rest of the
+-- transaction.
+create function highwater.advance(
+    projection text, generation integer, partition integer, epoch bigint, parking bigint,
+    after bigint, through bigint, event_position bigint, event_id uuid,
+    scanned bigint, own bigint, aside bigint
+) returns void language plpgsql as $$
+declare
+    moved highwater.checkpoint;
+begin
+    update highwater.checkpoint c
+       set position = advance.through,
+           event_position = coalesce(advance.event_position, c.event_position),
+           event_id = coalesce(advance.event_id, c.event_id),
+           scanned = c.scanned + advance.scanned,
+           applied = c.applied + advance.own - advance.aside,
+           filtered = c.filtered + advance.scanned - advance.own,
+           parked = c.parked + advance.aside,
+           last_error = null,
+           updated_at = clock_timestamp()
+     where c.projection = advance.projection
+       and c.generation = advance.generation
+       and c.partition = advance.partition
+       and c.epoch = advance.epoch
+       and c.parking = advance.parking
+       and c.position = advance.after
+       and advance.through >= c.position
+       and advance.through <= coalesce(c.drain_at, advance.through)
+    returning * into moved;
+    if not found then
+        raise exception using
+            errcode = 'HW101',
+            message = pg_catalog.format('the checkpoint of "%s" is not at position %s under epoch %s any more',
+                             advance.projection, advance.after, advance.epoch);
+    end if;
+    perform highwater.show_batch(moved, advance.after, advance.through, false);
+end
+$$;
+
+-- Says what the views "batch" show until the transaction ends. `again` shows parked keys too.
+create function highwater.show_batch(
+    moved highwater.checkpoint, after bigint, through bigint, again boolean
+) returns void language plpgsql as $$
+begin
+    perform set_config('highwater.after', show_batch.after::text, true),
+            set_config('highwater.through', show_batch.through::text, true);
+    if moved.partitions > 1 then
+        perform set_config('highwater.partition', moved.partition::text, true),
+                set_config('highwater.partitions', moved.partitions::text, true);
+    end if;
+    if moved.parked > 0 and not again then
+        perform set_config('highwater.projection', moved.projection, true),
+                set_config('highwater.generation', moved.generation::text, true);
+    end if;
+end
+$$;
+
+-- Whether a key is among those of the batch at hand: its partition's own, and not parked.
+create function highwater.in_batch(key text) returns boolean language sql stable parallel safe
+return case when coalesce(current_setting('highwater.partitions', true), '') = '' then true
+            else highwater.partition_of(key, current_setting('highwater.partitions', true)::integer)
+                 = current_setting('highwater.partition', true)::integer end
+   and case when coalesce(current_setting('highwater.projection', true), '') = '' then true
+            else not exists (
+                select from highwater.dead_letter d
+                 where d.projection = current_setting('highwater.projection', true)
+                   and d.generation = current_setting('highwater.generation', true)::integer
+                   and d.key is not distinct from in_batch.key) end;
+
+-- The fence of a dead letter that is tried again: the checkpoint stays where it is, the letter is
+-- counted as applied. It is deleted by highwater.redriven once it was applied.
+create function highwater.redrive(
+    projection text, generation integer, partition integer, epoch bigint, parking bigint,
+    letter bigint
+) returns void language plpgsql as $$
+declare
+    moved highwater.checkpoint;
+begin
+    update highwater.checkpoint c
+       set last_error = null, updated_at = clock_timestamp()
+     where c.projection = redrive.projection
+       and c.generation = redrive.generation
+       and c.partition = redrive.partition
+       and c.epoch = redrive.epoch
+       and c.parking = redrive.parking
+    returning * into moved;
+    if not found then
+        raise exception using
+            errcode = 'HW101',
+            message = pg_catalog.format('the checkpoint of "%s" is not under epoch %s any more',
+                             redrive.projection, redrive.epoch);
+    end if;
+    perform highwater.show_batch(moved, redrive.letter - 1, redrive.letter, true);
+end
+$$;
+
+-- A dead letter leaves: it was applied (`fate` = 'applied') or is given up ('discarded'). Its ledger
+-- moves, and so does `parking` of the partition that its key belongs to if it was the key's last.
+-- The caller holds the lock on that partition's checkpoint.
+create function highwater.settle(
+    projection text, generation integer, letter bigint, fate text
+) returns void language plpgsql as $$
+declare
+    gone highwater.dead_letter;
+begin
+    delete from highwater.dead_letter d
+     where d.projection = settle.projection and d.generation = settle.generation
+       and d.position = settle.letter
+    returning * into gone;
+    if not found then
+        raise exception using
+            errcode = 'HW101',
+            message = pg_catalog.format('"%s" has no dead letter at position %s any more',
+                             settle.projection, settle.letter);
+    end if;
+    update highwater.checkpoint c
+       set parked = c.parked - 1,
+           applied = c.applied + (settle.fate = 'applied')::integer,
+           discarded = c.discarded + (settle.fate = 'discarded')::integer
+     where c.projection = gone.projection and c.generation = gone.generation
+       and c.layout = gone.layout and c.partition = gone.partition;
+    if not found then
+        update highwater.ledger l
+           set parked = l.parked - 1,
+               applied = l.applied + (settle.fate = 'applied')::integer,
+               discarded = l.discarded + (settle.fate = 'discarded')::integer
+         where l.projection = gone.projection and l.generation = gone.generation
+           and l.layout = gone.layout and l.partition = gone.partition;
+    end if;
+    if not exists (select from highwater.dead_letter d
+                    where d.projection = gone.projection and d.generation = gone.generation
+                      and d.key is not distinct from gone.key) then
+        update highwater.checkpoint c
+           set parking = c.parking + 1
+         where c.projection = gone.projection and c.generation = gone.generation
+           and c.partition = highwater.partition_of(gone.key, c.partitions);
+    end if;
+end
+$$;
