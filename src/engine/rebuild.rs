@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::runner::Build;
 use super::state::Shared;
-use super::{Engine, Handle, Outcome, Settings, Until, setup};
+use super::{Engine, Handle, Outcome, Settings, Until, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
@@ -187,11 +187,12 @@ impl Rebuild {
     }
 }
 
-/// Takes a changed definition as one that builds the same read model: the projection goes on
-/// where it is. False if it was not changed.
+/// Takes a changed definition as one that builds the same read model, and a log that differs from
+/// what the checkpoints know of it as the same log: the projection goes on where it is. False if
+/// nothing had changed.
 ///
 /// # Errors
-/// If the projection has no read model yet, or the database refuses.
+/// If the projection has no read model yet, the log is behind a checkpoint, or the database refuses.
 pub async fn accept(
     target: &Database,
     projection: &dyn Runnable,
@@ -215,7 +216,8 @@ pub async fn accept(
             let schema = definition.name.as_str();
             setup::create_view(&client, definition, relation, schema).await?;
         }
-        Ok(changed > 0)
+        let differed = divergence::accept(&client, &definition.name, source).await?;
+        Ok(changed > 0 || differed)
     };
     setup::end(&client, done.await).await
 }

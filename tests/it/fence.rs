@@ -42,7 +42,9 @@ async fn a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epo
         let position: i64 = one(&client, "select position from highwater.checkpoint").await;
         assert_eq!(position, 10, "{what}");
     }
-    let sql = format!("select highwater.advance('counts', 1, 0, {epoch}, 0, 10, 11, null, null, 0, 0, 0)");
+    let sql = format!(
+        "select highwater.advance('counts', 1, 0, {epoch}, 0, 10, 11, null, null, 0, 0, 0)"
+    );
     client.batch_execute(&sql).await.unwrap();
 }
 
