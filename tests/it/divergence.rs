@@ -1,8 +1,6 @@
 //! A log that is not the one that was applied: it went back, began anew or is another one. It is told
 //! by name; nothing is passed over and nothing applied twice.
 
-use std::time::Duration;
-
 use highwater::engine::rebuild::accept;
 use highwater::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
@@ -10,10 +8,8 @@ use highwater::{Error, ErrorKind, Outcome, Position};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::exactness::{Running, ledger_in_rust, ledger_in_sql, positions};
-use crate::support::{append_rows, eventually, one};
-
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::exactness::{ledger_in_rust, ledger_in_sql, positions};
+use crate::support::{append_rows, one};
 
 /// Events go as a log that goes back loses them, and not as somebody deletes them.
 async fn lose(client: &Client, events: &str) {
@@ -255,4 +251,117 @@ async fn what_is_accepted_goes_on_behind_the_checkpoint() {
             .contains("highwater rebuild in_sql"),
         "{refused}"
     );
+}
+
+/// One projection has read three events, the other all ten; then the oldest six are removed.
+async fn cut() -> (TestDatabase, Client) {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=10).await;
+    for (projection, until) in [("in_sql", 3), ("above", 6)] {
+        let run = Engine::new(database.pooled(), Settings::default())
+            .source(database.source())
+            .projection(ledger_in_sql(projection))
+            .run(
+                Until::Passed(Position::new(until)),
+                CancellationToken::new(),
+            );
+        run.await.unwrap();
+    }
+    let retention = "delete from highwater.event where position <= 6";
+    client.batch_execute(retention).await.unwrap();
+    (database, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_has_not_read_what_was_removed_is_stranded_and_one_above_goes_on() {
+    let (database, client) = cut().await;
+    let error = stopped(&database, ErrorKind::Stranded, "has read up to 3").await;
+    assert!(
+        error
+            .to_string()
+            .contains("the oldest there is stands at 7"),
+        "{error}"
+    );
+    assert!(
+        error
+            .what_to_do()
+            .unwrap()
+            .contains("highwater accept in_sql"),
+        "{error}"
+    );
+    let above = vec![ledger_in_sql("above")];
+    let report = run_to_head(&database, database.source(), above)
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
+    let all = positions(
+        &client,
+        "select position from above.ledger order by applied",
+    )
+    .await;
+    assert_eq!(all, (1..=10).collect::<Vec<_>>());
+
+    let projection = ledger_in_sql("in_sql");
+    let accepted = accept(&database.pooled(), &*projection, &*database.source()).await;
+    assert!(accepted.unwrap());
+    caught_up(&database).await;
+    assert_eq!(applied(&client).await, [1, 2, 3, 7, 8, 9, 10]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_projection_on_a_log_whose_oldest_events_were_removed_is_stranded() {
+    let (database, client) = cut().await;
+    client
+        .batch_execute("delete from highwater.event")
+        .await
+        .unwrap();
+    append_rows(&client, "s", 11..=12).await;
+    let fresh = || vec![ledger_in_rust("fresh")];
+    let report = run_to_head(&database, database.source(), fresh())
+        .await
+        .unwrap();
+    let error = report.outcomes[0]
+        .1
+        .error()
+        .expect("it can never be complete");
+    assert_eq!(error.kind(), ErrorKind::Stranded, "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("the oldest there is stands at 11"),
+        "{error}"
+    );
+    let accepted = accept(&database.pooled(), &*fresh()[0], &*database.source()).await;
+    assert!(accepted.unwrap());
+    let report = run_to_head(&database, database.source(), fresh())
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
+    let left = positions(
+        &client,
+        "select position from fresh.ledger order by applied",
+    )
+    .await;
+    assert_eq!(left, [11, 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_were_never_events_strand_nobody() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    set_sequence(&client, 500_000).await;
+    append_rows(&client, "s", 1..=3).await;
+    client
+        .batch_execute("delete from highwater.event where position = 500002")
+        .await
+        .unwrap();
+    caught_up(&database).await;
+    assert_eq!(applied(&client).await, [500_001, 500_003]);
 }
