@@ -39,6 +39,8 @@ mod demo;
 mod drop;
 mod events;
 mod exit;
+#[cfg(test)]
+mod fuzz;
 mod init;
 mod logging;
 mod options;
@@ -118,14 +120,9 @@ impl App {
 
     fn main_with(self, arguments: Vec<OsString>) -> ExitCode {
         let program = program_name(&arguments);
-        let mut command = command(&program);
-        let matches = match command.try_get_matches_from_mut(&arguments) {
-            Ok(matches) => matches,
-            Err(error) => return exit::usage(&error, &arguments).into(),
-        };
-        let cli = match Cli::from_arg_matches(&matches) {
+        let cli = match parse(&arguments) {
             Ok(cli) => cli,
-            Err(error) => return exit::usage(&error.format(&mut command), &arguments).into(),
+            Err(error) => return exit::usage(&error, &arguments).into(),
         };
         let ui = Ui::new(&cli.options);
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -216,6 +213,13 @@ impl Command {
 
 fn command(program: &str) -> clap::Command {
     Cli::command().bin_name(program).display_name(program)
+}
+
+/// What the arguments ask for; or what clap has to say: help, the version or a complaint.
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = command(&program_name(arguments));
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn program_name(arguments: &[OsString]) -> String {

@@ -69,6 +69,16 @@ pub struct Engine {
     /// The most events one transaction applies. 1 to 10,000,000, default 1,000,000: batches grow
     /// to what time and memory allow, this only bounds what one rollback can cost.
     pub batch_events_max: u32,
+    /// The longest that a batch may take. A duration, 1 s to 1 day, default 5 m: one that takes
+    /// longer is ended by the server, made smaller and tried again; a shorter `statement_timeout`
+    /// of the role or the database holds all the same.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub batch_timeout: Duration,
+    /// The longest that a server may take over a short statement: a look at the source, the
+    /// checkpoint, the lease. A duration, 1 s to 10 m, default 10 s: a session that does not answer
+    /// in that time is closed, and what it was asked for is tried again on another.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub answer_timeout: Duration,
     /// The most sessions a process holds, besides the one that listens. 1 to 1,000, default 8:
     /// runners take turns, and more than that many at work only wait for the server's cores.
     pub pool_size: u32,
@@ -79,6 +89,9 @@ pub struct Engine {
     pub retry_delay_max: Duration,
 }
 
+/// The default of `[engine] answer_timeout`.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Default for Engine {
     fn default() -> Engine {
         Engine {
@@ -87,6 +100,8 @@ impl Default for Engine {
             poll_slowest: Duration::from_millis(200),
             listen: true,
             batch_events_max: 1_000_000,
+            batch_timeout: Duration::from_secs(300),
+            answer_timeout: ANSWER_TIMEOUT,
             pool_size: 8,
             retry_delay_max: Duration::from_secs(30),
         }
@@ -172,6 +187,8 @@ impl Engine {
             ("stop_grace", self.stop_grace, Duration::ZERO, 10 * MINUTE),
             ("poll_slowest", self.poll_slowest, SECOND / 500, MINUTE),
             ("retry_delay_max", self.retry_delay_max, SECOND / 10, HOUR),
+            ("batch_timeout", self.batch_timeout, SECOND, 24 * HOUR),
+            ("answer_timeout", self.answer_timeout, SECOND, 10 * MINUTE),
         ];
         let numbers = [
             ("batch_events_max", self.batch_events_max, 10_000_000),

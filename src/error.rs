@@ -105,6 +105,9 @@ pub struct EventRef {
 /// It prints as `PLACE: what; what to do`, in one line unless the server's own text has more.
 pub struct Error(Box<Inner>);
 
+/// What happened fits into so many bytes: a line of a file or a name may have any length.
+const WHAT_MAX: usize = 4_000;
+
 struct Inner {
     kind: ErrorKind,
     what: String,
@@ -116,11 +119,12 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of this kind; `what` says in one clause what happened.
+    /// An error of this kind; `what` says in one clause what happened. Of more than 4,000 bytes the
+    /// end is left out.
     pub fn new(kind: ErrorKind, what: impl Into<String>) -> Error {
         Error(Box::new(Inner {
             kind,
-            what: what.into(),
+            what: shortened(what.into()),
             place: None,
             hint: None,
             sqlstate: None,
@@ -218,24 +222,53 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.0.place {
-            write!(f, "{place}: ")?;
+            write!(f, "{}: ", Printable(place))?;
         }
-        f.write_str(&self.0.what)?;
+        write!(f, "{}", Printable(&self.0.what))?;
         if let Some(event) = &self.0.event {
             write!(
                 f,
                 " (position {}, event {}, type {})",
-                event.position, event.id, event.event_type
+                event.position,
+                event.id,
+                Printable(&event.event_type)
             )?;
         }
         if let Some(code) = &self.0.sqlstate {
             write!(f, " (SQLSTATE {code})")?;
         }
         if let Some(hint) = &self.0.hint {
-            write!(f, "; {hint}")?;
+            write!(f, "; {}", Printable(hint))?;
         }
         Ok(())
     }
+}
+
+/// Text that may come from anywhere, without what would speak to a terminal. Lines stay lines: the
+/// server's own text has some.
+pub(crate) struct Printable<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.split_inclusive(|c: char| c.is_control()) {
+            match part.char_indices().next_back() {
+                Some((at, c)) if c.is_control() && !matches!(c, '\n' | '\t') => {
+                    write!(f, "{}{}", &part[..at], c.escape_debug())?;
+                }
+                _ => f.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shortened(mut what: String) -> String {
+    if what.len() > WHAT_MAX {
+        let end = (0..=WHAT_MAX).rev().find(|at| what.is_char_boundary(*at));
+        what.truncate(end.unwrap_or_default());
+        what.push('…');
+    }
+    what
 }
 
 impl fmt::Debug for Error {
@@ -274,5 +307,19 @@ mod tests {
              00000000-0000-0000-0000-000000000000, type FileAdded) (SQLSTATE 22012); \
              mend the statement and run again"
         );
+    }
+
+    #[test]
+    fn what_an_error_quotes_neither_speaks_to_the_terminal_nor_goes_on_for_ever() {
+        let error = Error::new(
+            ErrorKind::BadEvent,
+            "unknown \u{1b}[2J\u{9b}\r key\n\tand more",
+        );
+        assert_eq!(
+            error.to_string(),
+            "unknown \\u{1b}[2J\\u{9b}\\r key\n\tand more"
+        );
+        let error = Error::new(ErrorKind::BadEvent, "é".repeat(1_000_000));
+        assert!(error.message().len() < 4_010 && error.message().ends_with("é…"));
     }
 }

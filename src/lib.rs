@@ -82,7 +82,10 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod event_store;
+#[cfg(test)]
+mod fuzz;
 pub mod given_expect;
+mod key_hash;
 pub mod mark;
 pub mod metrics;
 pub mod name;

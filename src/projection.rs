@@ -8,9 +8,10 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
-use crate::source::{Batch, BoxFuture};
+use crate::source::{Batch, BoxFuture, Keys};
 
 pub mod file;
+mod key_text;
 mod keyed_view;
 mod rust;
 mod sql;
@@ -19,10 +20,14 @@ pub mod test_file;
 mod toml_text;
 mod typed;
 
+pub use file::OnError;
 pub use keyed_view::{Keyed, KeyedView};
 pub use rust::Coded;
 pub use sql::SqlProjection;
 pub use typed::OnUnknown;
+
+/// The most partitions that a projection can have.
+pub const PARTITIONS_MAX: u16 = 1024;
 
 /// What a projection is, apart from how it applies a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +38,12 @@ pub struct Definition {
     pub events: Option<Vec<String>>,
     /// The name of its source.
     pub source: String,
+    /// What order and parking are per: a SQL expression over the columns of an event.
+    pub key: String,
+    /// How many partitions it is to have; a setting, free to change.
+    pub partitions: u16,
+    /// What happens at an event that can never be applied; a setting, free to change.
+    pub on_error: OnError,
     /// Stands for everything that decides what the read model looks like: another hash, another
     /// read model.
     pub hash: String,
@@ -58,6 +69,23 @@ pub trait Projection: Send + Sync + 'static {
     /// The name of its source.
     fn source(&self) -> &str {
         "default"
+    }
+
+    /// What order and parking are per: a SQL expression over the columns of an event, such as
+    /// `data->>'customer'`, of built-in functions that always give the same; the key may be null.
+    fn key_sql(&self) -> &str {
+        Keys::STREAM
+    }
+
+    /// How many partitions run side by side, by hash of the key; at most [`PARTITIONS_MAX`]. Free
+    /// to change.
+    fn partitions(&self) -> u16 {
+        1
+    }
+
+    /// What happens at an event that can never be applied. Free to change.
+    fn on_error(&self) -> OnError {
+        OnError::Stop
     }
 
     /// Raise it when `apply` would build another read model from the same events: the projection

@@ -10,7 +10,10 @@ use crate::error::Result;
 use crate::event::RecordedEvent;
 use crate::position::{Position, Range};
 
+mod keys;
 pub mod table;
+
+pub use keys::{EventKey, Filter, Keys, Parked, Partition};
 
 /// A boxed future, for the traits that the engine holds as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -36,15 +39,21 @@ pub trait Source: Send + Sync + 'static {
     /// Begins to follow the mark from `floor`, up to which everything is known to be proven.
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>>;
 
-    /// The events of a range at or below the mark, in order.
+    /// The wanted events of a range at or below the mark, in order.
     fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>>;
+
+    /// As [`Source::read`], with the key of each event.
+    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>>;
 
     /// How many wanted events a range holds, and the one in the middle.
     fn middle<'a>(
         &'a self,
         range: Range,
-        types: Types<'a>,
+        filter: Filter<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>>;
+
+    /// How many events a range holds, and whose they are.
+    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>>;
 
     /// The first position of a range that holds an event of whatever type.
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>>;
@@ -100,8 +109,8 @@ pub type Types<'a> = Option<&'a [String]>;
 pub struct ReadRequest<'a> {
     /// The range; its end is at or below the mark.
     pub range: Range,
-    /// The types wanted.
-    pub types: Types<'a>,
+    /// Which of its events are wanted.
+    pub filter: Filter<'a>,
     /// The most events to return, at least 1.
     pub events_max: usize,
     /// The most bytes of data and metadata to return; a single larger event is returned alone.
@@ -115,6 +124,26 @@ pub struct Batch {
     pub range: Range,
     /// The events, in the order of their position.
     pub events: Vec<RecordedEvent>,
+}
+
+/// One read result with the key of each event.
+#[derive(Clone, Debug)]
+pub struct KeyedBatch {
+    /// What it covers: every wanted event of this range is in `events`.
+    pub range: Range,
+    /// The events, in the order of their position.
+    pub events: Vec<(EventKey, RecordedEvent)>,
+}
+
+/// The events of a range, counted for the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// All of them, of whatever type and partition.
+    pub scanned: u64,
+    /// Those of the wanted types and the partition, parked keys included.
+    pub own: u64,
+    /// Those of `own` whose key is among the parked ones that the filter names.
+    pub aside: u64,
 }
 
 /// The events of a range, counted: for halving a batch that failed.

@@ -128,16 +128,34 @@ pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
         let _ = error.print();
         return Exit::Done;
     }
-    if arguments.iter().any(|argument| argument == "--json") {
-        let text = error.to_string();
-        let text = text.strip_prefix("error: ").unwrap_or(&text);
-        let what = text.split("\n\n").next().unwrap_or_default();
-        let error = Error::new(ErrorKind::Usage, what.replace('\n', " ")).hint("see --help");
-        let _ = writeln!(std::io::stderr(), "{}", json!({ "error": to_json(&error) }));
-    } else {
-        let _ = error.print();
+    match complaint(error, arguments) {
+        // As clap prints it, in colours where they are seen.
+        None => drop(error.print()),
+        Some(text) => drop(writeln!(std::io::stderr(), "{text}")),
     }
     Exit::Usage
+}
+
+/// What clap says where it may not be printed as it is: as JSON, or without a password.
+pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let told = error.to_string();
+    let text = arguments.iter().fold(told.clone(), without_password);
+    if !arguments.iter().any(|argument| argument == "--json") {
+        return (text != told).then_some(text);
+    }
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let what = text.split("\n\n").next().unwrap_or_default();
+    let error = Error::new(ErrorKind::Usage, what.replace('\n', " ")).hint("see --help");
+    Some(json!({ "error": to_json(&error) }).to_string())
+}
+
+/// A connection string in a wrong place is quoted by clap like any other argument.
+fn without_password(text: String, argument: &OsString) -> String {
+    let argument = argument.to_string_lossy();
+    if !(argument.contains("://") || argument.contains("password")) {
+        return text;
+    }
+    text.replace(argument.as_ref(), "(a connection string)")
 }
 
 #[cfg(test)]

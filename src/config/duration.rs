@@ -17,6 +17,9 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
+/// What every complaint about a duration ends with.
+pub(super) const FORM: &str = "write it like 200ms, 5s, 1m30s or 2h";
+
 /// A duration from text: whole numbers with the units `d`, `h`, `m`, `s` and `ms`, the largest
 /// first; a number without a unit is seconds.
 ///
@@ -34,8 +37,7 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     milliseconds(text.trim())
         .map(Duration::from_millis)
         .ok_or_else(|| {
-            Error::new(ErrorKind::Config, format!("{text:?} is not a duration"))
-                .hint("write it like 200ms, 5s, 1m30s or 2h")
+            Error::new(ErrorKind::Config, format!("{text:?} is not a duration")).hint(FORM)
         })
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Config;
+use super::duration::FORM;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The name of the file.
@@ -70,11 +71,14 @@ fn wrong(message: &str) -> Error {
     let Some((unknown, known)) = unknown_key(message) else {
         let what = message.trim().replace('\n', ", ");
         // A duration's error brings its own hint.
-        if what.contains("; ") {
-            return Error::new(ErrorKind::Config, what);
-        }
-        return Error::new(ErrorKind::Config, what)
-            .hint("docs/highwater.toml in highwater's repository shows every key");
+        let own = what
+            .strip_suffix(FORM)
+            .and_then(|what| what.strip_suffix("; "));
+        return match own {
+            Some(what) => Error::new(ErrorKind::Config, what).hint(FORM),
+            None => Error::new(ErrorKind::Config, what)
+                .hint("docs/highwater.toml in highwater's repository shows every key"),
+        };
     };
     let what = format!("unknown key {unknown:?}");
     let known_keys = known.join(", ");

@@ -13,14 +13,14 @@ use futures_util::{FutureExt, StreamExt, pin_mut};
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::checkpoint::{self, Epoch, Key, LastEvent};
+use crate::pg::checkpoint::{self, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
-use crate::pg::transaction::{BEGIN, Tx};
+use crate::pg::transaction::{Opening, Tx};
 use crate::pg::{self, quote_identifier};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
-use crate::source::{Batch, ReadRequest, Source};
+use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
 
 /// What applying batches needs, the same for every batch of a claim.
 pub(super) struct Applier {
@@ -29,9 +29,35 @@ pub(super) struct Applier {
     pub(super) projection: Arc<dyn Runnable>,
     pub(super) key: Key,
     pub(super) epoch: Epoch,
+    pub(super) slice: Slice,
     /// The schema that holds this generation.
     pub(super) schema: String,
+    /// How each batch's transaction begins.
+    pub(super) opening: Opening,
     pub(super) in_flight: InFlight,
+}
+
+/// Which events are this runner's, as its checkpoint's row said when it was last read. The fence
+/// compares `parking`, so a picture that is out of date cannot commit.
+#[derive(Clone, Debug)]
+pub(super) struct Slice {
+    /// Of how many partitions its checkpoint's is one.
+    pub(super) partitions: i32,
+    /// Rises whenever keys are parked or set free.
+    pub(super) parking: i64,
+    /// The keys of this partition that are parked.
+    pub(super) parked: Arc<[EventKey]>,
+}
+
+impl Slice {
+    /// All events, nothing parked.
+    pub(super) fn whole() -> Slice {
+        Slice {
+            partitions: 1,
+            parking: 0,
+            parked: Arc::default(),
+        }
+    }
 }
 
 /// What a batch applies, known before a session is taken for it: a runner that held one session
@@ -58,6 +84,23 @@ impl Applier {
         Ok((client, opened))
     }
 
+    /// Which events a batch holds: those of the wanted types and the partition's keys, without
+    /// the parked ones.
+    pub(super) fn filter(&self) -> Filter<'_> {
+        let definition = self.projection.definition();
+        Filter {
+            types: definition.events.as_deref(),
+            keys: Keys {
+                key: &definition.key,
+                partition: Partition {
+                    number: self.key.partition,
+                    of: self.slice.partitions,
+                },
+                parked: Parked::Without(&self.slice.parked),
+            },
+        }
+    }
+
     /// Reads what `range` holds, up to the limits, unless the server can do so by itself.
     pub(super) async fn read(&self, range: Range, limits: Limits) -> Result<Work<'_>> {
         let in_server = self.projection.statements().zip(self.source.relation());
@@ -66,7 +109,7 @@ impl Applier {
         }
         let request = ReadRequest {
             range,
-            types: self.projection.definition().events.as_deref(),
+            filter: self.filter(),
             events_max: limits.events_max,
             bytes_max: limits.bytes_max,
         };
@@ -110,10 +153,9 @@ impl Applier {
         range: Range,
     ) -> Result<Position> {
         let before = format!(
-            "{};\n{};\n{};\n{};\n",
-            BEGIN,
-            ROW_SECURITY,
-            self.key.fence_in_server(self.epoch, range, relation),
+            "{};\n{};\n{};\n",
+            self.opening.as_str(),
+            self.fence().text_in_server(range, relation),
             self.search_path(),
         );
         let text = format!(
@@ -157,10 +199,9 @@ impl Applier {
     ) -> Result<Position> {
         let doing = "cannot begin the batch";
         let begin = format!(
-            "{};\n{};\n{};\n{}",
-            BEGIN,
-            ROW_SECURITY,
-            self.key.fence(self.epoch, batch.range, last),
+            "{};\n{};\n{}",
+            self.opening.as_str(),
+            self.fence().text(batch.range, last),
             self.search_path(),
         );
         let begun = session.client().batch_execute(&begin).await;
@@ -190,7 +231,15 @@ impl Applier {
         range: Range,
         last: LastEvent,
     ) -> Result<()> {
-        checkpoint::skip(&client, &self.key, self.epoch, range, last).await
+        checkpoint::skip(&client, &self.fence(), range, last).await
+    }
+
+    fn fence(&self) -> Fence<'_> {
+        Fence {
+            key: &self.key,
+            epoch: self.epoch,
+            parking: self.slice.parking,
+        }
     }
 
     fn search_path(&self) -> String {
@@ -211,12 +260,8 @@ fn explain_write(error: Error) -> Error {
         .hint("batch is only read: write to tables of the projection's own")
 }
 
-/// Where row security would hide rows: an error instead.
-const ROW_SECURITY: &str = "set local row_security = off";
-
-/// Statements of a message before those of the projection: the two of `BEGIN`, row security,
-/// fence, path.
-const STATEMENTS_BEFORE: usize = 5;
+/// Statements of a message before those of the projection: the opening, the fence, the path.
+const STATEMENTS_BEFORE: usize = Opening::STATEMENTS + 2;
 
 /// The error of a projection whose code panicked.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {

@@ -4,7 +4,7 @@ use crate::error::{Error, EventRef, Result};
 use crate::event::RecordedEvent;
 use crate::name::ProjectionName;
 use crate::position::{Position, Range};
-use crate::source::{ReadRequest, Source, Types};
+use crate::source::{Filter, ReadRequest, Source};
 
 /// The range that is known to hold a poison event, and how far to try next.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,13 +46,13 @@ impl Isolation {
         &mut self,
         position: Position,
         source: &dyn Source,
-        types: Types<'_>,
+        filter: Filter<'_>,
     ) -> Result<()> {
         let Some(suspect) = self.suspect else {
             return Ok(());
         };
         let rest = Range::new(position, suspect.bad_through);
-        let middle = source.middle(rest, types).await?;
+        let middle = source.middle(rest, filter).await?;
         self.suspect = middle.map(|middle| Suspect {
             bad_through: suspect.bad_through,
             try_through: match middle.count {
@@ -68,9 +68,9 @@ impl Isolation {
         &mut self,
         range: Range,
         source: &dyn Source,
-        types: Types<'_>,
+        filter: Filter<'_>,
     ) -> Result<Verdict> {
-        let Some(middle) = source.middle(range, types).await? else {
+        let Some(middle) = source.middle(range, filter).await? else {
             return Ok(Verdict::NoEvent);
         };
         if middle.count > 1 {
@@ -82,7 +82,7 @@ impl Isolation {
         }
         let request = ReadRequest {
             range: Range::new(middle.first.previous(), middle.first),
-            types,
+            filter,
             events_max: 1,
             bytes_max: usize::MAX,
         };

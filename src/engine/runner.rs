@@ -288,12 +288,12 @@ impl Runner {
         }
         metrics::batch(&self.definition().name, done.width(), began.elapsed());
         self.stored_at(through);
-        if self.isolation.is_open() {
-            let types = self.parts.projection.definition().events.clone();
-            let source = self.parts.source.clone();
-            self.isolation
-                .passed(through, &*source, types.as_deref())
-                .await?;
+        if self.isolation.is_open()
+            && let Some(claim) = &self.claim
+        {
+            let filter = claim.applier.filter();
+            let source = &*self.parts.source;
+            self.isolation.passed(through, source, filter).await?;
         }
         Ok(Turn::Again)
     }
@@ -379,13 +379,12 @@ impl Runner {
         if verdict(error.kind()) != Verdict::Poison {
             return Err(error);
         }
-        let source = self.parts.source.clone();
-        let types = self.parts.projection.definition().events.clone();
-        match self
-            .isolation
-            .failed(range, &*source, types.as_deref())
-            .await?
-        {
+        let Some(claim) = &self.claim else {
+            return Err(error);
+        };
+        let filter = claim.applier.filter();
+        let source = &*self.parts.source;
+        match self.isolation.failed(range, source, filter).await? {
             isolate::Verdict::TryShorter => {
                 tracing::debug!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
                 Ok(Turn::Again)

@@ -69,39 +69,51 @@ pub struct Checkpoint {
 /// The last event at or before a position.
 pub type LastEvent = Option<(Position, Uuid)>;
 
-impl Key {
-    /// The fence as SQL text, to be sent together with the statements it protects.
+/// The fence of one runner: what the checkpoint's row must say so that it may move it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fence<'a> {
+    pub(crate) key: &'a Key,
+    pub(crate) epoch: Epoch,
+    /// As the row said when its parked keys were read.
+    pub(crate) parking: i64,
+}
+
+impl Fence<'_> {
+    /// As SQL text, to be sent together with the statements it protects.
     /// `last_event` is two SQL expressions: position and id of the last event of the range.
-    fn fence_text(&self, epoch: Epoch, range: Range, last_event: &str, from: &str) -> String {
+    fn sql(&self, range: Range, last_event: &str, from: &str) -> String {
         format!(
-            "select highwater.advance({}, {}, {}, {}, 0, {}, {}, {last_event}, 0, 0, 0){from}",
-            quote_literal(self.projection.as_str()),
-            self.generation,
-            self.partition,
-            epoch.0,
+            "select highwater.advance({}, {}, {}, {}, {}, {}, {}, {last_event}, 0, 0, 0){from}",
+            quote_literal(self.key.projection.as_str()),
+            self.key.generation,
+            self.key.partition,
+            self.epoch.0,
+            self.parking,
             range.after(),
             range.through(),
         )
     }
 
     /// The fence where the caller knows the last event of the range.
-    pub(crate) fn fence(&self, epoch: Epoch, range: Range, last: LastEvent) -> String {
+    pub(crate) fn text(&self, range: Range, last: LastEvent) -> String {
         let last = match last {
             Some((position, id)) => format!("{position}, '{id}'"),
             None => "null, null".to_owned(),
         };
-        self.fence_text(epoch, range, &last, "")
+        self.sql(range, &last, "")
     }
 
     /// The fence where the server looks the last event of the range up in `relation`.
-    pub(crate) fn fence_in_server(&self, epoch: Epoch, range: Range, relation: &str) -> String {
+    pub(crate) fn text_in_server(&self, range: Range, relation: &str) -> String {
         let last = include_str!("../../sql/queries/source/last.sql")
             .replace("{events}", relation)
             .replace("$1", &range.through().to_string());
         let from = format!(" from (select) one left join lateral ({last}) e on true");
-        self.fence_text(epoch, range, "e.position, e.id", &from)
+        self.sql(range, "e.position, e.id", &from)
     }
+}
 
+impl Key {
     fn parameters(&self) -> [(&str, i32, i32); 1] {
         [(self.projection.as_str(), self.generation, self.partition)]
     }
@@ -162,12 +174,11 @@ fn checkpoint(row: &Row) -> Result<Checkpoint> {
 /// Moves a checkpoint over a range that holds nothing for its projection.
 pub(crate) async fn skip(
     client: &Client,
-    key: &Key,
-    epoch: Epoch,
+    fence: &Fence<'_>,
     range: Range,
     last: LastEvent,
 ) -> Result<()> {
-    let sql = key.fence(epoch, range, last);
+    let sql = fence.text(range, last);
     let done = client.batch_execute(&sql).await;
     done.map_err(|e| pg::own_error("cannot move the checkpoint", e))
 }

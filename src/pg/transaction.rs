@@ -1,10 +1,14 @@
 //! The open transaction that a projection writes its read model in.
 
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
-use crate::pg::{self, Parameter};
+use crate::pg::checkpoint::Key;
+use crate::pg::{self, Parameter, quote_literal};
 
 /// Opens a transaction: read committed, also where the role's default or the database's is another
 /// level; and the server looks once a second whether its client is still there, so that what a
@@ -13,6 +17,65 @@ use crate::pg::{self, Parameter};
 pub(crate) const BEGIN: &str = "begin isolation level read committed; \
                                 select set_config('client_connection_check_interval', '1000', true) \
                                 where version() like '%linux%'";
+
+/// How the transaction of a batch begins, as SQL text: what [`BEGIN`] does, and
+///
+/// - row security that would hide rows is an error;
+/// - it says in `pg_stat_activity` whose batch it is ([`batch_name`]), so that who holds it up can
+///   be told;
+/// - the server ends a statement that takes longer than a batch may, and a transaction whose client
+///   says nothing for as long as a lease: a process that is stopped or cut off holds the checkpoint
+///   no longer than that. Shorter limits of the role or the database stay.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening(String);
+
+impl Opening {
+    /// How many statements it is.
+    pub(crate) const STATEMENTS: usize = 4;
+
+    pub(crate) fn new(key: &Key, statement_max: Duration, silence_max: Duration) -> Opening {
+        let at_most = |setting: &str, limit: Duration| {
+            format!(
+                "set_config('{setting}', (extract(epoch from least(nullif(current_setting(\
+                 '{setting}'), '0')::interval, interval '{} ms')) * 1000)::bigint::text, true)",
+                limit.as_millis()
+            )
+        };
+        Opening(format!(
+            "begin isolation level read committed;\n\
+             set local row_security = off;\n\
+             set local application_name = {};\n\
+             select case when version() like '%linux%' then \
+             set_config('client_connection_check_interval', '1000', true) end, {}, {}",
+            quote_literal(&batch_name(key)),
+            at_most("statement_timeout", statement_max),
+            at_most("idle_in_transaction_session_timeout", silence_max),
+        ))
+    }
+
+    /// The statements, without a semicolon at the end.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What the server keeps of an `application_name`.
+const APPLICATION_NAME_MAX: usize = 63;
+
+/// Whose batch a session applies, as its `application_name` says: `highwater:NAME:GENERATION:PARTITION`.
+/// Of a name that is too long for it the end is replaced by a hash of the whole.
+pub(crate) fn batch_name(key: &Key) -> String {
+    let name = key.projection.as_str();
+    let rest = format!(":{}:{}", key.generation, key.partition);
+    let room = APPLICATION_NAME_MAX - "highwater:".len() - rest.len();
+    if name.len() <= room {
+        return format!("highwater:{name}{rest}");
+    }
+    let hash = Sha256::digest(name.as_bytes());
+    let hash = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    let kept: String = name.chars().take(room - "~".len() - 8).collect();
+    format!("highwater:{kept}~{hash:08x}{rest}")
+}
 
 /// The transaction of one batch: the checkpoint has been moved in it and the engine will commit
 /// it. Unqualified names mean the projection's own schema, then `public`.
@@ -77,5 +140,40 @@ impl<'a> Tx<'a> {
     /// The driver's client, for what is missing here.
     pub fn client(&self) -> &'a Client {
         self.client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str, generation: i32, partition: i32) -> Key {
+        Key {
+            projection: name.parse().unwrap(),
+            generation,
+            partition,
+        }
+    }
+
+    #[test]
+    fn every_batch_has_a_name_of_its_own_that_the_server_keeps_whole() {
+        assert_eq!(batch_name(&key("files", 2, 7)), "highwater:files:2:7");
+        let long = format!("a{}", "b".repeat(47));
+        let other = format!("a{}c", "b".repeat(46));
+        assert_eq!(
+            batch_name(&key(&long, 1, 0)),
+            format!("highwater:{long}:1:0")
+        );
+        let keys = [
+            key(&long, 12, 1),
+            key(&long, 12, 10),
+            key(&other, 12, 1),
+            key(&long, i32::MAX, i32::MAX),
+        ];
+        let names = keys.each_ref().map(batch_name);
+        for (at, name) in names.iter().enumerate() {
+            assert!(name.len() <= APPLICATION_NAME_MAX, "{name}");
+            assert!(!names[..at].contains(name), "{name}");
+        }
     }
 }

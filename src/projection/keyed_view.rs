@@ -14,8 +14,8 @@ use crate::event::RecordedEvent;
 use crate::pg::transaction::Tx;
 use crate::pg::{column, quote_identifier};
 use crate::projection::typed::{self, OnUnknown};
-use crate::projection::{Coded, Projection};
-use crate::source::Batch;
+use crate::projection::{Coded, OnError, Projection};
+use crate::source::{Batch, Keys};
 
 /// A read model with one row per key: the rows of a batch's keys are loaded in one query, folded
 /// in memory, and written back in one.
@@ -102,6 +102,26 @@ where
     /// The name of its source.
     fn source(&self) -> &str {
         "default"
+    }
+
+    /// What order and parking are per: a SQL expression over the columns of an event, such as
+    /// `data->>'customer'`, of built-in functions that always give the same; the key may be null.
+    ///
+    /// With more than one partition, events of one row must have one key: two partitions would
+    /// else write the same row.
+    fn key_sql(&self) -> &str {
+        Keys::STREAM
+    }
+
+    /// How many partitions run side by side, by hash of the key; at most [`PARTITIONS_MAX`](crate::projection::PARTITIONS_MAX). Free
+    /// to change.
+    fn partitions(&self) -> u16 {
+        1
+    }
+
+    /// What happens at an event that can never be applied. Free to change.
+    fn on_error(&self) -> OnError {
+        OnError::Stop
     }
 
     /// As [`Projection::revision`]: raise it when the fold changes.
@@ -326,6 +346,18 @@ where
 
     fn source(&self) -> &str {
         self.view.source()
+    }
+
+    fn key_sql(&self) -> &str {
+        self.view.key_sql()
+    }
+
+    fn partitions(&self) -> u16 {
+        self.view.partitions()
+    }
+
+    fn on_error(&self) -> OnError {
+        self.view.on_error()
     }
 
     fn revision(&self) -> u32 {

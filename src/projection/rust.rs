@@ -3,9 +3,10 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
-use crate::projection::sql_text;
-use crate::projection::{Definition, Projection, Runnable, Statements, hash_of};
-use crate::source::{Batch, BoxFuture};
+use crate::projection::{
+    Definition, PARTITIONS_MAX, Projection, Runnable, Statements, hash_of, key_text, sql_text,
+};
+use crate::source::{Batch, BoxFuture, Keys};
 
 /// A projection in Rust, its definition taken once.
 pub struct Coded<P> {
@@ -33,19 +34,45 @@ impl<P: Projection> Coded<P> {
         let filter = events
             .as_ref()
             .map_or_else(String::new, |types| types.join("\n"));
+        let key = key_of(&projection).map_err(|e| e.at(format!("projection {name}")))?;
         let revision = projection.revision().to_string();
-        let hash = hash_of(&["rust", &filter, projection.source(), &up, &revision]);
+        let mut parts = vec!["rust", &filter, projection.source(), &up, &revision];
+        if key != Keys::STREAM {
+            parts.extend(["key", &key]);
+        }
         let definition = Definition {
             name,
-            events,
             source: projection.source().to_owned(),
-            hash,
+            hash: hash_of(&parts),
+            partitions: partitions_of(&projection)?,
+            on_error: projection.on_error(),
+            events,
+            key,
         };
         Ok(Coded {
             projection,
             definition,
         })
     }
+}
+
+fn key_of(projection: &impl Projection) -> Result<String> {
+    key_text::normalised(projection.key_sql()).map_err(|fault| {
+        let what = format!("the key is no SQL expression: {}", fault.what);
+        Error::new(ErrorKind::Config, what).hint(fault.hint)
+    })
+}
+
+fn partitions_of(projection: &impl Projection) -> Result<u16> {
+    let partitions = projection.partitions();
+    if (1..=PARTITIONS_MAX).contains(&partitions) {
+        return Ok(partitions);
+    }
+    let what = format!(
+        "projection \"{}\" cannot have {partitions} partitions",
+        projection.name()
+    );
+    Err(Error::new(ErrorKind::Config, what).hint(format!("return 1 to {PARTITIONS_MAX}")))
 }
 
 impl<P: Projection> Runnable for Coded<P> {

@@ -24,6 +24,9 @@ impl SqlProjection {
             name: file.name.clone(),
             events: file.header.events.clone(),
             source: file.header.source.clone(),
+            key: file.header.key_normal(),
+            partitions: file.header.partitions,
+            on_error: file.header.on_error,
             hash: file.hash().as_str().to_owned(),
         };
         SqlProjection {

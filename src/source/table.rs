@@ -4,17 +4,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, pin_mut};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::RecordedEvent;
 use crate::pg::connect::{Connector, Notifications, PooledClient};
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Standing, Types, Wakes,
+    Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Parked,
+    ReadRequest, Source, Standing, Wakes,
 };
 
 mod follower;
@@ -84,62 +86,88 @@ impl TableSource {
         text.replace("{events}", &self.table.relation)
     }
 
-    async fn read_batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
+    /// The same with the key and the conditions for it.
+    fn keyed_sql(&self, text: &str, keys: &Keys<'_>, list: &str) -> String {
+        self.sql(text)
+            .replace("{key}", keys.key)
+            .replace("{partition}", &keys.in_partition())
+            .replace("{parked}", &keys.by_list(list))
+    }
+
+    /// Reads events in order, `take` of each row, until a limit cuts them.
+    async fn read_rows<T>(
+        &self,
+        request: ReadRequest<'_>,
+        sql: &str,
+        take: impl Fn(&Row, RecordedEvent) -> Result<T>,
+    ) -> Result<(Range, Vec<T>)> {
         let client = self.client().await?;
         let doing = "cannot read events";
-        let types = request.types.map(<[String]>::to_vec);
+        let (types, parked) = lists(&request.filter);
         let limit = i64::try_from(request.events_max.max(1)).unwrap_or(i64::MAX);
-        let sql = self.sql(include_str!("../../sql/queries/source/read.sql"));
         let rows = client
             .query_typed_raw(
-                &sql,
+                sql,
                 vec![
                     (&request.range.after().get() as &Parameter<'_>, Type::INT8),
                     (&request.range.through().get(), Type::INT8),
                     (&types, Type::TEXT_ARRAY),
                     (&limit, Type::INT8),
+                    (&parked, Type::TEXT_ARRAY),
                 ],
             )
             .await
             .map_err(|e| pg::error(doing, e))?;
         pin_mut!(rows);
-        let (mut events, mut bytes) = (Vec::new(), 0);
-        let mut cut = false;
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        let (mut cut, mut last) = (false, None);
         while let Some(row) = rows.next().await {
-            let event = row::event(&row.map_err(|e| pg::error(doing, e))?)?;
+            let row = row.map_err(|e| pg::error(doing, e))?;
+            let event = row::event(&row)?;
             bytes += event.data.get().len() + event.metadata.get().len();
-            if bytes > request.bytes_max && !events.is_empty() {
+            if bytes > request.bytes_max && !taken.is_empty() {
                 cut = true;
                 break;
             }
-            events.push(event);
+            last = Some(event.position);
+            taken.push(take(&row, event)?);
         }
-        cut |= events.len() >= request.events_max;
-        let through = match events.last() {
-            Some(last) if cut => last.position,
+        cut |= taken.len() >= request.events_max;
+        let through = match last {
+            Some(last) if cut => last,
             _ => request.range.through(),
         };
-        Ok(Batch {
-            range: Range::new(request.range.after(), through),
-            events,
-        })
+        Ok((Range::new(request.range.after(), through), taken))
     }
 
-    async fn middle_of(&self, range: Range, types: Types<'_>) -> Result<Option<Middle>> {
+    async fn read_batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
+        let text = include_str!("../../sql/queries/source/read.sql");
+        let sql = self.keyed_sql(text, &request.filter.keys, "$5");
+        let (range, events) = self.read_rows(request, &sql, |_, event| Ok(event)).await?;
+        Ok(Batch { range, events })
+    }
+
+    async fn read_with_keys(&self, request: ReadRequest<'_>) -> Result<KeyedBatch> {
+        let text = include_str!("../../sql/queries/source/read_keyed.sql");
+        let sql = self.keyed_sql(text, &request.filter.keys, "$5");
+        let keyed = |row: &Row, event| Ok((pg::column::<EventKey>(row, 8)?, event));
+        let (range, events) = self.read_rows(request, &sql, keyed).await?;
+        Ok(KeyedBatch { range, events })
+    }
+
+    async fn middle_of(&self, range: Range, filter: Filter<'_>) -> Result<Option<Middle>> {
         let client = self.client().await?;
-        let types = types.map(<[String]>::to_vec);
-        let sql = self.sql(include_str!("../../sql/queries/source/middle.sql"));
-        let row = client
-            .query_typed_one(
-                &sql,
-                &[
-                    (&range.after().get(), Type::INT8),
-                    (&range.through().get(), Type::INT8),
-                    (&types, Type::TEXT_ARRAY),
-                ],
-            )
-            .await
-            .map_err(|e| pg::error("cannot count the events of a range", e))?;
+        let (types, parked) = lists(&filter);
+        let text = include_str!("../../sql/queries/source/middle.sql");
+        let sql = self.keyed_sql(text, &filter.keys, "$4");
+        let parameters: [(&Parameter<'_>, Type); 4] = [
+            (&range.after().get(), Type::INT8),
+            (&range.through().get(), Type::INT8),
+            (&types, Type::TEXT_ARRAY),
+            (&parked, Type::TEXT_ARRAY),
+        ];
+        let row = client.query_typed_one(&sql, &parameters).await;
+        let row = row.map_err(|e| pg::error("cannot count the events of a range", e))?;
         let count: i64 = pg::column(&row, 0)?;
         if count == 0 {
             return Ok(None);
@@ -149,6 +177,28 @@ impl TableSource {
             first: Position::new(pg::column(&row, 1)?),
             middle: Position::new(pg::column(&row, 2)?),
         }))
+    }
+
+    async fn count_in(&self, range: Range, filter: Filter<'_>) -> Result<Counted> {
+        let client = self.client().await?;
+        let (types, parked) = lists(&filter);
+        let only = filter.parked(Parked::Only(filter.keys.named()));
+        let text = include_str!("../../sql/queries/source/count.sql");
+        let sql = self.keyed_sql(text, &only.keys, "$4");
+        let parameters: [(&Parameter<'_>, Type); 4] = [
+            (&range.after().get(), Type::INT8),
+            (&range.through().get(), Type::INT8),
+            (&types, Type::TEXT_ARRAY),
+            (&parked, Type::TEXT_ARRAY),
+        ];
+        let row = client.query_typed_one(&sql, &parameters).await;
+        let row = row.map_err(|e| pg::error("cannot count the events of a range", e))?;
+        let count = |at| Ok(pg::column::<i64>(&row, at)?.unsigned_abs());
+        Ok(Counted {
+            scanned: count(0)?,
+            own: count(1)?,
+            aside: count(2)?,
+        })
     }
 
     async fn first_in(&self, range: Range) -> Result<Option<Position>> {
@@ -222,12 +272,20 @@ impl Source for TableSource {
         Box::pin(self.read_batch(request))
     }
 
+    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
+        Box::pin(self.read_with_keys(request))
+    }
+
     fn middle<'a>(
         &'a self,
         range: Range,
-        types: Types<'a>,
+        filter: Filter<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>> {
-        Box::pin(self.middle_of(range, types))
+        Box::pin(self.middle_of(range, filter))
+    }
+
+    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
+        Box::pin(self.count_in(range, filter))
     }
 
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
@@ -251,6 +309,12 @@ impl Source for TableSource {
     fn relation(&self) -> Option<&str> {
         Some(&self.table.relation)
     }
+}
+
+/// The types and the parked keys of a filter, as parameters.
+fn lists(filter: &Filter<'_>) -> (Option<Vec<String>>, Vec<String>) {
+    let types = filter.types.map(<[String]>::to_vec);
+    (types, Keys::listed(filter.keys.named()))
 }
 
 struct TableWakes(Notifications);

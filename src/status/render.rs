@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{Known, LastError, ProjectionStatus, SourceStatus, State, Status};
 use crate::engine::RunnerState;
+use crate::error::Printable;
 use crate::position::Position;
 use held::{held, render_remedy};
 
@@ -21,16 +22,20 @@ impl Status {
         for source in &self.sources {
             render_source(&mut text, source, self.at);
         }
+        // Queries of others, names of applications, the server's text: anybody may have written it.
+        text = Printable(&text).to_string();
         if self.projections.is_empty() {
             text.push_str(
                 "no projections: write one into projections/NAME.sql, then highwater run\n",
             );
             return text;
         }
-        self.render_table(&mut text, color);
+        let mut details = String::new();
         for projection in &self.projections {
-            self.render_details(&mut text, projection);
+            self.render_details(&mut details, projection);
         }
+        self.render_table(&mut text, color);
+        let _ = write!(text, "{}", Printable(&details));
         text
     }
 

@@ -7,11 +7,12 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, BoxFuture, Follower, Middle, ReadRequest, Removed, Source, Standing, Step, Types, Wakes,
+    Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Parked,
+    ReadRequest, Removed, Source, Standing, Step, Wakes,
 };
 
 /// A source in memory. Clones share their events.
@@ -76,17 +77,26 @@ impl MemorySource {
         self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn events_in(&self, range: Range, types: Types<'_>) -> Vec<RecordedEvent> {
+    fn all_in(&self, range: Range) -> Vec<RecordedEvent> {
         let log = self.log();
-        let wanted = |event: &&RecordedEvent| {
-            range.contains(event.position)
-                && types.is_none_or(|types| types.contains(&event.event_type))
-        };
-        log.events.iter().filter(wanted).cloned().collect()
+        let within = |event: &&RecordedEvent| range.contains(event.position);
+        log.events.iter().filter(within).cloned().collect()
     }
 
-    fn batch(&self, request: ReadRequest<'_>) -> Batch {
-        let mut events = self.events_in(request.range, request.types);
+    fn wanted_in(&self, range: Range, filter: Filter<'_>) -> Result<Vec<RecordedEvent>> {
+        check_key(&filter.keys)?;
+        let mut events = self.all_in(range);
+        events.retain(|event| {
+            filter
+                .types
+                .is_none_or(|types| types.contains(&event.event_type))
+                && filter.keys.want(&key_of(event))
+        });
+        Ok(events)
+    }
+
+    fn batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
+        let mut events = self.wanted_in(request.range, request.filter)?;
         let mut bytes = 0;
         let fitting = events.iter().take_while(|event| {
             bytes += event.data.get().len() + event.metadata.get().len();
@@ -99,11 +109,38 @@ impl MemorySource {
             Some(last) if cut => last.position,
             _ => request.range.through(),
         };
-        Batch {
+        Ok(Batch {
             range: Range::new(request.range.after(), through),
             events,
-        }
+        })
     }
+
+    fn counted(&self, range: Range, filter: Filter<'_>) -> Result<Counted> {
+        let own = self.wanted_in(range, filter.parked(Parked::With))?;
+        let aside = self.wanted_in(range, filter.parked(Parked::Only(filter.keys.named())))?;
+        Ok(Counted {
+            scanned: self.all_in(range).len() as u64,
+            own: own.len() as u64,
+            aside: aside.len() as u64,
+        })
+    }
+}
+
+fn key_of(event: &RecordedEvent) -> EventKey {
+    Some(event.stream.clone())
+}
+
+/// There is no server here that could evaluate an expression.
+fn check_key(keys: &Keys<'_>) -> Result<()> {
+    if keys.key == Keys::STREAM {
+        return Ok(());
+    }
+    let what = format!(
+        "the source in memory knows the key stream only, not {}",
+        keys.key
+    );
+    Err(Error::new(ErrorKind::Config, what)
+        .hint("use an event table for a projection with a key of its own"))
 }
 
 #[allow(clippy::expect_used, reason = "a constant that is JSON")]
@@ -147,16 +184,27 @@ impl Source for MemorySource {
     }
 
     fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>> {
-        Box::pin(async move { Ok(self.batch(request)) })
+        Box::pin(async move { self.batch(request) })
+    }
+
+    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
+        Box::pin(async move {
+            let Batch { range, events } = self.batch(request)?;
+            let events = events.into_iter().map(|event| (key_of(&event), event));
+            Ok(KeyedBatch {
+                range,
+                events: events.collect(),
+            })
+        })
     }
 
     fn middle<'a>(
         &'a self,
         range: Range,
-        types: Types<'a>,
+        filter: Filter<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>> {
         Box::pin(async move {
-            let events = self.events_in(range, types);
+            let events = self.wanted_in(range, filter)?;
             let Some(first) = events.first() else {
                 return Ok(None);
             };
@@ -168,13 +216,17 @@ impl Source for MemorySource {
         })
     }
 
+    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
+        Box::pin(async move { self.counted(range, filter) })
+    }
+
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
-        Box::pin(async move { Ok(self.events_in(range, None).first().map(|e| e.position)) })
+        Box::pin(async move { Ok(self.all_in(range).first().map(|e| e.position)) })
     }
 
     fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
         Box::pin(async move {
-            let events = self.events_in(Range::new(Position::START, position), None);
+            let events = self.all_in(Range::new(Position::START, position));
             Ok(events.last().map(|event| (event.position, event.id)))
         })
     }
@@ -200,7 +252,7 @@ impl Follower for MemoryFollower {
             let head = (*self.source.0.head.borrow()).max(self.mark);
             let passed = Range::new(self.mark, head);
             let mut types: Vec<Arc<str>> = Vec::new();
-            for event in self.source.events_in(passed, None) {
+            for event in self.source.all_in(passed) {
                 if !types.iter().any(|known| **known == *event.event_type) {
                     types.push(event.event_type.into());
                 }

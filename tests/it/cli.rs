@@ -1,6 +1,7 @@
 //! The binary as its users see it: exit codes, what goes to stdout and what to stderr, signals.
 
 mod append;
+mod corpus;
 mod events;
 mod exit;
 mod init;

@@ -12,7 +12,8 @@ use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
 use highwater::source::table::{EventTable, TableSource};
 use highwater::source::{
-    Batch, BoxFuture, Follower, Middle, ReadRequest, Source, Standing, Step, Types, Wakes,
+    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Middle, ReadRequest, Source, Standing,
+    Step, Wakes,
 };
 use highwater::testing::TestDatabase;
 use highwater::{Engine, Error, ErrorKind, Outcome, Position, Range, Result, Until};
@@ -35,7 +36,7 @@ const CHILD_URL: &str = "HIGHWATER_TEST_ENGINE_URL";
 
 /// Ends every session of the engines on a database.
 const TERMINATE: &str = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
-    where application_name = 'highwater' and datname = current_database()";
+    where application_name like 'highwater%' and datname = current_database()";
 
 /// Small batches, so that a catch-up has many commits to be killed between.
 fn settings() -> Settings {
@@ -462,7 +463,7 @@ impl Follower for OneStep {
             if self.stepped {
                 // Until a runner has opened another session.
                 let sql = "select count(*) from pg_stat_activity
-                    where application_name = 'highwater' and datname = current_database()";
+                    where application_name like 'highwater%' and datname = current_database()";
                 while positions(&client, sql).await[0] == 0 {}
                 return Err(Error::new(ErrorKind::Precondition, "something has changed"));
             }
@@ -526,12 +527,20 @@ impl Source for Meddled {
         self.source.read(request)
     }
 
+    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
+        self.source.read_keyed(request)
+    }
+
     fn middle<'a>(
         &'a self,
         range: Range,
-        types: Types<'a>,
+        filter: Filter<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>> {
-        self.source.middle(range, types)
+        self.source.middle(range, filter)
+    }
+
+    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
+        self.source.count(range, filter)
     }
 
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
@@ -649,7 +658,7 @@ async fn hard_to_read_again(url: &str) {
         .unwrap();
     tokio::spawn(async move {
         let waiting = "select (extract(epoch from query_start) * 1000000)::bigint
-            from pg_stat_activity where application_name = 'highwater'
+            from pg_stat_activity where application_name like 'highwater%'
              and datname = current_database() and wait_event_type = 'Lock'";
         let mut seen = std::collections::HashSet::new();
         loop {

@@ -211,11 +211,11 @@ async fn a_stop_ends_a_runner_that_waits_for_its_checkpoint_after_an_error() {
     let lock = "begin; select from highwater.checkpoint for update";
     holder.batch_execute(lock).await.unwrap();
     let terminate = "select pg_terminate_backend(pid) from pg_stat_activity
-         where datname = current_database() and application_name = 'highwater'";
+         where datname = current_database() and application_name like 'highwater%'";
     client.batch_execute(terminate).await.unwrap();
     append_rows(&client, "s", 4..=4).await;
     let waiting = "select count(*) from pg_stat_activity
-         where datname = current_database() and application_name = 'highwater'
+         where datname = current_database() and application_name like 'highwater%'
            and wait_event_type = 'Lock' and query like '%for update%'";
     eventually("it reads its checkpoint again", limit, async || {
         one::<i64>(&client, waiting).await > 0

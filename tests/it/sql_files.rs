@@ -52,6 +52,8 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
             .replace("{columns}", "k, n")
             .replace("{keys}", "k")
             .replace("{key}", "stream")
+            .replace("{partition}", "true")
+            .replace("{parked}", "true")
             .replace("{changes}", "nothing");
         if let Err(error) = client.prepare(&filled).await {
             panic!("{}: {error:?}", file.display());

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::{Build, Runner, Turn};
-use crate::engine::apply::Applier;
+use crate::engine::apply::{Applier, Slice};
 use crate::engine::rebuild::next_schema;
 use crate::engine::{divergence, setup};
 use crate::error::Result;
 use crate::pg::checkpoint::{self, Key};
+use crate::pg::transaction::Opening;
 use crate::position::Position;
 
 /// What holds while the checkpoint is ours.
@@ -70,14 +71,17 @@ impl Runner {
             .shared
             .claimed(generation, epoch.get(), checkpoint.position);
         tracing::info!(projection = %name, generation, epoch = epoch.get(), position = %checkpoint.position, "claimed");
+        let settings = &parts.settings;
         Ok(Some(Claim {
             applier: Applier {
+                opening: Opening::new(&key, settings.batch_timeout, settings.lease),
                 target: parts.target.clone(),
                 source: parts.source.clone(),
                 projection: parts.projection.clone(),
                 schema,
                 key,
                 epoch,
+                slice: Slice::whole(),
                 in_flight: self.in_flight.clone(),
             },
             session: parts.following.progress.borrow().session,

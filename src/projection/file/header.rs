@@ -5,13 +5,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::SourceText;
 use crate::error::Result;
-use crate::projection::sql_text::{self, Kind, Piece};
+use crate::projection::sql_text::Piece;
 use crate::projection::toml_text::{TomlText, quoted};
+use crate::projection::{PARTITIONS_MAX, key_text};
+use crate::source::Keys;
 
 const KEYS: [&str; 5] = ["events", "source", "key", "partitions", "on_error"];
-const PARTITIONS_MAX: i64 = 1024;
+
 const SOURCE_DEFAULT: &str = "default";
-const KEY_DEFAULT: &str = "stream";
 
 /// What the header of a projection's file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl Header {
             header.key = key(text, value)?;
         }
         if let Some(value) = table.get("partitions") {
-            let count = text.integer(value, "partitions", 1..=PARTITIONS_MAX)?;
+            let count = text.integer(value, "partitions", 1..=i64::from(PARTITIONS_MAX))?;
             header.partitions = u16::try_from(count).unwrap_or(1);
         }
         if let Some(value) = table.get("on_error") {
@@ -107,10 +108,10 @@ impl Header {
     }
 
     /// The key without comments and blanks.
-    pub(super) fn key_normal(&self) -> String {
-        let key = self.key.as_deref().unwrap_or(KEY_DEFAULT);
+    pub(in crate::projection) fn key_normal(&self) -> String {
+        let key = self.key.as_deref().unwrap_or(Keys::STREAM);
         // It was lexed when it was parsed, so the text itself is never taken.
-        sql_text::normalise(key).unwrap_or_else(|_| key.to_owned())
+        key_text::normalised(key).unwrap_or_else(|_| key.to_owned())
     }
 }
 
@@ -154,53 +155,9 @@ fn on_error(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<OnError
 /// The key as one SQL expression that can stand in parentheses; `None` if it is the stream.
 fn key(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<Option<String>> {
     let key = text.text(value, "key")?.trim();
-    let complain = |what: String, hint: &str| {
-        let error = text.error(
-            value.span().start,
-            format!("the key is no SQL expression: {what}"),
-        );
-        Err(error.hint(hint))
-    };
-    let pieces = match sql_text::lex(key) {
-        Ok(pieces) => pieces,
-        Err(fault) => return complain(fault.what, &fault.hint),
-    };
-    if pieces
-        .iter()
-        .any(|p| matches!(p.kind, Kind::LineComment | Kind::BlockComment))
-    {
-        return complain(
-            "it holds a comment".to_owned(),
-            "move the comment out of the string",
-        );
-    }
-    if pieces.iter().any(|p| p.is(";")) {
-        return complain("it holds a semicolon".to_owned(), "write one expression");
-    }
-    if !balanced(&pieces) {
-        return complain(
-            "its parentheses do not match".to_owned(),
-            "close what you open",
-        );
-    }
-    Ok((key != KEY_DEFAULT).then(|| key.to_owned()))
-}
-
-fn balanced(pieces: &[Piece<'_>]) -> bool {
-    let mut open = Vec::new();
-    for piece in pieces {
-        let closes = match piece.text {
-            "(" | "[" => {
-                open.push(piece.text);
-                continue;
-            }
-            ")" => "(",
-            "]" => "[",
-            _ => continue,
-        };
-        if open.pop() != Some(closes) {
-            return false;
-        }
-    }
-    open.is_empty()
+    key_text::normalised(key).map_err(|fault| {
+        let what = format!("the key is no SQL expression: {}", fault.what);
+        text.error(value.span().start, what).hint(fault.hint)
+    })?;
+    Ok((key != Keys::STREAM).then(|| key.to_owned()))
 }

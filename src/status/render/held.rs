@@ -105,6 +105,7 @@ mod tests {
     use super::super::render_source;
     use super::*;
     use crate::position::Position;
+    use crate::status::Status;
 
     #[test]
     fn a_held_mark_says_who_holds_it_and_what_ends_it() {
@@ -153,5 +154,15 @@ mod tests {
         render_source(&mut text, &source, now);
         assert!(text.contains("the prepared transaction 'it's' (user app, prepared 3 min ago)"));
         assert!(text.contains("rollback prepared 'it''s';"), "{text}");
+        if let Some(gap) = &mut source.gap {
+            gap.held_by[0].application = Some("\u{1b}[2Jgone".into());
+        }
+        let status = Status {
+            sources: vec![source],
+            projections: Vec::new(),
+            at: now,
+        };
+        let shown = status.render(false);
+        assert!(shown.contains("application \\u{1b}[2Jgone"), "{shown}");
     }
 }

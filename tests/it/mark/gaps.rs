@@ -384,7 +384,7 @@ async fn a_lost_connection_voids_the_follower_and_a_new_one_begins_at_the_floor(
     quick
         .run(
             "select pg_terminate_backend(pid, 10000) from pg_stat_activity
-              where application_name = 'highwater' and datname = current_database()",
+              where application_name like 'highwater%' and datname = current_database()",
         )
         .await;
     let error = stage.fails().await;

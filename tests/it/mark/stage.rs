@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
 use highwater::source::table::{EventTable, GapPolicy, HeldBy, TableSource};
-use highwater::source::{Follower, ReadRequest, Source, Step};
+use highwater::source::{Filter, Follower, ReadRequest, Source, Step};
 use highwater::testing::TestDatabase;
 use highwater::{Position, Range, Result};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -122,7 +122,7 @@ impl Stage {
     async fn read(&mut self, range: Range) -> Result<()> {
         let request = ReadRequest {
             range,
-            types: None,
+            filter: Filter::ALL,
             events_max: 1_000_000,
             bytes_max: usize::MAX,
         };

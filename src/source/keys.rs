@@ -1,0 +1,148 @@
+//! Which events of a range are wanted: by type, by the partition of their key, parked or not.
+
+use crate::key_hash;
+use crate::source::Types;
+
+/// The key of an event: what order and parking are per. `None` is the key null.
+pub type EventKey = Option<String>;
+
+/// Which events of a range are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter<'a> {
+    /// The types wanted.
+    pub types: Types<'a>,
+    /// The keys wanted.
+    pub keys: Keys<'a>,
+}
+
+/// Which keys are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'a> {
+    /// The key as a SQL expression over the columns of an event.
+    pub key: &'a str,
+    /// The partition whose keys are wanted.
+    pub partition: Partition,
+    /// What becomes of parked keys.
+    pub parked: Parked<'a>,
+}
+
+/// One of so many partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its number, from 0.
+    pub number: i32,
+    /// How many there are.
+    pub of: i32,
+}
+
+/// What becomes of parked keys.
+#[derive(Clone, Copy, Debug)]
+pub enum Parked<'a> {
+    /// They are like all others.
+    With,
+    /// These are left out.
+    Without(&'a [EventKey]),
+    /// Only these are wanted.
+    Only(&'a [EventKey]),
+}
+
+impl<'a> Filter<'a> {
+    /// Every event of every key.
+    pub const ALL: Filter<'static> = Filter {
+        types: None,
+        keys: Keys::ALL,
+    };
+
+    /// The events of these types, of every key.
+    pub fn of_types(types: Types<'a>) -> Filter<'a> {
+        Filter {
+            types,
+            keys: Keys::ALL,
+        }
+    }
+
+    /// The same with something else becoming of parked keys.
+    #[must_use]
+    pub fn parked(self, parked: Parked<'a>) -> Filter<'a> {
+        let keys = Keys {
+            parked,
+            ..self.keys
+        };
+        Filter { keys, ..self }
+    }
+}
+
+impl Partition {
+    /// The only one.
+    pub const WHOLE: Partition = Partition { number: 0, of: 1 };
+
+    /// Whether a key belongs to it.
+    pub fn holds(self, key: Option<&str>) -> bool {
+        self.of <= 1 || key_hash::partition_of(key, self.of) == self.number
+    }
+}
+
+impl<'a> Keys<'a> {
+    /// The key of a projection that names none.
+    pub const STREAM: &'static str = "stream";
+
+    /// Every key.
+    pub const ALL: Keys<'static> = Keys {
+        key: Keys::STREAM,
+        partition: Partition::WHOLE,
+        parked: Parked::With,
+    };
+
+    /// Whether an event of this key is wanted.
+    pub fn want(&self, key: &EventKey) -> bool {
+        self.partition.holds(key.as_deref())
+            && match self.parked {
+                Parked::With => true,
+                Parked::Without(parked) => !parked.contains(key),
+                Parked::Only(parked) => parked.contains(key),
+            }
+    }
+
+    /// The parked keys that are named.
+    pub fn named(&self) -> &'a [EventKey] {
+        match self.parked {
+            Parked::With => &[],
+            Parked::Without(parked) | Parked::Only(parked) => parked,
+        }
+    }
+
+    /// The condition for the partition, as SQL text for the columns of an event; nothing is
+    /// needed in the server for it.
+    pub(crate) fn in_partition(&self) -> String {
+        let Partition { number, of } = self.partition;
+        if of <= 1 {
+            return "true".to_owned();
+        }
+        // As highwater.partition_of, which a source elsewhere may lack.
+        format!(
+            "coalesce((hashtextextended(({})::text collate \"C\", 0) & 9223372036854775807) % {of}, 0) = {number}",
+            self.key
+        )
+    }
+
+    /// The condition for parked keys, where `parameter` is a list made by [`Keys::listed`].
+    pub(crate) fn by_list(&self, parameter: &str) -> String {
+        let marked = self.marked();
+        match self.parked {
+            Parked::With | Parked::Without([]) => "true".to_owned(),
+            Parked::Without(_) => format!("not ({marked} = any({parameter}::text[]))"),
+            Parked::Only(_) => format!("{marked} = any({parameter}::text[])"),
+        }
+    }
+
+    /// Keys as [`Keys::by_list`] compares them.
+    pub(crate) fn listed(keys: &[EventKey]) -> Vec<String> {
+        let marked = |key: &EventKey| key.as_ref().map_or(String::new(), |key| format!("={key}"));
+        keys.iter().map(marked).collect()
+    }
+
+    /// The key so that null is a value like any other, and no other value.
+    fn marked(&self) -> String {
+        format!("coalesce('=' || ({})::text collate \"C\", '')", self.key)
+    }
+}

@@ -1,0 +1,4 @@
+-- highwater: apply
+copy t from stdin;
+1	2
+\.

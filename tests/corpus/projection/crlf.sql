@@ -1,0 +1,5 @@
+/* highwater
+events = ["A"]
+*/
+-- highwater: apply
+select 1;

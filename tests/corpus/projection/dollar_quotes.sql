@@ -1,0 +1,2 @@
+-- highwater: apply
+select $a$ ; $b$ ; $a$; select $$never

@@ -1,0 +1,3 @@
+-- highwater: apply
+
+select 'ÿ'

@@ -1,0 +1,2 @@
+-- highwater: apply
+select 1

@@ -1,0 +1,2 @@
+/* highwater
+events = ["A"]

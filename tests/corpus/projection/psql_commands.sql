@@ -1,0 +1,3 @@
+-- highwater: apply
+\i other.sql
+select 1 \gexec

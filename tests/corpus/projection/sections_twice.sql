@@ -1,0 +1,4 @@
+-- highwater: apply
+select 1
+-- highwater: apply
+select 2
