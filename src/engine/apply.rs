@@ -49,17 +49,6 @@ pub(super) struct Slice {
     pub(super) parked: Arc<[EventKey]>,
 }
 
-impl Slice {
-    /// All events, nothing parked.
-    pub(super) fn whole() -> Slice {
-        Slice {
-            partitions: 1,
-            parking: 0,
-            parked: Arc::default(),
-        }
-    }
-}
-
 /// What a batch applies, known before a session is taken for it: a runner that held one session
 /// while it waited for another could wait for its like for ever.
 pub(super) enum Work<'a> {

@@ -5,7 +5,7 @@
 -- Must hold: whoever runs it is fenced, for what it compared is not what holds now.
 update highwater.checkpoint c
    set position = $4, source_identity = $5, event_position = $6, event_id = $7,
-       epoch = c.epoch + 1, owner = null, state = 'idle', last_error = null,
-       stopped_at = null,
+       drain_at = case when c.drain_at < $4 then $4 else c.drain_at end,
+       epoch = c.epoch + 1, owner = null, state = 'idle', last_error = null, stopped_at = null,
        updated_at = clock_timestamp()
  where c.projection = $1 and c.generation = $2 and c.partition = $3 and c.position <= $4

@@ -9,11 +9,11 @@ use crate::name::ProjectionName;
 use crate::pg::{self, Parameter, column_named};
 use crate::position::Position;
 
-/// The checkpoints of the live generation, locked, each with its generation and partition.
+/// The checkpoints of the live generation.
 pub(crate) async fn live(
     client: &Client,
     projection: &ProjectionName,
-) -> Result<Vec<(i32, i32, Checkpoint)>> {
+) -> Result<Vec<(Key, Checkpoint)>> {
     let sql = include_str!("../../../sql/queries/checkpoint/live.sql");
     let rows = client
         .query_typed(sql, &[(&projection.as_str(), Type::TEXT)])
@@ -21,11 +21,12 @@ pub(crate) async fn live(
         .map_err(|e| pg::own_error("cannot read the checkpoints", e))?;
     rows.iter()
         .map(|row| {
-            let (generation, partition) = (
-                column_named(row, "generation")?,
-                column_named(row, "partition")?,
-            );
-            Ok((generation, partition, checkpoint(row)?))
+            let key = Key {
+                projection: projection.clone(),
+                generation: column_named(row, "generation")?,
+                partition: column_named(row, "partition")?,
+            };
+            Ok((key, checkpoint(row)?))
         })
         .collect()
 }
