@@ -13,6 +13,7 @@ use crate::position::{Position, Range};
 mod keys;
 pub mod table;
 
+pub use crate::pg::checkpoint::Counted;
 pub use keys::{EventKey, Filter, Keys, Parked, Partition};
 
 /// A boxed future, for the traits that the engine holds as objects.
@@ -133,17 +134,6 @@ pub struct KeyedBatch {
     pub range: Range,
     /// The events, in the order of their position.
     pub events: Vec<(EventKey, RecordedEvent)>,
-}
-
-/// The events of a range, counted for the ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// All of them, of whatever type and partition.
-    pub scanned: u64,
-    /// Those of the wanted types and the partition, parked keys included.
-    pub own: u64,
-    /// Those of `own` whose key is among the parked ones that the filter names.
-    pub aside: u64,
 }
 
 /// The events of a range, counted: for halving a batch that failed.

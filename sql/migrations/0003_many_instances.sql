@@ -180,6 +180,7 @@ begin
         perform set_config('highwater.partition', moved.partition::text, true),
                 set_config('highwater.partitions', moved.partitions::text, true);
     end if;
+    -- Not moved.parked: a key may have been parked by a partition that is no more.
     if not again and exists (select from highwater.dead_letter d
                               where d.projection = moved.projection
                                 and d.generation = moved.generation) then
@@ -200,6 +201,11 @@ return case when coalesce(current_setting('highwater.partitions', true), '') = '
                  where d.projection = current_setting('highwater.projection', true)
                    and d.generation = current_setting('highwater.generation', true)::integer
                    and d.key is not distinct from in_batch.key) end;
+
+-- Whether all keys are, so that nothing needs to be asked of each.
+create function highwater.batch_is_whole() returns boolean language sql stable parallel safe
+return coalesce(current_setting('highwater.partitions', true), '') = ''
+   and coalesce(current_setting('highwater.projection', true), '') = '';
 
 -- The fence of a dead letter that is tried again: the checkpoint stays where it is, the letter is
 -- counted as applied by highwater.settle.
@@ -252,14 +258,17 @@ begin
            applied = c.applied + (settle.fate = 'applied')::integer,
            discarded = c.discarded + (settle.fate = 'discarded')::integer
      where c.projection = gone.projection and c.generation = gone.generation
-       and c.layout = gone.layout and c.partition = gone.partition;
+       and c.layout = gone.layout and c.partition = gone.partition
+       -- A ledger that began anew since knows nothing of it.
+       and gone.position > c.counted_from;
     if not found then
         update highwater.ledger l
            set parked = l.parked - 1,
                applied = l.applied + (settle.fate = 'applied')::integer,
                discarded = l.discarded + (settle.fate = 'discarded')::integer
          where l.projection = gone.projection and l.generation = gone.generation
-           and l.layout = gone.layout and l.partition = gone.partition;
+           and l.layout = gone.layout and l.partition = gone.partition
+           and gone.position > l.counted_from;
     end if;
     if not exists (select from highwater.dead_letter d
                     where d.projection = gone.projection and d.generation = gone.generation

@@ -137,7 +137,8 @@ impl Rebuild {
             let row = row.map_err(|e| pg::error("cannot begin the rebuild", e))?;
             setup::create_schema(client, &next_schema(name)).await?;
             let schema = next_schema(name);
-            setup::fill_schema(client, &*self.projection, &*self.source, &schema).await?;
+            setup::fill_schema(client, &*self.projection, &schema).await?;
+            setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
             column::<i32>(&row, 0)
         };
         setup::end(client, done.await).await
@@ -212,10 +213,7 @@ pub async fn accept(
         ];
         let changed = client.execute_typed(sql, &parameters).await;
         let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
-        if let (Some(_), Some(relation)) = (projection.statements(), source.relation()) {
-            let schema = definition.name.as_str();
-            setup::create_view(&client, definition, relation, schema).await?;
-        }
+        setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
         let differed = divergence::accept(&client, &definition.name, source).await?;
         Ok(changed > 0 || differed)
     };

@@ -7,14 +7,15 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::divergence;
+use crate::engine::apply::batch::of_types;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::database::Database;
 use crate::pg::transaction::{BEGIN, Tx};
-use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
+use crate::pg::{self, Parameter, column, quote_identifier};
 use crate::projection::{Definition, Runnable};
-use crate::source::Source;
+use crate::source::{Keys, Source};
 
 /// A projection's row: which build of its read model is live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +153,8 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
             return Ok(());
         }
         create_schema(&client, definition.name.as_str()).await?;
-        fill_schema(&client, projection, source, definition.name.as_str()).await
+        fill_schema(&client, projection, definition.name.as_str()).await?;
+        show_batch(&client, projection, source, definition.name.as_str()).await
     };
     end(&client, done.await).await
 }
@@ -224,11 +226,10 @@ pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
     })
 }
 
-/// Runs `up` in a schema and puts the view `batch` beside it.
+/// Runs `up` in a schema.
 pub(crate) async fn fill_schema(
     client: &Client,
     projection: &dyn Runnable,
-    source: &dyn Source,
     schema: &str,
 ) -> Result<()> {
     let path = format!(
@@ -240,14 +241,57 @@ pub(crate) async fn fill_schema(
     projection
         .set_up(&Tx::new(client))
         .await
-        .map_err(definition_fault)?;
+        .map_err(definition_fault)
+}
+
+/// Puts the view `batch` into a schema, if the projection reads it there.
+pub(crate) async fn show_batch(
+    client: &Client,
+    projection: &dyn Runnable,
+    source: &dyn Source,
+    schema: &str,
+) -> Result<()> {
+    let definition = projection.definition();
+    let Some(relation) = source.relation() else {
+        return Ok(());
+    };
+    check_key(client, &definition.key, relation, schema).await?;
     if projection.statements().is_none() {
         return Ok(());
     }
-    match source.relation() {
-        Some(relation) => create_view(client, projection.definition(), relation, schema).await,
-        None => Ok(()),
+    create_view(client, definition, relation, schema).await
+}
+
+/// Refuses a key that the server does not understand, or that would not stay the same for an event.
+pub(crate) async fn check_key(
+    client: &Client,
+    key: &str,
+    relation: &str,
+    schema: &str,
+) -> Result<()> {
+    if key == Keys::STREAM {
+        return Ok(());
     }
+    let table = format!("{}.highwater_key", quote_identifier(schema));
+    let index = include_str!("../../sql/queries/projection/index_key.sql")
+        .replace("{schema}", &quote_identifier(schema))
+        .replace("{key}", key);
+    let tried = format!(
+        "create table {table} as select position, stream, version, type, data, metadata, id, \
+         recorded_at from {relation} with no data;\n{index};\ndrop table {table}"
+    );
+    let tried = client.batch_execute(&tried).await;
+    tried.map_err(|e| {
+        let error = pg::error("the key is no expression over the columns of a batch", e);
+        let hint = match error.code() {
+            Some("42P17") => {
+                "an event must keep its key for ever: use nothing that depends on the time or on \
+                 settings, such as the text of recorded_at"
+            }
+            _ => "the columns are position, stream, version, type, data, metadata, id, recorded_at",
+        };
+        error.with_kind(ErrorKind::Config).hint(hint)
+    })
 }
 
 /// `up` failed on its own account: the projection is wrong, not an event.
@@ -265,17 +309,11 @@ pub(crate) async fn create_view(
     relation: &str,
     schema: &str,
 ) -> Result<()> {
-    let types = match &definition.events {
-        None => String::new(),
-        Some(types) => {
-            let quoted: Vec<String> = types.iter().map(|t| quote_literal(t)).collect();
-            format!("and e.type in ({})", quoted.join(", "))
-        }
-    };
     let sql = include_str!("../../sql/queries/projection/create_view.sql")
         .replace("{schema}", &quote_identifier(schema))
         .replace("{events}", relation)
-        .replace("{types}", &types);
+        .replace("{types}", &of_types(definition.events.as_deref()))
+        .replace("{key}", &definition.key);
     let restrict = include_str!("../../sql/queries/projection/restrict_view.sql")
         .replace("{schema}", &quote_identifier(schema));
     let both = format!("{sql};\n{restrict}");

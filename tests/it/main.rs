@@ -20,6 +20,7 @@ mod exactness;
 mod fence;
 mod given_expect;
 mod hangs;
+mod ledger;
 mod mark;
 mod migrate;
 mod partitions;
