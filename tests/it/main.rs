@@ -21,6 +21,7 @@ mod fence;
 mod given_expect;
 mod hangs;
 mod ledger;
+mod many_instances;
 mod mark;
 mod migrate;
 mod partitions;
