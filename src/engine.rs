@@ -22,6 +22,7 @@ use crate::source::Source;
 
 mod apply;
 mod batch_size;
+pub(crate) mod divergence;
 mod instance;
 mod isolate;
 mod progress;

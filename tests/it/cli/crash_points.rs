@@ -126,10 +126,8 @@ const CASES: &[Case] = &[
         .meanwhile(&[APPEND])
         .then(RUN, DONE),
     case("release.begun", 1, &[APPEND], RUN),
-    case("layout.begun", 1, &[SOME, RUN, WIDEN], RUN),
-    case("layout.begun", 2, &[SOME, RUN, WIDEN], RUN),
-    case("layout.committed", 1, &[SOME, RUN, WIDEN], RUN),
-    case("layout.committed", 2, &[SOME, RUN, WIDEN], RUN),
+    case("layout.begun", 1, &[SOME, RUN, WIDEN, APPEND], RUN),
+    case("layout.committed", 1, &[SOME, RUN, WIDEN, APPEND], RUN),
     case("leave.begun", 1, &[APPEND], RUN),
     case("rebuild.begun", 1, &[APPEND, RUN], &["rebuild", "ledger"]),
     case(
