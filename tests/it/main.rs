@@ -24,6 +24,7 @@ mod ledger;
 mod many_instances;
 mod mark;
 mod migrate;
+mod mutations;
 mod partitions;
 mod rebuild;
 mod runner;
