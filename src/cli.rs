@@ -31,6 +31,7 @@
 
 mod accept;
 mod append;
+mod audit;
 mod check;
 mod completions;
 mod context;
@@ -178,6 +179,8 @@ enum Command {
     Accept(accept::Args),
     /// Drop a projection's read model and checkpoints
     Drop(drop::Args),
+    /// Count the events again and compare with what became of them
+    Audit(audit::Args),
     /// See what was set aside, try it again, or give it up
     DeadLetters(dead_letters::Args),
     /// See or hold the private PostgreSQL of this project
@@ -202,6 +205,7 @@ impl Command {
             Command::Rebuild(args) => rebuild::run(args, ctx).await,
             Command::Accept(args) => accept::run(args, ctx).await,
             Command::Drop(args) => drop::run(args, ctx).await,
+            Command::Audit(args) => audit::run(args, ctx).await,
             Command::DeadLetters(args) => dead_letters::run(args, ctx).await,
             Command::Db(args) => db::run(args, ctx).await,
             Command::Demo(args) => demo::run(args, ctx).await,
