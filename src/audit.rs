@@ -5,7 +5,8 @@
 //!
 //! **What a difference means.** More events than were scanned: some appeared below the mark after
 //! it had passed them, as numbers do that were drawn in one transaction and used in another. Fewer:
-//! some were deleted since. It cannot be told which ones: nothing but their number was kept.
+//! some are gone, and it is not written down that they were removed. It cannot be told which ones:
+//! nothing but their number was kept.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +23,7 @@ use crate::pg::database::Database;
 use crate::pg::{self, column_named};
 use crate::position::{Position, Range};
 use crate::projection::Definition;
-use crate::source::{Filter, Keys, Parked, Partition, Source};
+use crate::source::{Filter, Keys, Parked, Partition, RemovedIn, Source};
 
 /// How many positions one statement counts: it ends within seconds, and a log of any length is
 /// counted without one that runs for long.
@@ -80,6 +81,8 @@ pub struct Found {
     pub own: Option<u64>,
     /// The dead letters.
     pub letters: u64,
+    /// What was removed from the log on purpose.
+    pub removed: RemovedIn,
 }
 
 /// In what a ledger and a recount differ.
@@ -87,7 +90,7 @@ pub struct Found {
 pub enum Difference {
     /// So many events appeared after they had been passed.
     Appeared(u64),
-    /// So many events are not in the log any more.
+    /// So many events are not in the log any more, and nothing says that they were removed.
     Gone(u64),
     /// The events of the partition were counted as so many, and are so many.
     Own(u64, u64),
@@ -108,7 +111,7 @@ impl fmt::Display for Difference {
                 "{n} events appeared after their positions had been passed, and are not in the read model"
             ),
             Difference::Gone(1) => {
-                f.write_str("1 event that was scanned is not in the log any more")
+                f.write_str("1 event that was scanned is gone, and was not removed on purpose")
             }
             Difference::Gone(n) => {
                 write!(
@@ -137,9 +140,9 @@ impl Difference {
     /// What to do about it.
     fn hint(&self, name: &ProjectionName) -> String {
         match self {
-            Difference::Gone(_) => format!(
-                "nothing, if they were deleted on purpose; highwater rebuild {name} builds it from what is there"
-            ),
+            Difference::Gone(_) => {
+                format!("bring them back, or highwater rebuild {name} builds it from what is there")
+            }
             Difference::OtherLog => {
                 format!("connect to the database it was built from, or highwater rebuild {name}")
             }
@@ -231,6 +234,7 @@ async fn recount(
     let counted = count(source, ledger.range, filter).await?;
     ledger.found.scanned = counted.scanned;
     ledger.found.own = definition.map(|_| counted.own);
+    ledger.found.removed = source.removed_in(ledger.range).await?;
     ledger.differences = differences(&ledger);
     Ok(ledger)
 }
@@ -252,14 +256,18 @@ fn differences(ledger: &Ledger) -> Vec<Difference> {
     let mut differences = Vec::new();
     if found.scanned > sums.scanned {
         differences.push(Difference::Appeared(found.scanned - sums.scanned));
-    } else if found.scanned < sums.scanned {
-        differences.push(Difference::Gone(sums.scanned - found.scanned));
+    }
+    let oldest_removed = found.removed.through > ledger.range.after();
+    let gone = sums.scanned.saturating_sub(found.scanned);
+    let unexplained = gone.saturating_sub(found.removed.others);
+    if unexplained > 0 && !oldest_removed {
+        differences.push(Difference::Gone(unexplained));
     }
     let own = sums.applied + sums.parked + sums.discarded;
-    if let Some(found) = found.own
-        && found != own
+    if let Some(found_own) = found.own
+        && (found_own > own || (found_own < own && gone == 0))
     {
-        differences.push(Difference::Own(own, found));
+        differences.push(Difference::Own(own, found_own));
     }
     if found.letters != sums.parked {
         differences.push(Difference::Letters(sums.parked, found.letters));
@@ -299,6 +307,7 @@ fn stored(row: &Row) -> Result<Stored> {
             scanned: 0,
             own: None,
             letters: count("letters")?,
+            removed: RemovedIn::default(),
         },
         differences: Vec::new(),
     };
@@ -347,10 +356,16 @@ impl Ledger {
             discarded,
         } = self.sums;
         let place = self.place();
+        let removed = scanned.saturating_sub(self.found.scanned);
         let verdict = match (self.differences.is_empty(), self.found.own) {
-            (false, _) => "",
-            (true, Some(_)) => ": as the log says",
-            (true, None) => ": the log has as many; whose they are is not known without its file",
+            (false, _) => String::new(),
+            (true, _) if removed > 0 => {
+                format!(": as the log says, from which {removed} were removed since")
+            }
+            (true, Some(_)) => ": as the log says".to_owned(),
+            (true, None) => {
+                ": the log has as many; whose they are is not known without its file".to_owned()
+            }
         };
         let mut text = format!(
             "{place}: positions {}, {scanned} scanned = {applied} applied + {filtered} filtered + \
@@ -389,6 +404,8 @@ impl Ledger {
                 "scanned": self.found.scanned,
                 "own": self.found.own,
                 "letters": self.found.letters,
+                "removed_through": self.found.removed.through,
+                "removed_others": self.found.removed.others,
             },
             "differences": differences.collect::<Vec<_>>(),
         })
