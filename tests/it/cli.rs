@@ -3,6 +3,7 @@
 mod append;
 mod audit;
 mod corpus;
+mod crash_points;
 mod dead_letters;
 mod events;
 mod exit;
