@@ -33,9 +33,9 @@ pub trait Source: Send + Sync + 'static {
     /// The highest committed position.
     fn head(&self) -> BoxFuture<'_, Result<Position>>;
 
-    /// The highest position that was ever given, committed or not, as far as the source can tell;
-    /// at least the head. It only falls when the log goes back.
-    fn reached(&self) -> BoxFuture<'_, Result<Position>>;
+    /// What the log says of itself at `at`, to compare with a checkpoint that stands there;
+    /// `known` is the last event that the checkpoint knows. All of it is from one server.
+    fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>>;
 
     /// Begins to follow the mark from `floor`, up to which everything is known to be proven.
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>>;
@@ -68,6 +68,38 @@ pub trait Source: Send + Sync + 'static {
     /// The relation that holds the events, as SQL text with the columns of `highwater.event`, if
     /// projections may read it inside the database of their read model.
     fn relation(&self) -> Option<&str>;
+}
+
+/// What a log says of itself at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// [`Source::identity`].
+    pub identity: String,
+    /// The highest position that was ever given, committed or not, as far as the source can tell;
+    /// at least the head. It only falls when the log goes back.
+    pub reached: Position,
+    /// The oldest event there is.
+    pub oldest: Option<Position>,
+    /// The last event at or before the position.
+    pub last: Option<(Position, Uuid)>,
+    /// What was removed on purpose; `None` if the source does not write that down.
+    pub removed: Option<Removed>,
+}
+
+/// What was removed from a log on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The oldest events were, up to this position.
+    pub through: Position,
+    /// Others of the positions that were asked for.
+    pub others: Vec<Position>,
+}
+
+impl Removed {
+    /// Whether the event at `position` was.
+    pub fn contains(&self, position: Position) -> bool {
+        position <= self.through || self.others.contains(&position)
+    }
 }
 
 /// The event types wanted; `None` is all.

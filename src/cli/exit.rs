@@ -51,6 +51,7 @@ impl Exit {
             | ErrorKind::Changed
             | ErrorKind::Fenced
             | ErrorKind::Diverged
+            | ErrorKind::Stranded
             | ErrorKind::NotFound
             | ErrorKind::TimedOut
             | ErrorKind::Io

@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
+use super::divergence;
 use super::progress::Publisher;
-use super::setup;
 use crate::error::{Error, Result};
 use crate::pg::database::Database;
 use crate::retry::{Verdict, delays, verdict};
@@ -95,11 +95,11 @@ async fn session(
 async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Follower>> {
     // Of its own: the source may need one from the same pool meanwhile.
     let client = target.connector().connect().await?;
-    let floor = setup::floor(&client, source).await?;
+    let floor = divergence::floor(&client, source).await?;
     let follower = source.follow(floor).await?;
     // Still the same session: the server did not crash between the two, which could have taken
     // back what the floor counts on.
-    setup::floor(&client, source).await?;
+    divergence::floor(&client, source).await?;
     Ok(follower)
 }
 

@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::runner::Build;
 use super::state::Board;
-use super::{Engine, Handle, Outcome, Settings, Until, setup};
+use super::{Engine, Handle, Outcome, Settings, Until, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, column, quote_identifier};
@@ -100,7 +101,9 @@ impl Rebuild {
             let position = self.board.get().position;
             return Ok(Rebuilt::Interrupted { position });
         }
+        failpoint!("rebuild.filled");
         let position = self.swap(generation, &stop).await?;
+        failpoint!("swap.committed");
         let client = self.target.client().await?;
         drop_schema(&client, &old_schema(name)).await?;
         Ok(Rebuilt::Swapped {
@@ -139,9 +142,12 @@ impl Rebuild {
             let schema = next_schema(name);
             setup::fill_schema(client, &*self.projection, &schema).await?;
             setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
+            failpoint!("rebuild.begun");
             column::<i32>(&row, 0)
         };
-        setup::end(client, done.await).await
+        let next = setup::end(client, done.await).await?;
+        failpoint!("rebuild.committed");
+        Ok(next)
     }
 
     /// Brings the next generation to `head`. False if it was asked to stop before.
@@ -182,17 +188,19 @@ impl Rebuild {
                 return Err(Error::new(ErrorKind::TimedOut, what).hint("run it again to go on"));
             }
             swap(&client, name, generation).await?;
+            failpoint!("swap.renamed");
             Ok(live.max(self.board.get().position))
         };
         setup::end(&client, done.await).await
     }
 }
 
-/// Takes a changed definition as one that builds the same read model: the projection goes on
-/// where it is. False if it was not changed.
+/// Takes a changed definition as one that builds the same read model, and a log that differs from
+/// what the checkpoints know of it as the same log: the projection goes on where it is. False if
+/// nothing had changed.
 ///
 /// # Errors
-/// If the projection has no read model yet, or the database refuses.
+/// If the projection has no read model yet, the log is behind a checkpoint, or the database refuses.
 pub async fn accept(
     target: &Database,
     projection: &dyn Runnable,
@@ -213,9 +221,13 @@ pub async fn accept(
         let changed = client.execute_typed(sql, &parameters).await;
         let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
         setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
-        Ok(changed > 0)
+        let differed = divergence::accept(&client, &definition.name, source).await?;
+        failpoint!("accept.changed");
+        Ok(changed > 0 || differed)
     };
-    setup::end(&client, done.await).await
+    let accepted = setup::end(&client, done.await).await?;
+    failpoint!("accept.committed");
+    Ok(accepted)
 }
 
 /// Drops a projection: its schemas with the read model, and its checkpoints.
@@ -240,9 +252,12 @@ pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result
         ] {
             drop_schema(&client, &schema).await?;
         }
+        failpoint!("drop.deleted");
         Ok(())
     };
-    setup::end(&client, done.await).await
+    setup::end(&client, done.await).await?;
+    failpoint!("drop.committed");
+    Ok(())
 }
 
 /// The schema that a rebuild fills.

@@ -6,14 +6,15 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::divergence;
 use crate::engine::apply::batch::of_types;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::database::Database;
 use crate::pg::transaction::{BEGIN, Tx};
 use crate::pg::{self, Parameter, column, quote_identifier};
-use crate::position::Position;
 use crate::projection::{Definition, Runnable};
 use crate::source::{Keys, Source};
 
@@ -154,9 +155,13 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
         }
         create_schema(&client, definition.name.as_str()).await?;
         fill_schema(&client, projection, definition.name.as_str()).await?;
-        show_batch(&client, projection, source, definition.name.as_str()).await
+        show_batch(&client, projection, source, definition.name.as_str()).await?;
+        failpoint!("create.filled");
+        Ok(())
     };
-    end(&client, done.await).await
+    end(&client, done.await).await?;
+    failpoint!("create.committed");
+    Ok(())
 }
 
 /// When a wait for a batch in flight is told.
@@ -341,75 +346,10 @@ pub(crate) async fn claim(
         let claiming = checkpoint::claim(&client, key, instance, claiming);
         told(&key.projection, claiming).await?
     };
+    failpoint!("claim.done");
     // Without a session in hand, for the source may need one from the same pool.
     if let Some(checkpoint) = &claimed {
-        check_source(key, checkpoint, source).await?;
+        divergence::check(key, checkpoint, source).await?;
     }
     Ok(claimed)
-}
-
-/// Up to where a source is proven by what was applied: its highest checkpoint whose last event the
-/// log still has.
-pub(crate) async fn floor(client: &Client, source: &dyn Source) -> Result<Position> {
-    let identity = source.identity().await?;
-    for (position, last_event) in checkpoint::highest(client, &identity).await? {
-        let Some((at, id)) = last_event else { continue };
-        if source.last_at(at).await? == Some((at, id)) {
-            return Ok(position);
-        }
-    }
-    Ok(Position::START)
-}
-
-/// Refuses a source that is not the one that a checkpoint was taken from, or that went back and on
-/// again since.
-pub(crate) async fn check_source(
-    key: &Key,
-    checkpoint: &Checkpoint,
-    source: &dyn Source,
-) -> Result<()> {
-    let identity = source.identity().await?;
-    if identity != checkpoint.source_identity {
-        let what = format!(
-            "the checkpoint of \"{}\" was taken from the log {}, and source \"{}\" is the log {identity}",
-            key.projection,
-            checkpoint.source_identity,
-            source.name(),
-        );
-        return Err(diverged(key, what));
-    }
-    let Some((position, id)) = checkpoint.last_event else {
-        return Ok(());
-    };
-    let reached = source.reached().await?;
-    if reached < checkpoint.position {
-        let what = format!(
-            "the checkpoint of \"{}\" stands at {}, and source \"{}\" has given no position above \
-             {reached}: the log went back",
-            key.projection,
-            checkpoint.position,
-            source.name(),
-        );
-        return Err(diverged(key, what));
-    }
-    // One that is not there any more may have been deleted, which is allowed.
-    match source.last_at(position).await? {
-        Some((found_at, found)) if found_at == position && found != id => {
-            let what = format!(
-                "the checkpoint of \"{}\" knows event {id} at position {position}, where source \"{}\" \
-                 has event {found} now: the log went back since",
-                key.projection,
-                source.name(),
-            );
-            Err(diverged(key, what))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn diverged(key: &Key, what: String) -> Error {
-    Error::new(ErrorKind::Diverged, what).hint(format!(
-        "connect to the database it was built from, or highwater rebuild {}",
-        key.projection
-    ))
 }

@@ -19,8 +19,9 @@ use super::instance::{Fenced, Seen};
 use super::progress::Following;
 use super::runner::{self, Build, Ended, Runner};
 use super::state::Board;
-use super::{Outcome, Settings, apply, setup};
+use super::{Outcome, Settings, apply, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::pg::checkpoint;
 use crate::pg::database::Database;
 use crate::pg::instance::{self, Observed, ObservedCheckpoint};
@@ -157,6 +158,7 @@ impl Supervisor {
         // Somebody's own code: it may panic.
         let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
         let generation = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
+        divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
         let client = parts.target.client().await?;
         let partitions = i32::from(definition.partitions);
         setup::set_partitions(&client, &definition.name, partitions).await?;
@@ -200,7 +202,7 @@ impl Supervisor {
             let position = checkpoint::lowest(&client, name).await?;
             self.parts.board.stands_at(position, position);
             let value = checkpoint::error_value(error, position, 1);
-            checkpoint::report_unstarted(&client, name, &value).await
+            checkpoint::report_unstarted(&client, name, self.parts.instance, &value).await
         };
         match tokio::time::timeout(runner::REPORT_LIMIT, told).await {
             Ok(Ok(())) => {}
@@ -339,7 +341,9 @@ impl Supervisor {
         let name = &self.parts.projection.definition().name;
         let done = async {
             let client = self.parts.target.client().await?;
+            failpoint!("layout.begun");
             let done = setup::repartition(&client, name).await?;
+            failpoint!("layout.committed");
             if done {
                 tracing::info!(projection = %name, partitions = projection.partitions, "changing the number of partitions");
                 instance::nudge(&client).await;

@@ -15,6 +15,8 @@
 //! ([`read`]): its epoch still stands, so it goes on from the position there (a commit whose
 //! answer was lost), or another one does, and it stops.
 
+mod anchor;
+
 use serde_json::Value;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -24,6 +26,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::{self, Parameter, column, quote_literal};
 use crate::position::{Position, Range};
+
+pub(crate) use anchor::{anchor, live};
 
 /// Which checkpoint: one partition of one generation of one projection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -308,15 +312,19 @@ pub(crate) async fn report(
         .map_err(|e| pg::own_error("cannot report the state", e))
 }
 
-/// Writes down that a projection could not be started, unless a living instance runs it.
+/// Writes down that `instance` could not start a projection, unless another living one runs it.
 pub(crate) async fn report_unstarted(
     client: &Client,
     projection: &ProjectionName,
+    instance: Uuid,
     error: &Value,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/checkpoint/report_unstarted.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&projection.as_str(), Type::TEXT), (error, Type::JSONB)];
+    let parameters: [(&Parameter<'_>, Type); 3] = [
+        (&projection.as_str(), Type::TEXT),
+        (error, Type::JSONB),
+        (&instance, Type::UUID),
+    ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
         .map_err(|e| pg::own_error("cannot report the state", e))

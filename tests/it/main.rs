@@ -14,6 +14,7 @@ mod cluster;
 mod crash;
 mod database;
 mod dead_letters;
+mod divergence;
 mod docs;
 mod exactness;
 mod fence;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::{Build, Ended, Runner, Turn};
 use crate::engine::apply::{Applier, Slice};
 use crate::engine::rebuild::next_schema;
-use crate::engine::setup;
+use crate::engine::{divergence, setup};
 use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::instance;
 use crate::pg::transaction::Opening;
@@ -125,6 +126,7 @@ impl Runner {
         let applier = &claim.applier;
         let done = async {
             let client = applier.target.client().await?;
+            failpoint!("release.begun");
             checkpoint::release(&client, &applier.key, applier.epoch).await?;
             instance::nudge(&client).await;
             Ok::<_, Error>(())
@@ -167,7 +169,7 @@ impl Runner {
         if checkpoint.epoch != claim.applier.epoch {
             return Err(checkpoint::superseded(key, checkpoint.epoch));
         }
-        setup::check_source(key, &checkpoint, &*self.parts.source).await?;
+        divergence::check(key, &checkpoint, &*self.parts.source).await?;
         claim.stored = checkpoint.position;
         claim.position = checkpoint.position;
         claim.drain_at = checkpoint.drain_at;
