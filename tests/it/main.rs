@@ -7,6 +7,7 @@ mod append;
 mod append_file;
 mod append_id;
 mod append_race;
+mod audit;
 mod check;
 #[cfg(feature = "cli")]
 mod cli;
