@@ -176,9 +176,6 @@ impl ProjectionFile {
                 self.header.partitions
             ));
         }
-        if self.header.on_error == OnError::Park {
-            asked.push("on_error = \"park\" stops the projection".to_owned());
-        }
         if asked.is_empty() {
             return None;
         }

@@ -25,6 +25,7 @@ mod ledger;
 mod many_instances;
 mod mark;
 mod migrate;
+mod parking;
 mod partitions;
 mod rebuild;
 mod runner;
