@@ -90,7 +90,6 @@ type Parked = HashMap<ProjectionName, Counts>;
 async fn engine(names: &[String], ctx: &Context) -> Result<Engine, Failure> {
     // First, so that a fault in a file is told before a server is started.
     let projections = ctx.projections(names)?;
-    ctx.tell_not_done_yet(names)?;
     ctx.migrated().await?;
     let settings = ctx.config()?.engine.clone();
     let engine = Engine::new(ctx.target().await?, settings).source(Arc::new(ctx.source().await?));
