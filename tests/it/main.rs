@@ -26,6 +26,8 @@ mod many_instances;
 mod mark;
 mod migrate;
 mod mutations;
+mod parking;
+mod partition_batch;
 mod partitions;
 mod rebuild;
 mod runner;
