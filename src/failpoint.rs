@@ -76,6 +76,18 @@ mod active {
         "accept.committed",
         "drop.deleted",
         "drop.committed",
+        // The fence of one event that is set aside has run; its dead letter is written; it is stored.
+        "park.fenced",
+        "park.inserted",
+        "park.committed",
+        // Another try of dead letters is asked for, and who runs the projection was not told.
+        "retry.requested",
+        // A letter is applied after all, or
+        "redrive.committed",
+        // that it failed again is written down.
+        "redrive.refused",
+        "discard.deleted",
+        "discard.committed",
         // The runner is done, and the checkpoint is still its own.
         "release.begun",
         // One of the two steps in which the number of partitions is changed.

@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use super::{Selection, check_name, query};
 use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::pg::{self, column, instance};
@@ -52,6 +53,7 @@ pub async fn retry(
     let client = target.client().await?;
     let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
     let rows = query(&client, sql, name, selection, &[]).await?;
+    failpoint!("retry.requested");
     let (keys, letters) = counted(&rows)?;
     selection.check_found(name, letters)?;
     let sql = include_str!("../../sql/queries/dead_letter/is_run.sql");
@@ -88,7 +90,9 @@ pub async fn discard(
     let client = target.connector().connect().await?;
     setup::begin(&client).await?;
     let done = in_transaction(&client, name, selection, reason).await;
-    setup::end(&client, done).await
+    let discarded = setup::end(&client, done).await?;
+    failpoint!("discard.committed");
+    Ok(discarded)
 }
 
 async fn in_transaction(
@@ -110,6 +114,7 @@ async fn in_transaction(
     let left = client.query_typed(sql, &parameters).await;
     let left = left.map_err(|e| pg::own_error("cannot see what is left", e))?;
     let (still_parked_keys, left_behind) = counted(&left)?;
+    failpoint!("discard.deleted");
     Ok(Discarded {
         projection: name.clone(),
         discarded: keys.len(),

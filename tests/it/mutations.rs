@@ -53,6 +53,10 @@ const FOUND: &[(&str, &str)] = &[
         "mark::orders::a_second_read_beyond_what_was_seen_first_loses_an_event",
     ),
     (
+        "parking.order",
+        "parking::a_poison_event_parks_its_key_and_all_others_flow",
+    ),
+    (
         "divergence",
         "divergence::a_log_that_lost_its_newest_events_is_diverged_though_its_numbers_go_on",
     ),
@@ -121,6 +125,7 @@ fn every_rule_that_can_be_broken_stands_in_the_code_once() {
         "mark.rs",
         "source/table/follower.rs",
         "engine/divergence.rs",
+        "engine/runner/park.rs",
     ] {
         text += &std::fs::read_to_string(source.join(file)).unwrap();
     }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
+use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Counted};
 use crate::pg::connect::PooledClient;
 use crate::pg::dead_letter::{self, Cause};
@@ -23,7 +24,9 @@ impl Applier {
         let mut session = Session::new(client, &self.in_flight);
         let done = self.park_on(&session, letter, cause).await;
         session.finish(done.is_err()).await;
-        done
+        done?;
+        failpoint!("park.committed");
+        Ok(())
     }
 
     async fn park_on(
@@ -43,7 +46,9 @@ impl Applier {
         let begin = format!("{};\n{fence}", self.opening.as_str());
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin to park", e))?;
+        failpoint!("park.fenced");
         dead_letter::insert(session.client(), &self.key, &[letter], Some(cause)).await?;
+        failpoint!("park.inserted");
         let end = format!(
             "{};\n{};\n{};\ncommit",
             dead_letter::raise_parking(&self.key),
@@ -63,7 +68,9 @@ impl Applier {
         let mut session = Session::new(client, &self.in_flight);
         let done = self.redrive_on(&session, letter).await;
         session.finish(done.is_err()).await;
-        done
+        done?;
+        failpoint!("redrive.committed");
+        Ok(())
     }
 
     async fn redrive_on(&self, session: &Session, letter: RecordedEvent) -> Result<()> {

@@ -6,7 +6,9 @@ use crate::engine::apply::Slice;
 use crate::engine::isolate::{self, reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
+use crate::failpoint::failpoint;
 use crate::metrics;
+use crate::mutation;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Key};
 use crate::pg::database::Database;
@@ -130,6 +132,7 @@ impl Runner {
         let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
         let client = self.parts.target.client().await?;
         dead_letter::failed_again(&client, key, epoch, letter.position, &cause).await?;
+        failpoint!("redrive.refused");
         metrics::failure(name, error.kind());
         tracing::warn!(projection = %name, error = %error, "failed again and stays parked");
         Ok(())
@@ -157,7 +160,10 @@ impl Runner {
 /// the row: what is parked or set free since raised `parking`, and the fence compares that.
 pub(super) async fn slice(target: &Database, key: &Key, checkpoint: &Checkpoint) -> Result<Slice> {
     let client = target.client().await?;
-    let parked = dead_letter::parked_keys(&client, key, checkpoint.partitions).await?;
+    let mut parked = dead_letter::parked_keys(&client, key, checkpoint.partitions).await?;
+    if mutation::on("parking.order") {
+        parked.clear();
+    }
     Ok(Slice {
         partitions: checkpoint.partitions,
         parking: checkpoint.parking,
