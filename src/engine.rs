@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg;
 use crate::pg::database::Database;
@@ -268,6 +269,7 @@ impl Engine {
     async fn sign_off(&self, instance: Uuid) {
         let done = async {
             let client = self.target.client().await?;
+            failpoint!("leave.begun");
             pg::instance::leave(&client, instance).await?;
             pg::instance::nudge(&client).await;
             Ok::<_, Error>(())

@@ -83,6 +83,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod event_store;
+pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
 pub mod given_expect;

@@ -13,6 +13,7 @@ use futures_util::{FutureExt, StreamExt, pin_mut};
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -160,7 +161,9 @@ impl Applier {
             }
         };
         session.finish(through.is_err()).await;
-        through
+        let through = through?;
+        failpoint!("batch.committed");
+        Ok(through)
     }
 
     async fn apply_in_server(
@@ -239,6 +242,7 @@ impl Applier {
         );
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error(doing, e))?;
+        failpoint!("batch.fenced");
         if !batch.events.is_empty() {
             let tx = Tx::new(session.client());
             let applied = async { self.projection.apply(batch, &tx).await };
@@ -246,6 +250,7 @@ impl Applier {
             let applied = AssertUnwindSafe(applied).catch_unwind().await;
             applied.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
         }
+        failpoint!("batch.applied");
         let end = format!("{};\ncommit", checkpoint::seal(batch.range));
         let ended = session.client().batch_execute(&end).await;
         ended.map_err(|e| pg::error("cannot commit the batch", e))?;
@@ -319,6 +324,7 @@ async fn run(
     succeeded: &mut usize,
 ) -> Result<(), tokio_postgres::Error> {
     let messages = session.client().simple_query_raw(text).await?;
+    failpoint!("batch.sent", infallible);
     pin_mut!(messages);
     while let Some(message) = messages.next().await {
         if let SimpleQueryMessage::CommandComplete(_) = message? {

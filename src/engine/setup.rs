@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::divergence;
 use crate::engine::apply::batch::of_types;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::database::Database;
@@ -154,9 +155,13 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
         }
         create_schema(&client, definition.name.as_str()).await?;
         fill_schema(&client, projection, definition.name.as_str()).await?;
-        show_batch(&client, projection, source, definition.name.as_str()).await
+        show_batch(&client, projection, source, definition.name.as_str()).await?;
+        failpoint!("create.filled");
+        Ok(())
     };
-    end(&client, done.await).await
+    end(&client, done.await).await?;
+    failpoint!("create.committed");
+    Ok(())
 }
 
 /// When a wait for a batch in flight is told.
@@ -341,6 +346,7 @@ pub(crate) async fn claim(
         let claiming = checkpoint::claim(&client, key, instance, claiming);
         told(&key.projection, claiming).await?
     };
+    failpoint!("claim.done");
     // Without a session in hand, for the source may need one from the same pool.
     if let Some(checkpoint) = &claimed {
         divergence::check(key, checkpoint, source).await?;

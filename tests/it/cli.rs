@@ -2,6 +2,7 @@
 
 mod append;
 mod corpus;
+mod crash_points;
 mod dead_letters;
 mod events;
 mod exit;
