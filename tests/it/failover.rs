@@ -234,7 +234,9 @@ async fn a_replica_is_no_source_unless_it_is_the_middle_of_a_failover() {
     append_rows(&primary.client().await, "before", 1..=5).await;
     let replica = primary.replica().await;
     let at = |node: &Node| Database::new(Connector::parse(&node.url()).unwrap(), 8).unwrap();
-    let report = apart(&target, at(&replica)).ended().await;
+    let ended = apart(&target, at(&replica)).ended();
+    let report = tokio::time::timeout(LIMIT, ended).await;
+    let report = report.expect("it stops");
     let error = report.outcomes[0].1.error().expect("it is refused");
     assert_eq!(error.kind(), ErrorKind::Precondition, "{error}");
     assert!(error.to_string().contains("is a replica"), "{error}");
