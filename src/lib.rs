@@ -73,6 +73,7 @@
 //! A program that wants the commands instead calls `cli::App::main`.
 
 pub mod append;
+pub mod audit;
 pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
