@@ -210,3 +210,33 @@ async fn a_keyed_view_parks_what_it_cannot_read_and_a_mended_one_reads_it() {
     assert_eq!(one::<String>(&client, sums).await, "a 103, b 30");
     assert_eq!(letters(&client).await, [0_i64; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_reads_the_events_learns_of_a_discard_before_its_next_batch() {
+    let (database, client) = log(2, &[]).await;
+    let poison = Arc::new(Mutex::new(BTreeSet::from([8])));
+    let stop = CancellationToken::new();
+    let engine = Engine::new(database.pooled(), Settings::default())
+        .source(database.source())
+        .projection(Arc::new(Coded::new(Applied { poison }).unwrap()));
+    let engine = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
+    let stands_at = async |position: i64| {
+        let sql = format!("select count(*) from highwater.checkpoint where position = {position}");
+        eventually("it follows", LIMIT, async || {
+            one::<i64>(&client, &sql).await == 1
+        })
+        .await;
+    };
+    stands_at(10).await;
+    assert_eq!(letters(&client).await, [8]);
+    let target = database.pooled();
+    dead_letters::discard(&target, &name(), &Selection::All, "a test")
+        .await
+        .unwrap();
+    append_rows(&client, "c", 3..=3).await;
+    stands_at(11).await;
+    assert_eq!(letters(&client).await, [0_i64; 0], "the key is free");
+    is_sound(&client).await;
+    stop.cancel();
+    engine.await.unwrap().unwrap();
+}
