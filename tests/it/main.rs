@@ -25,6 +25,7 @@ mod ledger;
 mod many_instances;
 mod mark;
 mod migrate;
+mod mutations;
 mod parking;
 mod partition_batch;
 mod partitions;

@@ -10,7 +10,8 @@ use tokio_postgres::types::Type;
 use super::gap::{self, GapPolicy};
 use super::{EventTable, TypeNames};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mark::{Advance, Mark, Seen};
+use crate::mark::{Advance, Holder, Mark, Seen};
+use crate::mutation::{self, Stale};
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
 use crate::source::{BoxFuture, Follower, OpenGap, Step};
@@ -38,6 +39,7 @@ pub(super) struct TableFollower {
     sequence: Option<String>,
     last_look: Option<Instant>,
     last_sequence_check: Instant,
+    holders: Stale<Vec<Holder>>,
 }
 
 struct Rows {
@@ -75,6 +77,7 @@ impl TableFollower {
             gap: None,
             sequence: look.sequence,
             last_look: None,
+            holders: Stale::new("mark.locks_before_rows", &look.holders),
             last_sequence_check: Instant::now(),
         };
         follower.check_not_back().await?;
@@ -85,14 +88,14 @@ impl TableFollower {
         let rows = self.read_rows().await?;
         let last = rows.positions.last().copied();
         self.head = self.head.max(last.unwrap_or_default());
-        if self.table.gap == GapPolicy::Dense {
+        if self.table.gap == GapPolicy::Dense || mutation::on("mark.no_look") {
             // Without holders every look proves what was seen, so the mark may go there at once.
             if let Some(seen) = last.and_then(|last| self.mark.head_read(last)) {
                 self.mark.looked(seen, &[]);
             }
         }
         let Advance {
-            passed,
+            mut passed,
             rows_cover_it,
             open,
         } = self.mark.rows_read(&rows.positions, rows.more);
@@ -101,6 +104,10 @@ impl TableFollower {
             Some(seen) => self.look(seen).await?,
             None => false,
         };
+        if proven && mutation::on("mark.no_second_read") {
+            let again = self.mark.rows_read(&rows.positions, rows.more);
+            passed = Range::new(passed.after(), again.passed.through());
+        }
         if last.is_none() && self.last_sequence_check.elapsed() >= SEQUENCE_PAUSE {
             self.check_not_back().await?;
             self.last_sequence_check = Instant::now();
@@ -150,7 +157,8 @@ impl TableFollower {
         if look.sequence != self.sequence {
             return Err(gap::other_sequence(&self.table.relation, look.sequence));
         }
-        let proven = self.mark.looked(seen, &look.holders);
+        let holders = self.holders.instead_of(look.holders);
+        let proven = self.mark.looked(seen, &holders);
         let held_by = self.mark.held_by();
         if let Some(gap) = &mut self.gap {
             gap.held_by = held_by;
