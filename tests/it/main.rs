@@ -18,6 +18,7 @@ mod dead_letters;
 mod divergence;
 mod docs;
 mod exactness;
+mod failover;
 mod fence;
 mod given_expect;
 mod hangs;
