@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod connect;
 mod conninfo;
 pub mod database;
+pub(crate) mod dead_letter;
 pub(crate) mod event;
 pub(crate) mod instance;
 pub mod migrate;
@@ -128,6 +129,7 @@ fn kind_of(state: &SqlState) -> ErrorKind {
         "HW003" => return ErrorKind::BadEvent,
         "HW101" => return ErrorKind::Fenced,
         "HW102" => return ErrorKind::Internal,
+        "HW103" => return ErrorKind::ParkedFull,
         _ => {}
     }
     if *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED {

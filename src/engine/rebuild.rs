@@ -124,6 +124,8 @@ impl Rebuild {
             && stored.next_hash.as_deref() == Some(&definition.hash)
             && schema_exists(client, &next_schema(name)).await?
         {
+            let (projection, source) = (&*self.projection, &*self.source);
+            setup::renew_batch(&self.target, projection, source, &next_schema(name)).await?;
             return Ok(next);
         }
         let identity = self.source.identity().await?;

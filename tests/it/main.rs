@@ -25,6 +25,8 @@ mod ledger;
 mod many_instances;
 mod mark;
 mod migrate;
+mod parking;
+mod partition_batch;
 mod partitions;
 mod rebuild;
 mod runner;
