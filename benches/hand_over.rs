@@ -107,10 +107,30 @@ async fn measure(listen: bool, kill: bool) -> Result<Vec<Duration>> {
 async fn main() -> Result<()> {
     let lease = Settings::default().lease;
     let rows = [
-        ("clean, with LISTEN", true, false, Duration::from_millis(100)),
-        ("clean, without LISTEN", false, false, Duration::from_secs(1)),
-        ("killed, with LISTEN", true, true, lease + Duration::from_secs(1)),
-        ("killed, without LISTEN", false, true, lease + Duration::from_secs(1)),
+        (
+            "clean, with LISTEN",
+            true,
+            false,
+            Duration::from_millis(100),
+        ),
+        (
+            "clean, without LISTEN",
+            false,
+            false,
+            Duration::from_secs(1),
+        ),
+        (
+            "killed, with LISTEN",
+            true,
+            true,
+            lease + Duration::from_secs(1),
+        ),
+        (
+            "killed, without LISTEN",
+            false,
+            true,
+            lease + Duration::from_secs(1),
+        ),
     ];
     println!("hand-over of a live partition, milliseconds, {ROUNDS} rounds each");
     for (what, listen, kill, budget) in rows {
