@@ -14,7 +14,7 @@ use super::Settings;
 use super::divergence;
 use super::progress::Publisher;
 use crate::error::{Error, Result};
-use crate::pg::database::Database;
+use crate::pg::database::{self, Database};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::{Follower, Source, Step};
 
@@ -96,7 +96,12 @@ async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Followe
     // Of its own: the source may need one from the same pool meanwhile.
     let client = target.connector().connect().await?;
     let floor = divergence::floor(&client, source).await?;
-    let follower = source.follow(floor).await?;
+    let mut follower = source.follow(floor).await?;
+    if let Some(server) = source.server().await?
+        && server != database::server(&client).await?
+    {
+        follower.until_durable();
+    }
     // Still the same session: the server did not crash between the two, which could have taken
     // back what the floor counts on.
     divergence::floor(&client, source).await?;

@@ -1,6 +1,9 @@
 //! One database: how to reach it, and the pool of sessions that everything in it shares.
 
+use tokio_postgres::Client;
+
 use crate::error::Result;
+use crate::pg;
 use crate::pg::connect::{Connector, Pool, PooledClient};
 
 /// A database and its pool. Clones share the pool.
@@ -38,4 +41,12 @@ impl Database {
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
+}
+
+/// The name of a server, as long as it runs: what crashes together has one name.
+pub(crate) async fn server(client: &Client) -> Result<String> {
+    let sql = include_str!("../../sql/queries/source/server.sql");
+    let row = client.query_typed_one(sql, &[]).await;
+    let row = row.map_err(|e| pg::error("cannot ask which server this is", e))?;
+    pg::column(&row, 0)
 }

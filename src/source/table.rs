@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::pg::connect::{Connector, Notifications, PooledClient};
-use crate::pg::database::Database;
+use crate::pg::database::{self, Database};
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
@@ -19,11 +19,16 @@ use crate::source::{
     ReadRequest, RemovedIn, Source, Standing, Wakes,
 };
 
+mod anchor;
+mod durable;
 mod follower;
 mod gap;
 mod lag;
+mod primary;
 mod row;
 mod standing;
+
+use primary::SeenPrimary;
 
 pub use gap::{GapPolicy, HeldBy};
 
@@ -58,6 +63,8 @@ pub struct TableSource {
     database: Database,
     direct: Option<Connector>,
     table: EventTable,
+    is_elsewhere: bool,
+    seen_primary: SeenPrimary,
 }
 
 impl TableSource {
@@ -74,6 +81,18 @@ impl TableSource {
             database,
             direct,
             table,
+            is_elsewhere: false,
+            seen_primary: SeenPrimary::default(),
+        }
+    }
+
+    /// The same table, for read models in another database: the events are read from here, not
+    /// inside the server of the read model. Projections of it are in Rust.
+    #[must_use]
+    pub fn elsewhere(self) -> TableSource {
+        TableSource {
+            is_elsewhere: true,
+            ..self
         }
     }
 
@@ -256,6 +275,7 @@ impl Source for TableSource {
     fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
         Box::pin(async move {
             let client = self.client().await?;
+            self.seen_primary.check(&client, &self.name).await?;
             standing::of(&client, &self.table, at, known).await
         })
     }
@@ -263,6 +283,7 @@ impl Source for TableSource {
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
             let client = self.database.connector().connect().await?;
+            self.seen_primary.check(&client, &self.name).await?;
             let follower = follower::TableFollower::start(client, &self.table, floor).await?;
             Ok(Box::new(follower) as Box<dyn Follower>)
         })
@@ -316,8 +337,12 @@ impl Source for TableSource {
         })
     }
 
+    fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        Box::pin(async move { database::server(&*self.client().await?).await.map(Some) })
+    }
+
     fn relation(&self) -> Option<&str> {
-        Some(&self.table.relation)
+        (!self.is_elsewhere).then_some(self.table.relation.as_str())
     }
 }
 
