@@ -35,6 +35,7 @@ mod check;
 mod completions;
 mod context;
 mod db;
+mod dead_letters;
 mod demo;
 mod drop;
 mod events;
@@ -177,6 +178,8 @@ enum Command {
     Accept(accept::Args),
     /// Drop a projection's read model and checkpoints
     Drop(drop::Args),
+    /// See what was set aside, try it again, or give it up
+    DeadLetters(dead_letters::Args),
     /// See or hold the private PostgreSQL of this project
     Db(db::Args),
     /// Show it all with real events and a temporary PostgreSQL, leaving nothing behind
@@ -199,6 +202,7 @@ impl Command {
             Command::Rebuild(args) => rebuild::run(args, ctx).await,
             Command::Accept(args) => accept::run(args, ctx).await,
             Command::Drop(args) => drop::run(args, ctx).await,
+            Command::DeadLetters(args) => dead_letters::run(args, ctx).await,
             Command::Db(args) => db::run(args, ctx).await,
             Command::Demo(args) => demo::run(args, ctx).await,
             Command::Completions(args) => completions::run(&args, ctx),

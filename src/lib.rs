@@ -78,6 +78,7 @@ pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod dead_letters;
 pub mod engine;
 pub mod error;
 pub mod event;

@@ -180,7 +180,9 @@ begin
         perform set_config('highwater.partition', moved.partition::text, true),
                 set_config('highwater.partitions', moved.partitions::text, true);
     end if;
-    if moved.parked > 0 and not again then
+    if not again and exists (select from highwater.dead_letter d
+                              where d.projection = moved.projection
+                                and d.generation = moved.generation) then
         perform set_config('highwater.projection', moved.projection, true),
                 set_config('highwater.generation', moved.generation::text, true);
     end if;
@@ -200,7 +202,7 @@ return case when coalesce(current_setting('highwater.partitions', true), '') = '
                    and d.key is not distinct from in_batch.key) end;
 
 -- The fence of a dead letter that is tried again: the checkpoint stays where it is, the letter is
--- counted as applied. It is deleted by highwater.redriven once it was applied.
+-- counted as applied by highwater.settle.
 create function highwater.redrive(
     projection text, generation integer, partition integer, epoch bigint, parking bigint,
     letter bigint

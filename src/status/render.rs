@@ -122,10 +122,25 @@ impl Status {
             let head = self.source(&p.source).and_then(|s| s.head);
             say(rebuilding(rebuild, head));
         }
+        if p.parked_keys > 0 {
+            say(parked(p));
+        }
         if let Some(error) = &p.last_error {
             render_error(text, p, error, self.at);
         }
     }
+}
+
+fn parked(p: &ProjectionStatus) -> String {
+    let (keys, letters) = (p.parked_keys, p.dead_letters);
+    format!(
+        "{} key{} parked with {} event{}; highwater dead-letters list {} shows why",
+        number(keys),
+        if keys == 1 { " is" } else { "s are" },
+        number(letters),
+        if letters == 1 { "" } else { "s" },
+        p.name
+    )
 }
 
 fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {

@@ -30,6 +30,8 @@ struct Projection {
     source: String,
     next_generation: Option<i32>,
     next_hash: Option<String>,
+    parked_keys: u64,
+    dead_letters: u64,
     checkpoints: Vec<Checkpoint>,
 }
 
@@ -94,6 +96,8 @@ impl Stored {
                 source: column_named(row, "source")?,
                 next_generation: column_named(row, "next_generation")?,
                 next_hash: column_named(row, "next_hash")?,
+                parked_keys: column_named::<i64>(row, "parked_keys")?.unsigned_abs(),
+                dead_letters: column_named::<i64>(row, "dead_letters")?.unsigned_abs(),
                 checkpoints: Vec::new(),
             }),
         };
@@ -205,6 +209,8 @@ impl Projection {
         };
         let mut status = ProjectionStatus::new(name, &self.source);
         status.generation = self.generation;
+        status.parked_keys = self.parked_keys;
+        status.dead_letters = self.dead_letters;
         status.definition = match known {
             None => Known::Gone,
             Some(known) if known.hash == self.hash => Known::Same,

@@ -2,6 +2,7 @@
 
 mod append;
 mod corpus;
+mod dead_letters;
 mod events;
 mod exit;
 mod init;

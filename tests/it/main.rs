@@ -13,6 +13,7 @@ mod cli;
 mod cluster;
 mod crash;
 mod database;
+mod dead_letters;
 mod docs;
 mod exactness;
 mod fence;

@@ -1,5 +1,5 @@
--- Purpose: every projection with the checkpoints of its live and its next generation, and who
--- owns them.
+-- Purpose: every projection with the checkpoints of its live and its next generation, who owns them,
+-- and how much of the live one is parked.
 -- Parameters: none.
 -- Must hold: the owner is alive by the database's clock, never by ours; no event is read.
 select p.name, p.generation, p.hash, p.source, p.next_generation, p.next_hash,
@@ -7,9 +7,15 @@ select p.name, p.generation, p.hash, p.source, p.next_generation, p.next_hash,
        c.state, c.rate, c.last_error,
        i.host || ':' || i.pid as owner,
        coalesce(i.seen_at + i.lease > clock_timestamp(), false) as alive,
-       i.seen_at
+       i.seen_at, d.parked_keys, d.dead_letters
 from highwater.projection p
 left join highwater.checkpoint c
        on c.projection = p.name and c.generation in (p.generation, p.next_generation)
 left join highwater.instance i on i.id = c.owner
+left join lateral (
+    select count(distinct d.key) + coalesce(max((d.key is null)::integer), 0) as parked_keys,
+           count(*) as dead_letters
+      from highwater.dead_letter d
+     where d.projection = p.name and d.generation = p.generation
+) d on true
 order by p.name, c.generation, c.partition

@@ -1,0 +1,7 @@
+-- Purpose: how many of some keys are still parked, and how many letters these have.
+-- Parameters: $1 projection; $2 the keys.
+select count(distinct key) + coalesce(max((key is null)::integer), 0), count(*)
+  from highwater.dead_letter d
+  join highwater.projection p on p.name = d.projection and p.generation = d.generation
+ where p.name = $1
+   and exists (select from unnest($2::text[]) k where k is not distinct from d.key)

@@ -1,0 +1,258 @@
+//! `dead-letters`: what was set aside, why, and what becomes of it.
+
+mod show;
+
+use uuid::Uuid;
+
+use super::context::Context;
+use super::exit::{Done, Exit, Failure};
+use super::text::count;
+use crate::dead_letters::{self, Selection};
+use crate::error::{Error, ErrorKind, Printable};
+use crate::name::ProjectionName;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+With on_error = \"park\" an event that cannot be applied is set aside, and so are the later events \
+of its key; other keys flow. A key is set free when all of its letters were applied or discarded.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the parked keys, or what stands in their way
+    List(List),
+    /// Show dead letters in full: event, error, attempts, how many follow
+    Show(Show),
+    /// Try again, in order, all dead letters of the keys meant
+    Retry(Retry),
+    /// Give dead letters up for good; their events are never applied
+    Discard(Discard),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// The projection
+    #[arg(value_name = "NAME")]
+    name: ProjectionName,
+    #[command(flatten)]
+    which: Which,
+    /// Put alike errors together, the one that parks most keys first
+    #[arg(long)]
+    by_error: bool,
+    /// The most keys or errors to list
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    limit: i64,
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// The projection
+    #[arg(value_name = "NAME")]
+    name: ProjectionName,
+    #[command(flatten)]
+    which: Required,
+    /// The most dead letters to show
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    limit: i64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+It only asks: whoever runs the projection does it, within a second. Of a key all letters are tried, \
+in the order of their positions; at one that fails again the key stays parked.")]
+struct Retry {
+    /// The projection
+    #[arg(value_name = "NAME")]
+    name: ProjectionName,
+    #[command(flatten)]
+    which: Required,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+It is done at once, and written down in highwater.discarded. Only the letters meant are given up: \
+what follows a discarded event stays parked until it is retried or discarded too. --key takes all \
+letters of the key, --fingerprint those that have this error themselves.")]
+struct Discard {
+    /// The projection
+    #[arg(value_name = "NAME")]
+    name: ProjectionName,
+    #[command(flatten)]
+    which: Required,
+    /// Why they are given up; it is kept
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Which {
+    /// All of them
+    #[arg(long)]
+    all: bool,
+    /// Those of this key
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    key: Option<String>,
+    /// Those of the key null
+    #[arg(long)]
+    null_key: bool,
+    /// The one of this event
+    #[arg(long, value_name = "ID")]
+    event: Option<Uuid>,
+    /// Those whose error has this fingerprint
+    #[arg(long, value_name = "FINGERPRINT")]
+    fingerprint: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Required {
+    #[command(flatten)]
+    which: Which,
+}
+
+impl Which {
+    /// What is meant, if anything is.
+    fn selection(self) -> Option<Selection> {
+        if self.all {
+            return Some(Selection::All);
+        }
+        if self.null_key {
+            return Some(Selection::Key(None));
+        }
+        let key = self.key.map(|key| Selection::Key(Some(key)));
+        let event = || self.event.map(Selection::Event);
+        let fingerprint = || self.fingerprint.clone().map(Selection::Fingerprint);
+        key.or_else(event).or_else(fingerprint)
+    }
+}
+
+impl Required {
+    fn selection(self) -> Result<Selection, Error> {
+        let missing = || {
+            Error::new(
+                ErrorKind::Usage,
+                "it is not said which dead letters are meant",
+            )
+            .hint("give one of --all, --key, --null-key, --event and --fingerprint")
+        };
+        self.which.selection().ok_or_else(missing)
+    }
+}
+
+pub(super) async fn run(args: Args, ctx: &Context) -> Done {
+    let done = match args.action {
+        Action::List(args) => list(args, ctx).await,
+        Action::Show(args) => show(args, ctx).await,
+        Action::Retry(args) => retry(args, ctx).await,
+        Action::Discard(args) => discard(args, ctx).await,
+    };
+    // A name that nobody has is a mistake on the command line, as for every command.
+    done.map_err(|Failure(errors)| {
+        let usage = |error: Error| match error.kind() {
+            ErrorKind::NotFound => error.with_kind(ErrorKind::Usage),
+            _ => error,
+        };
+        Failure(errors.into_iter().map(usage).collect())
+    })
+}
+
+async fn list(args: List, ctx: &Context) -> Done {
+    ctx.verified().await?;
+    let target = ctx.target().await?;
+    let (name, limit) = (&args.name, args.limit);
+    let selection = args.which.selection().unwrap_or(Selection::All);
+    if args.by_error {
+        let listed = dead_letters::by_error(&target, name, &selection, limit).await?;
+        if ctx.wants_json() {
+            ctx.json(&listed)?;
+        } else {
+            write(&show::by_error(&listed), ctx)?;
+        }
+        return Ok(Exit::Done);
+    }
+    let listed = dead_letters::by_key(&target, name, &selection, limit).await?;
+    if ctx.wants_json() {
+        ctx.json(&listed)?;
+    } else {
+        write(&show::by_key(&listed), ctx)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(args: Show, ctx: &Context) -> Done {
+    let selection = args.which.selection()?;
+    ctx.verified().await?;
+    let target = ctx.target().await?;
+    let shown = dead_letters::show(&target, &args.name, &selection, args.limit).await?;
+    if ctx.wants_json() {
+        ctx.json(&shown)?;
+    } else {
+        write(&show::letters(&shown), ctx)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn retry(args: Retry, ctx: &Context) -> Done {
+    let selection = args.which.selection()?;
+    ctx.verified().await?;
+    let name = &args.name;
+    let requested = dead_letters::retry(&ctx.target().await?, name, &selection).await?;
+    if ctx.wants_json() {
+        ctx.json(&requested)?;
+        return Ok(Exit::Done);
+    }
+    if requested.dead_letters == 0 {
+        ctx.line(&format!("{name}: nothing is parked"))?;
+        return Ok(Exit::Done);
+    }
+    let who = match requested.is_run {
+        true => "by who runs it now".to_owned(),
+        false => format!("by the next highwater run {name}"),
+    };
+    ctx.line(&format!(
+        "{name}: {} of {} will be tried again in order, {who}",
+        events(requested.dead_letters),
+        keys(requested.parked_keys),
+    ))?;
+    Ok(Exit::Done)
+}
+
+async fn discard(args: Discard, ctx: &Context) -> Done {
+    let selection = args.which.selection()?;
+    ctx.verified().await?;
+    let (name, reason) = (&args.name, &args.reason);
+    let target = ctx.target().await?;
+    let discarded = dead_letters::discard(&target, name, &selection, reason).await?;
+    if ctx.wants_json() {
+        ctx.json(&discarded)?;
+        return Ok(Exit::Done);
+    }
+    let number = i64::try_from(discarded.discarded).unwrap_or(i64::MAX);
+    ctx.line(&format!("{name}: {} discarded", events(number)))?;
+    if discarded.left_behind > 0 {
+        ctx.line(&format!(
+            "{name}: {} of {} stay parked behind what was discarded; highwater dead-letters retry \
+             {name} applies them",
+            events(discarded.left_behind),
+            keys(discarded.still_parked_keys),
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn write(text: &str, ctx: &Context) -> Result<(), Error> {
+    ctx.write(Printable(text).to_string().as_bytes())
+}
+
+fn events(number: i64) -> String {
+    count(number.unsigned_abs(), "event")
+}
+
+fn keys(number: i64) -> String {
+    count(number.unsigned_abs(), "key")
+}

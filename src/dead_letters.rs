@@ -1,0 +1,134 @@
+//! Dead letters, from outside: what was set aside and why, trying it again, giving it up.
+//!
+//! **Who is authoritative.** The rows of `highwater.dead_letter`: a key is parked as long as it has
+//! one. The first of a key is what everything of the key waits for; the others follow it.
+//!
+//! **Who acts.** [`retry`] only asks: the runner of the partition applies the letters of a key in
+//! the order of their positions, under its fence. [`discard`] acts by itself, under the lock on the
+//! partition's checkpoint; the runner finds its picture of the parked keys stale and reads it again.
+
+mod act;
+mod look;
+
+use serde::Serialize;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
+
+use crate::engine::setup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::near;
+use crate::pg::database::Database;
+use crate::pg::{self, Parameter, column, migrate};
+
+pub use act::{Discarded, Requested, discard, retry};
+pub use look::{
+    Alike, ByError, ByKey, Event, Listed, ParkedKey, Shown, ShownLetter, by_error, by_key, show,
+};
+
+/// Which dead letters are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All of them.
+    All,
+    /// Those of this key; `None` is the key null.
+    Key(Option<String>),
+    /// The one of this event.
+    Event(Uuid),
+    /// Those whose errors have this fingerprint.
+    Fingerprint(String),
+}
+
+impl Selection {
+    /// As the statements take it: the word, and the one that is meant.
+    fn parameters(&self) -> (&'static str, Option<String>) {
+        match self {
+            Selection::All => ("all", None),
+            Selection::Key(key) => ("key", key.clone()),
+            Selection::Event(id) => ("event", Some(id.to_string())),
+            Selection::Fingerprint(fingerprint) => ("fingerprint", Some(fingerprint.clone())),
+        }
+    }
+
+    /// The error of a selection that nothing is in; nothing at all parked is none.
+    fn check_found(&self, name: &ProjectionName, found: i64) -> Result<()> {
+        let what = match self {
+            _ if found > 0 => return Ok(()),
+            Selection::All => return Ok(()),
+            Selection::Key(None) => "of the key null".to_owned(),
+            Selection::Key(Some(key)) => format!("of the key \"{key}\""),
+            Selection::Event(id) => format!("of the event {id}"),
+            Selection::Fingerprint(print) => format!("with the fingerprint {print}"),
+        };
+        let what = format!("\"{name}\" has no dead letter {what}");
+        Err(Error::new(ErrorKind::NotFound, what)
+            .hint(format!("highwater dead-letters list {name} shows them")))
+    }
+}
+
+/// How much of a projection is parked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// How many keys are parked.
+    pub parked_keys: i64,
+    /// How many events were set aside.
+    pub dead_letters: i64,
+}
+
+/// How much of each projection is parked; those without parked keys are left out.
+///
+/// # Errors
+/// If the database cannot be read.
+pub async fn counts(target: &Database) -> Result<Vec<(ProjectionName, Counts)>> {
+    let client = target.client().await?;
+    let sql = include_str!("../sql/queries/dead_letter/counts.sql");
+    let rows = client.query_typed(sql, &[]).await;
+    let rows = rows.map_err(|e| pg::own_error("cannot count the dead letters", e))?;
+    rows.iter()
+        .map(|row| {
+            let counts = Counts {
+                parked_keys: column(row, 1)?,
+                dead_letters: column(row, 2)?,
+            };
+            Ok((column::<String>(row, 0)?.parse()?, counts))
+        })
+        .collect()
+}
+
+/// Makes sure that there is such a projection.
+async fn check_name(target: &Database, name: &ProjectionName) -> Result<()> {
+    let client = target.client().await?;
+    let stored = match setup::stored(&client, name).await {
+        Ok(stored) => stored,
+        // A schema that is missing or too old has a better name than the table it lacks.
+        Err(error) => return Err(migrate::verify(&**client).await.err().unwrap_or(error)),
+    };
+    if stored.is_some() {
+        return Ok(());
+    }
+    let names = setup::names(&client).await?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let what = format!("projection \"{name}\" has no read model here");
+    Err(Error::new(ErrorKind::NotFound, what).hint(near::suggestion(name.as_str(), &names)))
+}
+
+/// Runs a statement about a selection. `more` are the parameters from `$4` on.
+async fn query(
+    client: &Client,
+    sql: &str,
+    name: &ProjectionName,
+    selection: &Selection,
+    more: &[(&Parameter<'_>, Type)],
+) -> Result<Vec<Row>> {
+    let (which, the_one) = selection.parameters();
+    let name = name.as_str();
+    let mut parameters: Vec<(&Parameter<'_>, Type)> = vec![
+        (&name, Type::TEXT),
+        (&which, Type::TEXT),
+        (&the_one, Type::TEXT),
+    ];
+    parameters.extend(more.iter().cloned());
+    let rows = client.query_typed(sql, &parameters).await;
+    rows.map_err(|e| pg::own_error("cannot work on the dead letters", e))
+}

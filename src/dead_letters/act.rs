@@ -1,0 +1,138 @@
+//! Trying again and giving up.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::{Selection, check_name, query};
+use crate::engine::setup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::pg::database::Database;
+use crate::pg::wake::Waker;
+use crate::pg::{self, column};
+use crate::position::Position;
+
+/// How long the wake may take: the engine looks by itself too.
+const WAKE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What is going to be tried again.
+#[derive(Clone, Debug, Serialize)]
+pub struct Requested {
+    /// The projection.
+    pub projection: ProjectionName,
+    /// How many keys.
+    pub parked_keys: i64,
+    /// How many letters: whole keys.
+    pub dead_letters: i64,
+    /// Whether somebody runs the projection now, who will do it.
+    pub is_run: bool,
+}
+
+/// What was given up.
+#[derive(Clone, Debug, Serialize)]
+pub struct Discarded {
+    /// The projection.
+    pub projection: ProjectionName,
+    /// How many events.
+    pub discarded: usize,
+    /// How many keys of these are still parked, for other events of theirs.
+    pub still_parked_keys: i64,
+    /// How many letters these keys have.
+    pub left_behind: i64,
+}
+
+/// Asks for another try of the letters selected, with all others of their keys, and wakes whoever
+/// runs the projection.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] for a projection without a read model, or a selection other than all
+/// that nothing is in.
+pub async fn retry(
+    target: &Database,
+    name: &ProjectionName,
+    selection: &Selection,
+) -> Result<Requested> {
+    check_name(target, name).await?;
+    let client = target.client().await?;
+    let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
+    let rows = query(&client, sql, name, selection, &[]).await?;
+    let (keys, letters) = counted(&rows)?;
+    selection.check_found(name, letters)?;
+    let sql = include_str!("../../sql/queries/dead_letter/is_run.sql");
+    let parameters = [(&name.as_str() as &pg::Parameter<'_>, Type::TEXT)];
+    let row = client.query_typed_one(sql, &parameters).await;
+    let row = row.map_err(|e| pg::own_error("cannot see who runs the projection", e))?;
+    drop(client);
+    let waker = Waker::new(target.clone());
+    waker.wake(Position::START);
+    // A wake is a hint; it warns by itself.
+    let _ = tokio::time::timeout(WAKE_LIMIT, waker.idle()).await;
+    Ok(Requested {
+        projection: name.clone(),
+        parked_keys: keys,
+        dead_letters: letters,
+        is_run: column(&row, 0)?,
+    })
+}
+
+/// Gives the letters selected up for good: they are written down in `highwater.discarded` with the
+/// reason, and their events are never applied. Other letters of their keys stay.
+///
+/// # Errors
+/// As [`retry`]; [`ErrorKind::Usage`] for an empty reason.
+pub async fn discard(
+    target: &Database,
+    name: &ProjectionName,
+    selection: &Selection,
+    reason: &str,
+) -> Result<Discarded> {
+    if reason.trim().is_empty() {
+        return Err(
+            Error::new(ErrorKind::Usage, "the reason is empty").hint("say why it is given up")
+        );
+    }
+    check_name(target, name).await?;
+    // Of its own: dropped in the middle, the connection ends and takes its transaction along.
+    let client = target.connector().connect().await?;
+    setup::begin(&client).await?;
+    let done = in_transaction(&client, name, selection, reason).await;
+    setup::end(&client, done).await
+}
+
+async fn in_transaction(
+    client: &Client,
+    name: &ProjectionName,
+    selection: &Selection,
+    reason: &str,
+) -> Result<Discarded> {
+    let sql = include_str!("../../sql/queries/dead_letter/lock.sql");
+    setup::told(name, query(client, sql, name, selection, &[])).await?;
+    let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
+    let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
+    selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;
+    let keys: Result<Vec<Option<String>>> = gone.iter().map(|row| column(row, 0)).collect();
+    let keys = keys?;
+    let sql = include_str!("../../sql/queries/dead_letter/left_behind.sql");
+    let parameters: [(&pg::Parameter<'_>, Type); 2] =
+        [(&name.as_str(), Type::TEXT), (&keys, Type::TEXT_ARRAY)];
+    let left = client.query_typed(sql, &parameters).await;
+    let left = left.map_err(|e| pg::own_error("cannot see what is left", e))?;
+    let (still_parked_keys, left_behind) = counted(&left)?;
+    Ok(Discarded {
+        projection: name.clone(),
+        discarded: keys.len(),
+        still_parked_keys,
+        left_behind,
+    })
+}
+
+/// How many keys and how many letters, of a statement that counts both.
+fn counted(rows: &[tokio_postgres::Row]) -> Result<(i64, i64)> {
+    match rows.first() {
+        Some(row) => Ok((column(row, 0)?, column(row, 1)?)),
+        None => Ok((0, 0)),
+    }
+}
