@@ -109,7 +109,7 @@ impl Engine {
     /// An engine for read models in `target`.
     pub fn new(target: Database, settings: Settings) -> Engine {
         Engine {
-            target,
+            target: target.with_answer_timeout(settings.answer_timeout),
             sources: HashMap::new(),
             settings,
             runs: Vec::new(),
@@ -255,8 +255,8 @@ impl Engine {
     /// Best effort: an instance that does not sign off is forgotten when its lease ends.
     async fn sign_off(&self, instance: Uuid) {
         let done = async {
-            let client = self.target.client().await?;
-            checkpoint::leave(&client, instance).await
+            let client = self.target.short().await?;
+            client.within(checkpoint::leave(&client, instance)).await
         };
         match tokio::time::timeout(self.settings.stop_grace, done).await {
             Ok(Ok(())) => {}

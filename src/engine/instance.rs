@@ -42,7 +42,7 @@ impl Heartbeat {
     }
 
     async fn renew(&self, host: &str) -> Result<()> {
-        let client = self.target.client().await?;
+        let client = self.target.short().await?;
         let renewal = Renewal {
             instance: self.instance,
             host,
@@ -50,7 +50,7 @@ impl Heartbeat {
             marks: self.marks(),
             runners: self.runners(),
         };
-        for (projection, _partition) in checkpoint::renew(&client, renewal).await? {
+        for (projection, _partition) in client.within(checkpoint::renew(&client, renewal)).await? {
             self.fenced.add(projection);
         }
         Ok(())

@@ -27,6 +27,7 @@ use crate::source::Source;
 
 mod claim;
 mod failure;
+mod limit;
 
 use claim::Claim;
 
@@ -133,6 +134,7 @@ impl Runner {
                     let pause = pauses.next().unwrap_or(self.parts.settings.retry_delay_max);
                     tokio::select! {
                         () = stop.cancelled() => {}
+                        () = self.parts.following.begun_again() => {}
                         () = tokio::time::sleep(pause) => {}
                     }
                 }
@@ -172,6 +174,10 @@ impl Runner {
         }
         let progress = self.parts.following.progress.borrow_and_update().clone();
         self.parts.following.check_reader()?;
+        if let Some(trouble) = &progress.trouble {
+            self.waits_for_the_source(trouble);
+            return Ok(Turn::Wait(None));
+        }
         if progress.session == 0 {
             return Ok(Turn::Wait(None));
         }
@@ -277,7 +283,7 @@ impl Runner {
             let client = self.covered_session(claim).await?;
             claim.applier.apply(client, range, work).await
         };
-        let through = match applied.await {
+        let through = match self.in_time(applied).await {
             Ok(through) => through,
             Err(error) => return self.batch_failed(error, range).await,
         };
@@ -377,7 +383,7 @@ impl Runner {
     /// A batch failed: halved if an event may be the reason.
     async fn batch_failed(&mut self, error: Error, range: Range) -> Result<Turn> {
         if verdict(error.kind()) != Verdict::Poison {
-            return Err(error);
+            return Err(self.ease(error, range));
         }
         let Some(claim) = &self.claim else {
             return Err(error);
@@ -437,9 +443,5 @@ async fn rolled_back(
 ) {
     stop.cancelled().await;
     tokio::time::sleep(grace).await;
-    if let Some(token) = in_flight.get() {
-        let cancelled = database.connector().cancel(token);
-        // A server that does not answer now is not waited for: the fence keeps the batch exact.
-        let _ = tokio::time::timeout(Duration::from_secs(1), cancelled).await;
-    }
+    limit::cancel(in_flight, database, Duration::from_secs(1)).await;
 }

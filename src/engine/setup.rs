@@ -43,6 +43,12 @@ pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Opt
     }))
 }
 
+/// As [`stored`], on a session of the pool.
+pub(crate) async fn stored_in(target: &Database, name: &ProjectionName) -> Result<Option<Stored>> {
+    let client = target.short().await?;
+    client.within(stored(&client, name)).await
+}
+
 /// The projections that have a read model here.
 pub(crate) async fn names(client: &Client) -> Result<Vec<String>> {
     let sql = include_str!("../../sql/queries/projection/names.sql");
@@ -60,14 +66,14 @@ pub(crate) async fn prepare(
     may_create: bool,
 ) -> Result<i32> {
     let definition = projection.definition();
-    let before = stored(&*target.client().await?, &definition.name).await?;
+    let before = stored_in(target, &definition.name).await?;
     let stored = match before {
         Some(stored) => stored,
         None if !may_create => return Err(dropped(&definition.name)),
         None => {
             create(target, projection, source).await?;
             // Another instance may have been first, with another definition.
-            let made = stored(&*target.client().await?, &definition.name).await?;
+            let made = stored_in(target, &definition.name).await?;
             made.ok_or_else(|| dropped(&definition.name))?
         }
     };
@@ -270,8 +276,8 @@ pub(crate) async fn claim(
     source: &dyn Source,
 ) -> Result<Option<Checkpoint>> {
     let claimed = {
-        let client = target.client().await?;
-        let claiming = checkpoint::claim(&client, key, instance);
+        let client = target.short().await?;
+        let claiming = client.within(checkpoint::claim(&client, key, instance));
         told(&key.projection, claiming).await?
     };
     // Without a session in hand, for the source may need one from the same pool.

@@ -79,9 +79,7 @@ fn class(class: &str) -> Option<ErrorKind> {
         "42" => ErrorKind::Config,
         // Rights, the state of objects and transactions, the server's files and settings.
         "03" | "0A" | "0B" | "0F" | "0L" | "0P" | "0Z" | "24" | "25" | "28" | "2B" | "2D"
-        | "2F" | "34" | "3B" | "3D" | "3F" | "55" | "58" | "F0" | "HV" => {
-            ErrorKind::Database
-        }
+        | "2F" | "34" | "3B" | "3D" | "3F" | "55" | "58" | "F0" | "HV" => ErrorKind::Database,
         _ => return None,
     })
 }

@@ -50,11 +50,11 @@ struct Checkpoint {
 
 /// Reads what is stored, in one round trip.
 pub(super) async fn read(target: &Database) -> Result<Stored> {
-    let client = target.client().await?;
-    match query(&client).await {
+    let client = target.short().await?;
+    match client.within(query(&client)).await {
         Ok(stored) => Ok(stored),
         // A schema that is missing or too old has a better name than the table it lacks.
-        Err(error) => match migrate::verify(&**client).await {
+        Err(error) => match client.within(migrate::verify(&*client)).await {
             Err(reason) => Err(reason),
             Ok(()) => Err(error),
         },

@@ -53,7 +53,7 @@ impl Runner {
         let claimed = setup::claim(&parts.target, &key, parts.instance, &*parts.source).await?;
         if parts.build == Build::Live {
             // A swap, a drop or an accepted change may have come between the two.
-            let stored = setup::stored(&*parts.target.client().await?, name).await?;
+            let stored = setup::stored_in(&parts.target, name).await?;
             let stored = stored.ok_or_else(|| setup::dropped(name))?;
             if stored.generation != generation {
                 return Ok(None);
@@ -93,9 +93,8 @@ impl Runner {
 
     /// Where a projection stands that could not be started.
     async fn stored_position(&self) -> Result<Option<(i32, Position)>> {
-        let client = self.parts.target.client().await?;
         let name = &self.definition().name;
-        let Some(stored) = setup::stored(&client, name).await? else {
+        let Some(stored) = setup::stored_in(&self.parts.target, name).await? else {
             return Ok(None);
         };
         let key = Key {
@@ -103,7 +102,8 @@ impl Runner {
             generation: stored.generation,
             partition: 0,
         };
-        let checkpoint = checkpoint::read(&client, &key).await?;
+        let client = self.parts.target.short().await?;
+        let checkpoint = client.within(checkpoint::read(&client, &key)).await?;
         Ok(checkpoint.map(|checkpoint| (key.generation, checkpoint.position)))
     }
 
@@ -115,9 +115,10 @@ impl Runner {
         };
         let key = &claim.applier.key;
         let (stored, checkpoint) = {
-            let client = self.parts.target.client().await?;
-            let stored = setup::stored(&client, &key.projection).await?;
-            (stored, checkpoint::read(&client, key).await?)
+            let client = self.parts.target.short().await?;
+            let stored = setup::stored(&client, &key.projection);
+            let stored = client.within(stored).await?;
+            (stored, client.within(checkpoint::read(&client, key)).await?)
         };
         let Some(stored) = stored else {
             return Err(setup::dropped(&key.projection));

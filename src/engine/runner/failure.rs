@@ -39,6 +39,12 @@ impl Runner {
         Next::Ended(Outcome::Superseded(error))
     }
 
+    /// The reader tries again; until then there is nothing to do.
+    pub(super) fn waits_for_the_source(&self, trouble: &Error) {
+        self.parts.shared.failed(trouble);
+        self.set_state(RunnerState::Retrying);
+    }
+
     async fn retry_or_stop(&mut self, error: Error) -> Next {
         self.parts.shared.failed(&error);
         metrics::failure(&self.definition().name, error.kind());

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mark::Holder;
 use crate::pg::{self, Parameter, column, column_named};
 use crate::position::Position;
+use crate::retry::{Verdict, verdict};
 
 use super::EventTable;
 
@@ -81,7 +82,7 @@ pub(super) async fn look(client: &Client, relation: &str, policy: &GapPolicy) ->
 
 /// The broken precondition, if that is why the rows could not be read; else `error` itself.
 pub(super) async fn why(client: &Client, table: &EventTable, error: Error) -> Error {
-    if error.kind() == ErrorKind::ConnectionLost {
+    if verdict(error.kind()) == Verdict::Transient {
         return error;
     }
     match look(client, &table.relation, &table.gap).await {
