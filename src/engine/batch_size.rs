@@ -68,7 +68,7 @@ impl BatchSize {
 
     /// The head was reached: what comes next is short, and should be done soon.
     pub(super) fn at_head(&mut self) {
-        self.span = FIRST.min(self.span_max);
+        self.span = FIRST.min(self.span_max).min(self.bearable);
         self.fitting = u64::MAX;
     }
 }

@@ -200,9 +200,8 @@ impl Following {
     pub(super) async fn begun_again(&self) {
         let mut progress = self.progress.clone();
         let session = progress.borrow().session;
-        if progress.wait_for(|p| p.session != session).await.is_err() {
-            // The reader is gone; the next turn says why.
-        }
+        // An error means that the reader is gone, and then the next turn says why.
+        let _ = progress.wait_for(|p| p.session != session).await;
     }
 
     /// Fails if the reader has given up.
