@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::pg::checkpoint;
+use crate::pg;
 use crate::pg::database::Database;
 use crate::position::Position;
 use crate::projection::{Runnable, check_names};
@@ -28,15 +28,18 @@ mod reader;
 pub mod rebuild;
 mod runner;
 pub(crate) mod setup;
+mod share;
 mod state;
+mod supervisor;
 
 pub use crate::config::Engine as Settings;
 pub use crate::runner_state::RunnerState;
-pub use state::RunnerStatus;
+pub use state::{ProjectionProgress, RunnerStatus};
 
 use reader::Reader;
-use runner::{Build, Runner};
-use state::Shared;
+use runner::Build;
+use state::Board;
+use supervisor::Supervisor;
 
 /// How long a run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +61,6 @@ pub enum Outcome {
     Drained,
     /// It was stopped by this error, which is stored with its checkpoint.
     Stopped(Error),
-    /// Another instance runs it now.
-    Superseded(Error),
 }
 
 impl Outcome {
@@ -67,7 +68,7 @@ impl Outcome {
     pub fn error(&self) -> Option<&Error> {
         match self {
             Outcome::CaughtUp | Outcome::Drained => None,
-            Outcome::Stopped(error) | Outcome::Superseded(error) => Some(error),
+            Outcome::Stopped(error) => Some(error),
         }
     }
 }
@@ -91,17 +92,17 @@ pub struct Engine {
 struct Run {
     projection: Arc<dyn Runnable>,
     build: Build,
-    shared: Shared,
+    board: Board,
 }
 
 /// Watches an engine from outside of it.
 #[derive(Clone)]
-pub struct Handle(Vec<Shared>);
+pub struct Handle(Vec<Board>);
 
 impl Handle {
-    /// How each runner fares now.
-    pub fn runners(&self) -> Vec<RunnerStatus> {
-        self.0.iter().map(Shared::get).collect()
+    /// How each projection fares now.
+    pub fn projections(&self) -> Vec<ProjectionProgress> {
+        self.0.iter().map(Board::get).collect()
     }
 }
 
@@ -126,26 +127,26 @@ impl Engine {
     /// Adds a projection.
     #[must_use]
     pub fn projection(self, projection: Arc<dyn Runnable>) -> Engine {
-        let shared = Shared::new(projection.definition().name.clone());
-        self.build(projection, Build::Live, shared)
+        let board = Board::new(projection.definition().name.clone());
+        self.build(projection, Build::Live, board)
     }
 
-    fn build(mut self, projection: Arc<dyn Runnable>, build: Build, shared: Shared) -> Engine {
+    fn build(mut self, projection: Arc<dyn Runnable>, build: Build, board: Board) -> Engine {
         self.runs.push(Run {
             projection,
             build,
-            shared,
+            board,
         });
         self
     }
 
     /// A handle to watch it with.
     pub fn handle(&self) -> Handle {
-        Handle(self.statuses())
+        Handle(self.boards())
     }
 
-    fn statuses(&self) -> Vec<Shared> {
-        self.runs.iter().map(|run| run.shared.clone()).collect()
+    fn boards(&self) -> Vec<Board> {
+        self.runs.iter().map(|run| run.board.clone()).collect()
     }
 
     /// Runs until `stop` is cancelled, `until` is reached, or every projection has stopped.
@@ -164,37 +165,47 @@ impl Engine {
         let instance = Uuid::new_v4();
         let fenced = instance::Fenced::default();
         let turns = self.turns();
-        let mut runners = JoinSet::new();
+        let (sender, seen) = watch::channel(instance::Seen::default());
+        let nudge = Arc::new(Notify::new());
+        let mut supervisors = JoinSet::new();
         let mut names = HashMap::new();
         for run in &self.runs {
             let definition = run.projection.definition();
             let source = self.sources[&definition.source].clone();
-            let runner = Runner::new(runner::Parts {
+            let supervisor = Supervisor::new(supervisor::Parts {
                 target: self.target.clone(),
                 following: readers[source.name()].clone(),
                 until: heads.get(source.name()).copied(),
                 source,
                 projection: run.projection.clone(),
-                build: run.build,
                 instance,
+                seen: seen.clone(),
+                nudge: nudge.clone(),
                 settings: self.settings.clone(),
-                shared: run.shared.clone(),
+                board: run.board.clone(),
                 fenced: fenced.clone(),
                 turns: turns.clone(),
             });
-            let task = runners.spawn(runner.run(stop.clone()));
-            names.insert(task.id(), (definition.name.clone(), run.shared.clone()));
+            let stop = stop.clone();
+            let task = match run.build {
+                Build::Live => supervisors.spawn(supervisor.run(stop)),
+                Build::Next(next) => supervisors.spawn(supervisor.run_next(next, stop)),
+            };
+            names.insert(task.id(), definition.name.clone());
         }
         let heartbeat = instance::Heartbeat {
             instance,
             target: self.target.clone(),
             lease: self.settings.lease,
-            statuses: self.statuses(),
+            listen: self.settings.listen,
+            boards: self.boards(),
             readers: readers.into_iter().collect(),
             fenced,
+            seen: sender,
+            nudge,
         };
         let beating = reader::Aborting(tokio::spawn(heartbeat.run()));
-        let outcomes = collect(runners, &names).await;
+        let outcomes = collect(supervisors, &names).await;
         drop(beating);
         self.sign_off(instance).await;
         Ok(Report { outcomes })
@@ -256,7 +267,11 @@ impl Engine {
     async fn sign_off(&self, instance: Uuid) {
         let done = async {
             let client = self.target.short().await?;
-            client.within(checkpoint::leave(&client, instance)).await
+            client
+                .within(pg::instance::leave(&client, instance))
+                .await?;
+            pg::instance::nudge(&client).await;
+            Ok::<_, Error>(())
         };
         match tokio::time::timeout(self.settings.stop_grace, done).await {
             Ok(Ok(())) => {}
@@ -266,14 +281,16 @@ impl Engine {
     }
 }
 
-type Names = HashMap<tokio::task::Id, (ProjectionName, Shared)>;
+type Names = HashMap<tokio::task::Id, ProjectionName>;
 
-async fn collect(mut runners: JoinSet<Outcome>, names: &Names) -> Vec<(ProjectionName, Outcome)> {
+async fn collect(
+    mut supervisors: JoinSet<Outcome>,
+    names: &Names,
+) -> Vec<(ProjectionName, Outcome)> {
     let mut outcomes = Vec::new();
-    while let Some(ended) = runners.join_next_with_id().await {
+    while let Some(ended) = supervisors.join_next_with_id().await {
         let (id, outcome) = match ended {
             Ok((id, outcome)) => (id, outcome),
-            // Outside of a batch: one that panics in it is stopped by its runner.
             Err(ended) => {
                 let id = ended.id();
                 let error = match ended.try_into_panic() {
@@ -283,10 +300,7 @@ async fn collect(mut runners: JoinSet<Outcome>, names: &Names) -> Vec<(Projectio
                 (id, Outcome::Stopped(error))
             }
         };
-        if let Some((name, shared)) = names.get(&id) {
-            if outcome.error().is_some() {
-                shared.set_state(RunnerState::Stopped);
-            }
+        if let Some(name) = names.get(&id) {
             outcomes.push((name.clone(), outcome));
         }
     }

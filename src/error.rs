@@ -58,6 +58,34 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    const ALL: [ErrorKind; 18] = [
+        ErrorKind::Usage,
+        ErrorKind::Config,
+        ErrorKind::Database,
+        ErrorKind::ConnectionLost,
+        ErrorKind::Serialization,
+        ErrorKind::Precondition,
+        ErrorKind::VersionConflict,
+        ErrorKind::IdConflict,
+        ErrorKind::BadEvent,
+        ErrorKind::Apply,
+        ErrorKind::Undigestible,
+        ErrorKind::Changed,
+        ErrorKind::Fenced,
+        ErrorKind::Diverged,
+        ErrorKind::NotFound,
+        ErrorKind::TimedOut,
+        ErrorKind::Io,
+        ErrorKind::Internal,
+    ];
+
+    /// The kind of this name.
+    pub(crate) fn named(name: &str) -> Option<ErrorKind> {
+        ErrorKind::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+    }
+
     /// The kind as status, logs and metrics name it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ pub mod connect;
 mod conninfo;
 pub mod database;
 pub(crate) mod event;
+pub(crate) mod instance;
 pub mod migrate;
 mod sqlstate;
 mod tls;

@@ -42,6 +42,20 @@ impl RunnerState {
         RunnerState::Draining,
     ];
 
+    /// Of several partitions the state that asks most for attention is shown: the highest.
+    pub const fn urgency(self) -> u8 {
+        match self {
+            RunnerState::Stopped => 7,
+            RunnerState::Retrying => 6,
+            RunnerState::Paused => 5,
+            RunnerState::Starting => 4,
+            RunnerState::CatchingUp => 3,
+            RunnerState::Standby => 2,
+            RunnerState::Draining => 1,
+            RunnerState::Live => 0,
+        }
+    }
+
     /// The state's one name.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -271,3 +271,52 @@ begin
     end if;
 end
 $$;
+
+-- Brings the number of partitions to what projection.partitions says. The first call decides where
+-- the layout ends, at the highest of its checkpoints; none passes it then. Once all stand there, a
+-- call puts the partitions of the next layout in their place. Says whether it did anything.
+-- Must hold: all checkpoints are locked, in one order, so that no batch is in flight meanwhile.
+create function highwater.repartition(projection text) returns boolean language plpgsql as $$
+declare
+    wanted highwater.projection;
+    highest highwater.checkpoint;
+    behind boolean;
+begin
+    select p.* into wanted from highwater.projection p
+     where p.name = repartition.projection for update;
+    if not found then return false; end if;
+    perform from highwater.checkpoint c
+      where c.projection = wanted.name and c.generation = wanted.generation
+      order by c.partition for update;
+    select c.* into highest from highwater.checkpoint c
+     where c.projection = wanted.name and c.generation = wanted.generation
+     order by c.position desc, c.event_position desc nulls last limit 1;
+    if not found then return false; end if;
+    if highest.drain_at is null then
+        if highest.partitions = wanted.partitions then return false; end if;
+        update highwater.checkpoint c set drain_at = highest.position
+         where c.projection = wanted.name and c.generation = wanted.generation;
+    end if;
+    select bool_or(c.position < c.drain_at) into behind from highwater.checkpoint c
+     where c.projection = wanted.name and c.generation = wanted.generation;
+    if behind then return highest.drain_at is null; end if;
+    insert into highwater.ledger (projection, generation, layout, partition, partitions, counted_from,
+                                  counted_to, scanned, applied, filtered, parked, discarded)
+    select c.projection, c.generation, c.layout, c.partition, c.partitions, c.counted_from,
+           c.position, c.scanned, c.applied, c.filtered, c.parked, c.discarded
+      from highwater.checkpoint c
+     where c.projection = wanted.name and c.generation = wanted.generation;
+    select max(c.epoch), max(c.parking) into highest.epoch, highest.parking
+      from highwater.checkpoint c
+     where c.projection = wanted.name and c.generation = wanted.generation;
+    delete from highwater.checkpoint c
+     where c.projection = wanted.name and c.generation = wanted.generation;
+    insert into highwater.checkpoint (projection, generation, partition, partitions, layout, position,
+        event_position, event_id, source_identity, epoch, parking, counted_from)
+    select wanted.name, wanted.generation, n, wanted.partitions, highest.layout + 1,
+           highest.position, highest.event_position, highest.event_id, highest.source_identity,
+           highest.epoch + 1, highest.parking + 1, highest.position
+      from generate_series(0, wanted.partitions - 1) n;
+    return true;
+end
+$$;

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::exit::{Done, Exit, Failure, to_json};
 use super::text::thousands;
 use crate::config::parse_duration;
-use crate::engine::{Engine, Outcome, Report, RunnerStatus, Until};
+use crate::engine::{Engine, Outcome, ProjectionProgress, Report, Until};
 use crate::error::{Error, ErrorKind};
 use crate::position::Position;
 
@@ -67,7 +67,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     };
     watch.end();
     let report = report?;
-    tell(ctx, &report, &handle.runners())?;
+    tell(ctx, &report, &handle.projections())?;
     if server_ended {
         let what = "the private PostgreSQL was stopped while projections ran";
         let error = Error::new(ErrorKind::ConnectionLost, what);
@@ -133,7 +133,7 @@ fn exit(report: &Report, until: Until, clock: &Clock) -> Exit {
 }
 
 /// What became of each projection: on stderr, and as JSON on stdout.
-fn tell(ctx: &Context, report: &Report, statuses: &[RunnerStatus]) -> crate::Result<()> {
+fn tell(ctx: &Context, report: &Report, statuses: &[ProjectionProgress]) -> crate::Result<()> {
     let position = |name| {
         let status = statuses.iter().find(|status| status.name == name);
         status.map_or(Position::START, |status| status.position)
@@ -162,10 +162,6 @@ fn tell(ctx: &Context, report: &Report, statuses: &[RunnerStatus]) -> crate::Res
                 ctx.ui()
                     .warn(&format!("{name}: stopped at position {at}: {error}"));
             }
-            Outcome::Superseded(error) => {
-                ctx.ui()
-                    .warn(&format!("{name}: taken over by another instance: {error}"));
-            }
         }
     }
     Ok(())
@@ -176,7 +172,6 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::CaughtUp => "caught_up",
         Outcome::Drained => "drained",
         Outcome::Stopped(_) => "stopped",
-        Outcome::Superseded(_) => "superseded",
     }
 }
 

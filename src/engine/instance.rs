@@ -1,47 +1,135 @@
-//! The instance: this process in the database, renewed every third of a lease in one statement.
+//! The instance: this process in the database, and what it sees of the others.
+//!
+//! One statement in each third of a lease renews it; another one looks who is alive, who has which
+//! checkpoint, and what operators asked for. It looks again when a notification says that there is
+//! something to be seen, when another's lease ends, and at least every [`LOOK_PAUSE`] where it cannot
+//! listen.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::progress::Following;
-use super::state::Shared;
+use super::share::share;
+use super::state::Board;
 use crate::error::Result;
 use crate::name::ProjectionName;
-use crate::pg::checkpoint::{self, Renewal};
+use crate::pg::connect::Connector;
 use crate::pg::database::Database;
+use crate::pg::instance::{self, Living, Observed, Renewal};
+use crate::retry::delays;
 
-/// Renews the instance until it is dropped.
+/// How often an instance looks that cannot listen.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Nudges that come closer together are answered by one look.
+const NUDGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What an instance sees.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// Rises with each look; 0 before the first.
+    pub(super) look: u64,
+    /// Until when the lease is sure to hold, by our clock.
+    pub(super) trusted_until: Option<Instant>,
+    living: Vec<Living>,
+    projections: Vec<Observed>,
+}
+
+impl Seen {
+    /// Whether the lease is sure to hold.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    pub(super) fn projection(&self, name: &ProjectionName) -> Option<&Observed> {
+        let mut all = self.projections.iter();
+        all.find(|projection| projection.name == name.as_str())
+    }
+
+    /// How many partitions of a projection the instance `me` is to run.
+    pub(super) fn share(&self, me: Uuid, projection: &Observed) -> usize {
+        let others = self.projections.iter();
+        let before = others.take_while(|other| other.name != projection.name);
+        let dealt = before.map(|other| other.checkpoints.len()).sum();
+        let able = self.living.iter().filter(|living| {
+            let mut names = living.projections.iter();
+            living.id == me || names.any(|name| *name == projection.name)
+        });
+        let able: Vec<Uuid> = able.map(|living| living.id).collect();
+        share(me, &able, projection.checkpoints.len(), dealt)
+    }
+
+    /// When the first lease of another ends, if it is not renewed.
+    fn next_end(&self, me: Uuid) -> Duration {
+        let others = self.living.iter().filter(|living| living.id != me);
+        let ends =
+            others.map(|living| Duration::try_from_secs_f64(living.lease).unwrap_or_default());
+        ends.min().unwrap_or(Duration::MAX)
+    }
+}
+
+/// Renews the instance and looks, until it is dropped.
 pub(super) struct Heartbeat {
     pub(super) instance: Uuid,
     pub(super) target: Database,
     pub(super) lease: Duration,
-    pub(super) statuses: Vec<Shared>,
+    pub(super) listen: bool,
+    pub(super) boards: Vec<Board>,
     pub(super) readers: Vec<(String, Following)>,
     pub(super) fenced: Fenced,
+    pub(super) seen: watch::Sender<Seen>,
+    pub(super) nudge: Arc<Notify>,
 }
 
 impl Heartbeat {
     pub(super) async fn run(self) {
         let host = nix::unistd::gethostname().unwrap_or_default();
         let host = host.to_string_lossy().into_owned();
-        let mut ticks = tokio::time::interval(self.lease / 3);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let listening = Listening::start(&self.target, self.listen, self.nudge.clone());
+        let mut renewals = tokio::time::interval(self.lease / 3);
+        renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            match tokio::time::timeout(self.lease, self.renew(&host)).await {
+            let look_at = self.next_look(listening.is_connected());
+            let renewed = tokio::select! {
+                _ = renewals.tick() => true,
+                () = self.nudge.notified() => {
+                    tokio::time::sleep(NUDGE_PAUSE).await;
+                    false
+                }
+                () = tokio::time::sleep(look_at) => false,
+            };
+            let limit = self.lease;
+            let done = async {
+                if renewed {
+                    self.renew(&host).await?;
+                }
+                self.look().await
+            };
+            match tokio::time::timeout(limit, done).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(error = %error, "the instance was not renewed"),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = %error, "the instance was not renewed");
+                    tokio::time::sleep(NUDGE_PAUSE).await;
+                }
                 Err(_) => tracing::warn!("the instance was not renewed in time"),
             }
         }
     }
 
+    /// A little after the first lease of another ends: then what it had is free.
+    fn next_look(&self, listens: bool) -> Duration {
+        let end = self.seen.borrow().next_end(self.instance);
+        let end = end.saturating_add(NUDGE_PAUSE);
+        if listens { end } else { end.min(LOOK_PAUSE) }
+    }
+
     async fn renew(&self, host: &str) -> Result<()> {
+        let began = Instant::now();
         let client = self.target.short().await?;
         let renewal = Renewal {
             instance: self.instance,
@@ -49,10 +137,25 @@ impl Heartbeat {
             lease: self.lease,
             marks: self.marks(),
             runners: self.runners(),
+            projections: self.boards.iter().filter_map(Board::able).collect(),
         };
-        for (projection, _partition) in client.within(checkpoint::renew(&client, renewal)).await? {
-            self.fenced.add(projection);
+        for (projection, partition) in client.within(instance::renew(&client, renewal)).await? {
+            self.fenced.add(projection, partition);
         }
+        self.seen
+            .send_modify(|seen| seen.trusted_until = Some(began + self.lease));
+        Ok(())
+    }
+
+    async fn look(&self) -> Result<()> {
+        let client = self.target.short().await?;
+        let observing = instance::observe(&client, self.instance);
+        let (living, projections) = client.within(observing).await?;
+        self.seen.send_modify(|seen| {
+            seen.look += 1;
+            seen.living = living;
+            seen.projections = projections;
+        });
         Ok(())
     }
 
@@ -65,14 +168,14 @@ impl Heartbeat {
     }
 
     fn runners(&self) -> Value {
-        let statuses = self.statuses.iter().map(Shared::get);
+        let statuses = self.boards.iter().flat_map(Board::runners);
         statuses
             .filter(|status| status.epoch > 0)
             .map(|status| {
                 json!({
                     "projection": status.name.as_str(),
                     "generation": status.generation,
-                    "partition": 0,
+                    "partition": status.partition,
                     "epoch": status.epoch,
                     "state": status.state.as_str(),
                     "rate": status.rate,
@@ -82,30 +185,86 @@ impl Heartbeat {
     }
 }
 
-/// The projections that the heartbeat found under another epoch; their runners take a look.
+/// Listens for nudges of other instances and of operators.
+struct Listening {
+    connected: watch::Receiver<bool>,
+    _task: super::reader::Aborting,
+}
+
+impl Listening {
+    fn start(target: &Database, listen: bool, nudge: Arc<Notify>) -> Listening {
+        let (connected, is_connected) = watch::channel(false);
+        let connector = target.connector().clone();
+        let task = tokio::spawn(async move {
+            if listen {
+                hear(connector, nudge, connected).await;
+            }
+        });
+        Listening {
+            connected: is_connected,
+            _task: super::reader::Aborting(task),
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+}
+
+async fn hear(connector: Connector, nudge: Arc<Notify>, connected: watch::Sender<bool>) {
+    const PAUSE_MAX: Duration = Duration::from_secs(30);
+    let mut pauses = delays(PAUSE_MAX);
+    loop {
+        match connector.listen(instance::CHANNEL).await {
+            Ok(mut notifications) => {
+                pauses = delays(PAUSE_MAX);
+                connected.send_replace(true);
+                // What came before it listened is lost.
+                nudge.notify_one();
+                while notifications.recv().await.is_ok() {
+                    nudge.notify_one();
+                }
+                connected.send_replace(false);
+                nudge.notify_one();
+            }
+            Err(error) => tracing::debug!(error = %error, "cannot listen to other instances"),
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
+    }
+}
+
+/// The partitions that the heartbeat found under another epoch; their runners take a look.
 #[derive(Clone, Default)]
 pub(super) struct Fenced(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    names: Mutex<HashSet<String>>,
+    partitions: Mutex<HashSet<(String, i32)>>,
     changed: Notify,
 }
 
 impl Fenced {
-    fn add(&self, name: String) {
-        let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.insert(name);
-        drop(names);
+    fn add(&self, name: String, partition: i32) {
+        let mut partitions = self.0.lock();
+        partitions.insert((name, partition));
+        drop(partitions);
         self.0.changed.notify_waiters();
     }
 
-    pub(super) fn take(&self, name: &ProjectionName) -> bool {
-        let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.remove(name.as_str())
+    pub(super) fn take(&self, name: &ProjectionName, partition: i32) -> bool {
+        let mut partitions = self.0.lock();
+        partitions.remove(&(name.to_string(), partition))
     }
 
     pub(super) async fn changed(&self) {
         self.0.changed.notified().await;
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<(String, i32)>> {
+        self.partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -24,7 +24,7 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use super::runner::Build;
-use super::state::Shared;
+use super::state::Board;
 use super::{Engine, Handle, Outcome, Settings, Until, setup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
@@ -40,7 +40,7 @@ pub struct Rebuild {
     source: Arc<dyn Source>,
     projection: Arc<dyn Runnable>,
     settings: Settings,
-    shared: Shared,
+    board: Board,
 }
 
 /// How a rebuild ended.
@@ -68,19 +68,19 @@ impl Rebuild {
         projection: Arc<dyn Runnable>,
         settings: Settings,
     ) -> Rebuild {
-        let shared = Shared::new(projection.definition().name.clone());
+        let board = Board::new(projection.definition().name.clone());
         Rebuild {
             target,
             source,
             projection,
             settings,
-            shared,
+            board,
         }
     }
 
     /// A handle to watch it with.
     pub fn handle(&self) -> Handle {
-        Handle(vec![self.shared.clone()])
+        Handle(vec![self.board.clone()])
     }
 
     /// Fills the next generation, swaps and drops the old one.
@@ -97,7 +97,7 @@ impl Rebuild {
         drop(client);
         let head = self.source.head().await?;
         if !self.fill(generation, head, &stop).await? {
-            let position = self.shared.get().position;
+            let position = self.board.get().position;
             return Ok(Rebuilt::Interrupted { position });
         }
         let position = self.swap(generation, &stop).await?;
@@ -155,12 +155,12 @@ impl Rebuild {
             .build(
                 self.projection.clone(),
                 Build::Next(generation),
-                self.shared.clone(),
+                self.board.clone(),
             );
         let report = engine.run(Until::Passed(head), stop.clone()).await?;
         match report.outcomes.into_iter().next() {
             Some((_, Outcome::CaughtUp)) => Ok(true),
-            Some((_, Outcome::Stopped(error) | Outcome::Superseded(error))) => Err(error),
+            Some((_, Outcome::Stopped(error))) => Err(error),
             Some((_, Outcome::Drained)) | None => Ok(false),
         }
     }
@@ -176,12 +176,12 @@ impl Rebuild {
             let live = lock_live(&client, name)
                 .await?
                 .min(self.source.head().await?);
-            if self.shared.get().position < live && !self.fill(generation, live, stop).await? {
+            if self.board.get().position < live && !self.fill(generation, live, stop).await? {
                 let what = "the rebuild was stopped right before the swap";
                 return Err(Error::new(ErrorKind::TimedOut, what).hint("run it again to go on"));
             }
             swap(&client, name, generation).await?;
-            Ok(live.max(self.shared.get().position))
+            Ok(live.max(self.board.get().position))
         };
         setup::end(&client, done.await).await
     }

@@ -4,17 +4,17 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::Settings;
 use super::apply::{InFlight, Limits};
 use super::batch_size::BatchSize;
-use super::instance::Fenced;
+use super::instance::{Fenced, Seen};
 use super::isolate::{self, Isolation};
 use super::progress::{Following, Progress};
 use super::state::Shared;
-use super::{Outcome, Settings};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::pg::connect::PooledClient;
@@ -31,6 +31,8 @@ mod limit;
 
 use claim::Claim;
 
+pub(super) use failure::REPORT_LIMIT;
+
 /// How often a range without wanted events moves the stored checkpoint, at most.
 const FLUSH_PAUSE: Duration = Duration::from_secs(1);
 /// A live runner that is no further behind than this stays `live`.
@@ -43,10 +45,27 @@ const BATCH_READ_MAX: usize = 50_000;
 /// Which build of a read model a runner writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Build {
-    /// The one that readers see, created if it is not there.
+    /// The one that readers see, shared out among the instances.
     Live,
-    /// The one that a rebuild fills beside it.
+    /// The one that a rebuild fills beside it, alone.
     Next(i32),
+}
+
+/// How a runner ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It passed the head that was fixed at the start.
+    CaughtUp,
+    /// It was asked to end, and did after its batch.
+    Drained,
+    /// Its partition ends here: the number of partitions changes.
+    Relaid,
+    /// Another instance has its checkpoint, or a predecessor's batch is still in flight.
+    Busy,
+    /// Its checkpoint went to another instance, or another generation.
+    Lost(Error),
+    /// It was stopped by this error, which is stored with its checkpoint.
+    Stopped(Error),
 }
 
 /// What a runner is made of.
@@ -55,10 +74,13 @@ pub(super) struct Parts {
     pub(super) source: Arc<dyn Source>,
     pub(super) projection: Arc<dyn Runnable>,
     pub(super) build: Build,
+    pub(super) generation: i32,
+    pub(super) partition: i32,
     pub(super) following: Following,
     /// The head that ends this run once it is passed.
     pub(super) until: Option<Position>,
     pub(super) instance: Uuid,
+    pub(super) seen: watch::Receiver<Seen>,
     pub(super) settings: Settings,
     pub(super) shared: Shared,
     pub(super) fenced: Fenced,
@@ -81,8 +103,8 @@ enum Turn {
     Again,
     /// There is nothing to do until the source moves, or until then.
     Wait(Option<Instant>),
-    /// The run is over.
-    CaughtUp,
+    /// The runner is done.
+    Ended(Ended),
 }
 
 /// What the loop does next.
@@ -96,7 +118,7 @@ enum Next {
     /// Try again after a pause.
     Retry,
     /// The runner is done.
-    Ended(Outcome),
+    Ended(Ended),
 }
 
 impl Runner {
@@ -111,8 +133,17 @@ impl Runner {
         }
     }
 
-    /// Runs until the end of the run, a stop, or an error that no retry mends.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Outcome {
+    /// Runs until the end of the run, a stop, or an error that no retry mends. The checkpoint is
+    /// given back, unless an error has stopped it.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
+        let ended = self.turns(&stop).await;
+        if let Ended::CaughtUp | Ended::Drained | Ended::Relaid = ended {
+            self.release().await;
+        }
+        ended
+    }
+
+    async fn turns(&mut self, stop: &CancellationToken) -> Ended {
         let mut pauses = self.pauses();
         loop {
             if stop.is_cancelled() {
@@ -123,13 +154,13 @@ impl Runner {
                 let grace = self.parts.settings.stop_grace;
                 tokio::select! {
                     next = self.attempt() => next,
-                    () = rolled_back(&stop, grace, &in_flight, &database) => return self.drain().await,
+                    () = rolled_back(stop, grace, &in_flight, &database) => return self.drain().await,
                 }
             };
             match next {
                 Next::Done => pauses = self.pauses(),
                 Next::AtOnce => {}
-                Next::Wait(until) => self.wait(until, &stop).await,
+                Next::Wait(until) => self.wait(until, stop).await,
                 Next::Retry => {
                     let pause = pauses.next().unwrap_or(self.parts.settings.retry_delay_max);
                     tokio::select! {
@@ -138,7 +169,7 @@ impl Runner {
                         () = tokio::time::sleep(pause) => {}
                     }
                 }
-                Next::Ended(outcome) => return outcome,
+                Next::Ended(ended) => return ended,
             }
         }
     }
@@ -151,7 +182,7 @@ impl Runner {
                 Next::Done
             }
             Ok(Turn::Wait(until)) => Next::Wait(until),
-            Ok(Turn::CaughtUp) => Next::Ended(Outcome::CaughtUp),
+            Ok(Turn::Ended(ended)) => Next::Ended(ended),
             Err(error) => self.failed(error).await,
         }
     }
@@ -162,15 +193,14 @@ impl Runner {
 
     /// One step of the loop: whatever is to be done first.
     async fn turn(&mut self) -> Result<Turn> {
+        if !self.parts.seen.borrow_and_update().is_trusted() {
+            // Whatever it did now, another instance might be doing too.
+            self.set_state(RunnerState::Retrying);
+            return Ok(Turn::Wait(None));
+        }
         if self.claim.is_none() {
             self.set_state(RunnerState::Starting);
-            self.claim = self.start().await?;
-            if self.claim.is_some() {
-                // As the claim wrote it down: the first batch may take long, and no heartbeat can
-                // write beside it.
-                self.set_state(RunnerState::CatchingUp);
-            }
-            return Ok(Turn::Again);
+            return self.start().await;
         }
         let progress = self.parts.following.progress.borrow_and_update().clone();
         self.parts.following.check_reader()?;
@@ -181,7 +211,11 @@ impl Runner {
         if progress.session == 0 {
             return Ok(Turn::Wait(None));
         }
-        if self.parts.fenced.take(&self.definition().name) {
+        let is_fenced = self
+            .parts
+            .fenced
+            .take(&self.definition().name, self.parts.partition);
+        if is_fenced || self.is_to_drain() {
             return self.read_again().await;
         }
         let Some(claim) = &self.claim else {
@@ -207,6 +241,7 @@ impl Runner {
             .parts
             .until
             .map_or(progress.mark, |head| progress.mark.min(head));
+        let target = claim.drain_at.map_or(target, |end| target.min(end));
         let position = claim.position;
         self.parts
             .shared
@@ -230,12 +265,18 @@ impl Runner {
         let caught_up = self.parts.until.is_some_and(|head| claim.position >= head);
         let arrived =
             self.parts.until.is_none() && self.parts.shared.get().state != RunnerState::Live;
+        let layout_ends = claim.drain_at.is_some_and(|end| claim.position >= end);
         let pending = claim.stored < claim.position;
-        if pending && (caught_up || arrived || claim.flushed.elapsed() >= FLUSH_PAUSE) {
+        if pending
+            && (caught_up || layout_ends || arrived || claim.flushed.elapsed() >= FLUSH_PAUSE)
+        {
             self.flush().await?;
         }
         if caught_up {
-            return Ok(Turn::CaughtUp);
+            return Ok(Turn::Ended(Ended::CaughtUp));
+        }
+        if layout_ends {
+            return Ok(Turn::Ended(Ended::Relaid));
         }
         // A held mark is not the head: a run that is to end there says that it is still behind.
         self.set_state(match self.parts.until {
@@ -376,6 +417,7 @@ impl Runner {
             () = stop.cancelled() => {}
             _ = self.parts.following.progress.changed() => {}
             () = self.parts.fenced.changed() => {}
+            _ = self.parts.seen.changed() => {}
             () = flush => {}
         }
     }
@@ -403,7 +445,7 @@ impl Runner {
     }
 
     /// Writes down what was passed over, and ends.
-    async fn drain(mut self) -> Outcome {
+    async fn drain(&mut self) -> Ended {
         self.set_state(RunnerState::Draining);
         let grace = self
             .parts
@@ -417,7 +459,7 @@ impl Runner {
         if pending && let Ok(Err(error)) = tokio::time::timeout(grace, self.flush()).await {
             tracing::debug!(error = %error, "the position was not written down; it is found again");
         }
-        Outcome::Drained
+        Ended::Drained
     }
 
     fn definition(&self) -> &Definition {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::pg::checkpoint::{self, Checkpoint, Key};
+use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::database::Database;
 use crate::pg::transaction::{BEGIN, Tx};
 use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
@@ -49,6 +49,30 @@ pub(crate) async fn stored_in(target: &Database, name: &ProjectionName) -> Resul
     client.within(stored(&client, name)).await
 }
 
+/// Says how many partitions a projection is to have; [`repartition`] brings it about.
+pub(super) async fn set_partitions(
+    client: &Client,
+    name: &ProjectionName,
+    partitions: i32,
+) -> Result<()> {
+    let sql = include_str!("../../sql/queries/projection/set_partitions.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] =
+        [(&name.as_str(), Type::TEXT), (&partitions, Type::INT4)];
+    let done = client.execute_typed(sql, &parameters).await;
+    done.map(drop)
+        .map_err(|e| pg::own_error("cannot set the number of partitions", e))
+}
+
+/// One step of a change of the number of partitions. Says whether anything was done.
+pub(super) async fn repartition(client: &Client, name: &ProjectionName) -> Result<bool> {
+    let sql = include_str!("../../sql/queries/projection/repartition.sql");
+    let row = client
+        .query_typed_one(sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    let row = row.map_err(|e| pg::own_error("cannot change the number of partitions", e))?;
+    column(&row, 0)
+}
+
 /// The projections that have a read model here.
 pub(crate) async fn names(client: &Client) -> Result<Vec<String>> {
     let sql = include_str!("../../sql/queries/projection/names.sql");
@@ -57,19 +81,17 @@ pub(crate) async fn names(client: &Client) -> Result<Vec<String>> {
     rows.iter().map(|row| column(row, 0)).collect()
 }
 
-/// Creates the read model of `projection` if it has none and `may_create` it, or refuses one that
-/// was built with another definition. Returns the live generation.
+/// Creates the read model of `projection` if it has none, or refuses one that was built with
+/// another definition. Returns the live generation.
 pub(crate) async fn prepare(
     target: &Database,
     projection: &dyn Runnable,
     source: &dyn Source,
-    may_create: bool,
 ) -> Result<i32> {
     let definition = projection.definition();
     let before = stored_in(target, &definition.name).await?;
     let stored = match before {
         Some(stored) => stored,
-        None if !may_create => return Err(dropped(&definition.name)),
         None => {
             create(target, projection, source).await?;
             // Another instance may have been first, with another definition.
@@ -105,7 +127,12 @@ pub(crate) fn no_checkpoint(name: &ProjectionName) -> Error {
 
 /// Refuses a definition other than the one the live read model was built with.
 pub(crate) fn check_unchanged(definition: &Definition, stored: &Stored) -> Result<()> {
-    if stored.hash == definition.hash {
+    check_hash(definition, &stored.hash)
+}
+
+/// As [`check_unchanged`], by the hash alone.
+pub(crate) fn check_hash(definition: &Definition, hash: &str) -> Result<()> {
+    if hash == definition.hash {
         return Ok(());
     }
     let name = &definition.name;
@@ -172,11 +199,12 @@ pub(crate) async fn end<T>(client: &Client, done: Result<T>) -> Result<T> {
 /// Says whether the rows are ours to make; waits for another instance that makes them.
 async fn insert_rows(client: &Client, definition: &Definition, identity: &str) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/insert.sql");
-    let parameters: [(&Parameter<'_>, Type); 4] = [
+    let parameters: [(&Parameter<'_>, Type); 5] = [
         (&definition.name.as_str(), Type::TEXT),
         (&definition.hash, Type::TEXT),
         (&definition.source, Type::TEXT),
         (&identity, Type::TEXT),
+        (&i32::from(definition.partitions), Type::INT4),
     ];
     let inserted = client.execute_typed(sql, &parameters).await;
     let inserted = inserted.map_err(|e| pg::own_error("cannot create the projection's rows", e))?;
@@ -273,11 +301,12 @@ pub(crate) async fn claim(
     target: &Database,
     key: &Key,
     instance: Uuid,
+    claiming: Claiming,
     source: &dyn Source,
 ) -> Result<Option<Checkpoint>> {
     let claimed = {
         let client = target.short().await?;
-        let claiming = client.within(checkpoint::claim(&client, key, instance));
+        let claiming = client.within(checkpoint::claim(&client, key, instance, claiming));
         told(&key.projection, claiming).await?
     };
     // Without a session in hand, for the source may need one from the same pool.

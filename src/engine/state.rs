@@ -1,5 +1,6 @@
-//! How a runner fares, shared between it and whoever watches.
+//! How runners and projections fare, shared between them and whoever watches.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ use crate::runner_state::RunnerState;
 pub struct RunnerStatus {
     /// The projection.
     pub name: ProjectionName,
+    /// The partition, from 0.
+    pub partition: i32,
     /// The build of the read model, 0 before it is known.
     pub generation: i32,
     /// What it does.
@@ -57,10 +60,11 @@ impl Inner {
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 impl Shared {
-    pub(super) fn new(name: ProjectionName) -> Shared {
+    pub(super) fn new(name: ProjectionName, partition: i32) -> Shared {
         Shared(Arc::new(Mutex::new(Inner {
             status: RunnerStatus {
                 name,
+                partition,
                 generation: 0,
                 state: RunnerState::Starting,
                 position: Position::START,
@@ -106,8 +110,11 @@ impl Shared {
 
     pub(super) fn moved(&self, position: Position) {
         let mut inner = self.lock();
+        // A checkpoint that was read again says nothing of the error.
+        if position > inner.status.position {
+            inner.status.last_error = None;
+        }
         inner.status.position = position;
-        inner.status.last_error = None;
         inner.moved = Instant::now();
         let elapsed = inner.since.elapsed();
         inner.status.rate = position.since(inner.from) as f64 / elapsed.as_secs_f64().max(0.001);
@@ -122,13 +129,138 @@ impl Shared {
     }
 }
 
+/// How a projection fares in this process.
+#[derive(Clone, Debug)]
+pub struct ProjectionProgress {
+    /// The projection.
+    pub name: ProjectionName,
+    /// What it does: of several runners, what asks most for attention.
+    pub state: RunnerState,
+    /// How far it is: the partition that is furthest behind.
+    pub position: Position,
+    /// Where it wants to get.
+    pub target: Position,
+    /// Positions passed per second, by the partition that is furthest behind.
+    pub rate: f64,
+    /// The last error, until a batch succeeds.
+    pub last_error: Option<String>,
+    /// The runners that this process has of it.
+    pub runners: Vec<RunnerStatus>,
+}
+
+/// A projection's progress: its supervisor and its runners write it, others read.
+#[derive(Clone, Debug)]
+pub(super) struct Board(Arc<Mutex<BoardInner>>);
+
+#[derive(Debug)]
+struct BoardInner {
+    name: ProjectionName,
+    /// What the projection does where no runner says it.
+    state: RunnerState,
+    position: Position,
+    target: Position,
+    last_error: Option<String>,
+    /// Its read model is there, and the definition is that of it.
+    prepared: bool,
+    runners: BTreeMap<i32, Shared>,
+}
+
+impl Board {
+    pub(super) fn new(name: ProjectionName) -> Board {
+        Board(Arc::new(Mutex::new(BoardInner {
+            name,
+            state: RunnerState::Starting,
+            position: Position::START,
+            target: Position::START,
+            last_error: None,
+            prepared: false,
+            runners: BTreeMap::new(),
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BoardInner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self) -> ProjectionProgress {
+        let inner = self.lock();
+        let runners: Vec<RunnerStatus> = inner.runners.values().map(Shared::get).collect();
+        let behind = runners.iter().min_by_key(|runner| runner.position);
+        let state = runners.iter().map(|runner| runner.state);
+        let mut errors = runners
+            .iter()
+            .filter_map(|runner| runner.last_error.clone());
+        let ended = inner.state == RunnerState::Stopped;
+        ProjectionProgress {
+            name: inner.name.clone(),
+            state: state
+                .max_by_key(|state| state.urgency())
+                .filter(|_| !ended)
+                .unwrap_or(inner.state),
+            position: behind.map_or(inner.position, |runner| runner.position),
+            target: behind.map_or(inner.target, |runner| runner.target),
+            rate: behind.map_or(0.0, |runner| runner.rate),
+            last_error: inner.last_error.clone().or_else(|| errors.next_back()),
+            runners,
+        }
+    }
+
+    /// The name, if this process can run the projection.
+    pub(super) fn able(&self) -> Option<String> {
+        let inner = self.lock();
+        let able = inner.prepared && inner.state != RunnerState::Stopped;
+        able.then(|| inner.name.to_string())
+    }
+
+    pub(super) fn prepared(&self) {
+        let mut inner = self.lock();
+        inner.prepared = true;
+        inner.last_error = None;
+    }
+
+    pub(super) fn runners(&self) -> Vec<RunnerStatus> {
+        self.lock().runners.values().map(Shared::get).collect()
+    }
+
+    pub(super) fn set_state(&self, state: RunnerState) {
+        self.lock().state = state;
+    }
+
+    pub(super) fn failed(&self, error: &crate::error::Error) {
+        self.lock().last_error = Some(error.to_string());
+    }
+
+    /// Where the projection stands, told by the checkpoints.
+    pub(super) fn stands_at(&self, position: Position, target: Position) {
+        let mut inner = self.lock();
+        inner.position = position;
+        inner.target = target;
+    }
+
+    pub(super) fn add(&self, partition: i32) -> Shared {
+        let mut inner = self.lock();
+        let shared = Shared::new(inner.name.clone(), partition);
+        inner.runners.insert(partition, shared.clone());
+        shared
+    }
+
+    pub(super) fn remove(&self, partition: i32) {
+        let mut inner = self.lock();
+        if let Some(shared) = inner.runners.remove(&partition) {
+            let last = shared.get();
+            inner.position = last.position;
+            inner.target = last.target;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_live_runner_to_which_nothing_comes_has_no_rate() {
-        let shared = Shared::new("counts".parse().unwrap());
+        let shared = Shared::new("counts".parse().unwrap(), 0);
         shared.moved(Position::new(1_000));
         let rate = |after: Duration| {
             let inner = shared.lock();

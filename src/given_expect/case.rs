@@ -129,7 +129,7 @@ impl Run<'_> {
         };
         match report?.outcomes.pop() {
             None | Some((_, Outcome::CaughtUp | Outcome::Drained)) => Ok(()),
-            Some((_, Outcome::Stopped(error) | Outcome::Superseded(error))) => Err(error),
+            Some((_, Outcome::Stopped(error))) => Err(error),
         }
     }
 

@@ -15,8 +15,6 @@
 //! ([`read`]): its epoch still stands, so it goes on from the position there (a commit whose
 //! answer was lost), or another one does, and it stops.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -60,6 +58,24 @@ pub struct Checkpoint {
     pub source_identity: String,
     /// The last event at or before the position, as the log had it then.
     pub last_event: LastEvent,
+    /// Of how many partitions it is one.
+    pub partitions: i32,
+    /// Where its partition ends, if the number of partitions is being changed.
+    pub drain_at: Option<Position>,
+    /// Rises whenever keys are parked or set free.
+    pub parking: i64,
+    /// How many events its ledger counts as parked.
+    pub parked: i64,
+}
+
+/// How a checkpoint is claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claiming {
+    /// If no other living instance has it, nothing of a predecessor is in flight, and no error
+    /// has stopped it since this instance began.
+    IfFree,
+    /// Whoever has it.
+    Forced,
 }
 
 /// The last event at or before a position.
@@ -126,9 +142,17 @@ pub(crate) fn seal(range: Range) -> String {
 }
 
 /// Claims a checkpoint for `instance`: raises its epoch and returns where it stands. `None` if
-/// the row is not there.
-pub async fn claim(client: &Client, key: &Key, instance: Uuid) -> Result<Option<Checkpoint>> {
-    let sql = include_str!("../../sql/queries/checkpoint/claim.sql");
+/// the row is not there or not free.
+pub async fn claim(
+    client: &Client,
+    key: &Key,
+    instance: Uuid,
+    claiming: Claiming,
+) -> Result<Option<Checkpoint>> {
+    let sql = match claiming {
+        Claiming::IfFree => include_str!("../../sql/queries/checkpoint/claim.sql"),
+        Claiming::Forced => include_str!("../../sql/queries/checkpoint/claim_forced.sql"),
+    };
     let [(projection, generation, partition)] = key.parameters();
     let parameters: [(&Parameter<'_>, Type); 4] = [
         (&projection, Type::TEXT),
@@ -139,6 +163,21 @@ pub async fn claim(client: &Client, key: &Key, instance: Uuid) -> Result<Option<
     let row = client.query_typed_opt(sql, &parameters).await;
     let row = row.map_err(|e| pg::own_error("cannot claim the checkpoint", e))?;
     row.as_ref().map(checkpoint).transpose()
+}
+
+/// Gives a checkpoint back under `epoch`, so that another instance takes it at once.
+pub(crate) async fn release(client: &Client, key: &Key, epoch: Epoch) -> Result<()> {
+    let sql = include_str!("../../sql/queries/checkpoint/release.sql");
+    let [(projection, generation, partition)] = key.parameters();
+    let parameters: [(&Parameter<'_>, Type); 4] = [
+        (&projection, Type::TEXT),
+        (&generation, Type::INT4),
+        (&partition, Type::INT4),
+        (&epoch.0, Type::INT8),
+    ];
+    let done = client.execute_typed(sql, &parameters).await;
+    done.map(drop)
+        .map_err(|e| pg::own_error("cannot give the checkpoint back", e))
 }
 
 /// Reads a checkpoint. `None` if the row is not there.
@@ -164,7 +203,37 @@ fn checkpoint(row: &Row) -> Result<Checkpoint> {
             (Some(position), Some(id)) => Some((Position::new(position), id)),
             _ => None,
         },
+        partitions: column(row, 5)?,
+        drain_at: column::<Option<i64>>(row, 6)?.map(Position::new),
+        parking: column(row, 7)?,
+        parked: column(row, 8)?,
     })
+}
+
+/// How many partitions a generation has.
+pub(crate) async fn partitions(
+    client: &Client,
+    projection: &ProjectionName,
+    generation: i32,
+) -> Result<i32> {
+    let sql = include_str!("../../sql/queries/checkpoint/partitions.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] = [
+        (&projection.as_str(), Type::TEXT),
+        (&generation, Type::INT4),
+    ];
+    let row = client.query_typed_one(sql, &parameters).await;
+    let row = row.map_err(|e| pg::own_error("cannot read the checkpoints", e))?;
+    column(&row, 0)
+}
+
+/// Where the live read model of a projection stands: the partition that is furthest behind.
+pub(crate) async fn lowest(client: &Client, projection: &ProjectionName) -> Result<Position> {
+    let sql = include_str!("../../sql/queries/checkpoint/lowest.sql");
+    let row = client
+        .query_typed_one(sql, &[(&projection.as_str(), Type::TEXT)])
+        .await;
+    let row = row.map_err(|e| pg::own_error("cannot read the checkpoints", e))?;
+    Ok(Position::new(column(&row, 0)?))
 }
 
 /// Moves a checkpoint over a range that holds nothing for its projection.
@@ -252,50 +321,20 @@ pub(crate) fn error_value(error: &Error, position: Position, attempts: u32) -> V
     })
 }
 
-/// An instance in the table of instances, and its runners' states, renewed in one statement.
-pub(crate) struct Renewal<'a> {
-    pub(crate) instance: Uuid,
-    pub(crate) host: &'a str,
-    pub(crate) lease: Duration,
-    pub(crate) marks: Value,
-    /// An array of `{projection, generation, partition, epoch, state, rate}`.
-    pub(crate) runners: Value,
-}
-
-/// Renews an instance. Returns the projections and partitions that are not its own any more.
-pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(String, i32)>> {
-    let sql = include_str!("../../sql/queries/instance/renew.sql");
-    let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-    let lease = renewal.lease.as_secs_f64();
-    let parameters: [(&Parameter<'_>, Type); 6] = [
-        (&renewal.instance, Type::UUID),
-        (&renewal.host, Type::TEXT),
-        (&pid, Type::INT4),
-        (&lease, Type::FLOAT8),
-        (&renewal.marks, Type::JSONB),
-        (&renewal.runners, Type::JSONB),
-    ];
-    let rows = client.query_typed(sql, &parameters).await;
-    let rows = rows.map_err(|e| pg::own_error("cannot renew the instance", e))?;
-    rows.iter()
-        .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
-        .collect()
-}
-
-/// Takes an instance out of the table: its runners are idle now.
-pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
-    let sql = include_str!("../../sql/queries/instance/leave.sql");
-    let done = client.execute_typed(sql, &[(&instance, Type::UUID)]).await;
-    done.map(drop)
-        .map_err(|e| pg::own_error("cannot sign the instance off", e))
-}
-
 /// The error of a runner whose epoch is past.
 pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
     let what = format!(
-        "another instance runs \"{}\" now (epoch {}): the last one to start wins",
-        key.projection, found.0
+        "another instance has taken partition {} of \"{}\" over (epoch {})",
+        key.partition, key.projection, found.0
+    );
+    Error::new(ErrorKind::Fenced, what).hint("let one of the two end")
+}
+
+/// The error of a runner whose generation is not the one it was.
+pub(crate) fn swapped(key: &Key) -> Error {
+    let what = format!(
+        "generation {} of \"{}\" is not there any more",
+        key.generation, key.projection
     );
     Error::new(ErrorKind::Fenced, what)
-        .hint("run again if the other has ended, else stop one of the two")
 }

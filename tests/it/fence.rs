@@ -1,14 +1,12 @@
 //! The fence: who may move a checkpoint, from where, and what becomes of the others.
 
-use std::time::Duration;
-
-use highwater::engine::{Engine, RunnerState, Settings, Until};
+use highwater::Outcome;
+use highwater::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
-use highwater::{ErrorKind, Outcome};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
+use crate::support::{COUNTS, append_rows, one, sql_projection};
 
 /// Events 1 to 10 are in the read model, under epoch 1.
 async fn built() -> (TestDatabase, Client) {
@@ -49,38 +47,6 @@ async fn a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_engine_to_start_goes_on_and_the_one_before_ends() {
-    let (database, client) = built().await;
-    let engine = || {
-        Engine::new(database.pooled(), Settings::default())
-            .source(database.source())
-            .projection(sql_projection("counts", COUNTS))
-    };
-    let first = engine();
-    let watched = first.handle();
-    let first = tokio::spawn(first.run(Until::Stopped, CancellationToken::new()));
-    eventually("the first is live", Duration::from_secs(10), async || {
-        watched.runners()[0].state == RunnerState::Live
-    })
-    .await;
-    let stop = CancellationToken::new();
-    let second = tokio::spawn(engine().run(Until::Stopped, stop.clone()));
-    let report = first.await.unwrap().unwrap();
-    let Outcome::Superseded(error) = &report.outcomes[0].1 else {
-        panic!("{report:?}")
-    };
-    assert_eq!(error.kind(), ErrorKind::Fenced);
-    append_rows(&client, "t", 1..=5).await;
-    let total = "select sum(n)::bigint from counts.counts";
-    eventually("it goes on", Duration::from_secs(10), async || {
-        one::<i64>(&client, total).await == 15
-    })
-    .await;
-    stop.cancel();
-    second.await.unwrap().unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn engines_that_start_a_new_projection_at_once_build_it_once() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
@@ -97,10 +63,7 @@ async fn engines_that_start_a_new_projection_at_once_build_it_once() {
     for run in runs.collect::<Vec<_>>() {
         let report = run.await.unwrap().unwrap();
         let outcome = &report.outcomes[0].1;
-        assert!(
-            matches!(outcome, Outcome::CaughtUp | Outcome::Superseded(_)),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
     }
     let total: i64 = one(&client, "select sum(n)::bigint from counts.counts").await;
     assert_eq!(total, 100);

@@ -3,5 +3,6 @@
 -- keep what is there.
 -- Must hold: only under the epoch that owns the row.
 update highwater.checkpoint
-   set state = $5, last_error = coalesce($6, last_error), updated_at = clock_timestamp()
+   set state = $5, last_error = coalesce($6, last_error), updated_at = clock_timestamp(),
+       stopped_at = case when $5 = 'stopped' then clock_timestamp() end
  where projection = $1 and generation = $2 and partition = $3 and epoch = $4

@@ -2,7 +2,8 @@
 -- Parameters: $1 projection; $2 error.
 -- Must hold: a living instance that runs it with its own definition is left alone.
 update highwater.checkpoint c
-   set state = 'stopped', last_error = $2, updated_at = clock_timestamp()
+   set state = 'stopped', last_error = $2, updated_at = clock_timestamp(),
+       stopped_at = clock_timestamp()
   from highwater.projection p
  where p.name = $1 and c.projection = p.name and c.generation = p.generation
    and not exists (select from highwater.instance i

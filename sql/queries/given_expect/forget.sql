@@ -1,5 +1,6 @@
 -- Purpose: makes a scratch database as good as new: no events, positions from 1, no checkpoints.
 -- Parameters: none.
 -- Must hold: only ever in a scratch database.
-truncate highwater.event, highwater.projection, highwater.checkpoint, highwater.instance
+truncate highwater.event, highwater.projection, highwater.checkpoint, highwater.instance,
+         highwater.ledger, highwater.dead_letter, highwater.discarded
 restart identity

@@ -2,12 +2,13 @@
 -- hears which of them are not its own any more: under another epoch, swapped or dropped. Dead
 -- instances are forgotten after a day.
 -- Parameters: $1 instance; $2 host; $3 process id; $4 lease in seconds; $5 marks by source;
--- $6 [{projection, generation, partition, epoch, state, rate}].
+-- $6 [{projection, generation, partition, epoch, state, rate}]; $7 the projections it can run.
 -- Must hold: one statement; it never waits for a batch that holds a checkpoint's row.
 with alive as (
-    insert into highwater.instance (id, host, pid, lease, marks)
-    values ($1, $2, $3, make_interval(secs => $4), $5)
-    on conflict (id) do update set seen_at = clock_timestamp(), marks = excluded.marks
+    insert into highwater.instance (id, host, pid, lease, marks, projections)
+    values ($1, $2, $3, make_interval(secs => $4), $5, $7)
+    on conflict (id) do update
+        set seen_at = clock_timestamp(), marks = excluded.marks, projections = excluded.projections
 ), forgotten as (
     delete from highwater.instance where id <> $1 and seen_at < clock_timestamp() - interval '1 day'
 ), mine as (

@@ -1,11 +1,11 @@
--- Purpose: makes the rows of a new projection: itself and the checkpoint of its only partition.
--- Parameters: $1 projection; $2 hash; $3 source; $4 the source's identity.
+-- Purpose: makes the rows of a new projection: itself and the checkpoints of its partitions.
+-- Parameters: $1 projection; $2 hash; $3 source; $4 the source's identity; $5 partitions.
 -- Must hold: in the transaction that runs `up`. It waits for another instance that does the same
 -- and then makes nothing.
 with made as (
-    insert into highwater.projection (name, hash, source) values ($1, $2, $3)
+    insert into highwater.projection (name, hash, source, partitions) values ($1, $2, $3, $5)
     on conflict (name) do nothing
-    returning name, generation
+    returning name, generation, partitions
 )
-insert into highwater.checkpoint (projection, generation, partition, source_identity)
-select name, generation, 0, $4 from made
+insert into highwater.checkpoint (projection, generation, partition, partitions, source_identity)
+select name, generation, n, partitions, $4 from made, generate_series(0, partitions - 1) n

@@ -10,8 +10,8 @@ with earlier as (
     update highwater.projection
        set next_generation = coalesce(next_generation, generation) + 1, next_hash = $2
      where name = $1
-    returning name, next_generation
+    returning name, next_generation, partitions
 )
-insert into highwater.checkpoint (projection, generation, partition, source_identity)
-select name, next_generation, 0, $3 from marked
+insert into highwater.checkpoint (projection, generation, partition, partitions, source_identity)
+select name, next_generation, n, partitions, $3 from marked, generate_series(0, partitions - 1) n
 returning generation

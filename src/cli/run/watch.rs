@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::text::{seconds, thousands};
 use crate::cli::ui::Ui;
-use crate::engine::{Handle, RunnerState, RunnerStatus};
+use crate::engine::{Handle, ProjectionProgress, RunnerState};
 use crate::position::Position;
 
 const DRAW_PAUSE: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ impl Watch {
                 bars: Vec::new(),
             };
         }
-        let statuses = handle.runners();
+        let statuses = handle.projections();
         let width = statuses
             .iter()
             .map(|status| status.name.as_str().len())
@@ -63,7 +63,7 @@ impl Watch {
 
 async fn draw(handle: Handle, bars: Vec<ProgressBar>) {
     loop {
-        for (status, bar) in handle.runners().iter().zip(&bars) {
+        for (status, bar) in handle.projections().iter().zip(&bars) {
             let text = describe(status);
             // What has not changed is not drawn again.
             if bar.message() != text {
@@ -76,7 +76,7 @@ async fn draw(handle: Handle, bars: Vec<ProgressBar>) {
     }
 }
 
-fn describe(status: &RunnerStatus) -> String {
+fn describe(status: &ProjectionProgress) -> String {
     let position = thousands(status.position.since(Position::START));
     let behind = status.target.since(status.position);
     if status.state != RunnerState::CatchingUp || behind == 0 {
@@ -117,7 +117,7 @@ async fn log(handle: Handle) {
     let mut last = Instant::now();
     loop {
         tokio::time::sleep(DRAW_PAUSE).await;
-        let statuses = handle.runners();
+        let statuses = handle.projections();
         live.resize(statuses.len(), false);
         for (status, live) in statuses.iter().zip(&mut live) {
             if status.state == RunnerState::Live && !*live {

@@ -1,15 +1,21 @@
 //! The claim on a checkpoint: taken at the start, read again when it may have been lost.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{Build, Runner, Turn};
+use super::{Build, Ended, Runner, Turn};
 use crate::engine::apply::{Applier, Slice};
 use crate::engine::rebuild::next_schema;
 use crate::engine::setup;
-use crate::error::Result;
-use crate::pg::checkpoint::{self, Key};
+use crate::error::{Error, Result};
+use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
+use crate::pg::instance;
 use crate::pg::transaction::Opening;
 use crate::position::Position;
+use crate::runner_state::RunnerState;
+
+/// How long giving a checkpoint back may take, at least.
+const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What holds while the checkpoint is ours.
 pub(super) struct Claim {
@@ -20,59 +26,55 @@ pub(super) struct Claim {
     pub(super) stored: Position,
     /// How far the runner is: beyond `stored` lies nothing it wants.
     pub(super) position: Position,
+    /// Where the partition ends, if their number is being changed.
+    pub(super) drain_at: Option<Position>,
     pub(super) flushed: Instant,
 }
 
 impl Runner {
-    /// Creates or recognises the read model and claims its checkpoint. `None` if a swap came in
-    /// between: begin again.
-    pub(super) async fn start(&self) -> Result<Option<Claim>> {
+    /// Claims the checkpoint, of the build and the definition that are at hand.
+    pub(super) async fn start(&mut self) -> Result<Turn> {
         let parts = &self.parts;
         let name = &self.definition().name;
-        let (generation, schema) = match parts.build {
-            Build::Live => {
-                let (projection, source) = (&*parts.projection, &*parts.source);
-                // One that was dropped while it ran is not built anew behind its user's back.
-                let may_create = parts.shared.get().epoch == 0;
-                let live = setup::prepare(&parts.target, projection, source, may_create).await;
-                // Best effort: it is only shown.
-                if live.is_err()
-                    && let Ok(Some((generation, position))) = self.stored_position().await
-                {
-                    parts.shared.claimed(generation, 0, position);
-                }
-                (live?, name.as_str().to_owned())
-            }
-            Build::Next(next) => (next, next_schema(name)),
+        let (schema, claiming) = match parts.build {
+            Build::Live => (name.as_str().to_owned(), Claiming::IfFree),
+            Build::Next(_) => (next_schema(name), Claiming::Forced),
         };
         let key = Key {
             projection: name.clone(),
-            generation,
-            partition: 0,
+            generation: parts.generation,
+            partition: parts.partition,
         };
-        let claimed = setup::claim(&parts.target, &key, parts.instance, &*parts.source).await?;
+        let claimed = setup::claim(
+            &parts.target,
+            &key,
+            parts.instance,
+            claiming,
+            &*parts.source,
+        )
+        .await?;
         if parts.build == Build::Live {
             // A swap, a drop or an accepted change may have come between the two.
             let stored = setup::stored_in(&parts.target, name).await?;
             let stored = stored.ok_or_else(|| setup::dropped(name))?;
-            if stored.generation != generation {
-                return Ok(None);
+            if stored.generation != key.generation {
+                return Ok(Turn::Ended(Ended::Busy));
             }
             setup::check_unchanged(self.definition(), &stored)?;
         }
         let Some(checkpoint) = claimed else {
-            return Err(match parts.build {
-                Build::Live => setup::no_checkpoint(name),
-                Build::Next(_) => setup::dropped(name),
-            });
+            return match parts.build {
+                Build::Live => Ok(Turn::Ended(Ended::Busy)),
+                Build::Next(_) => Err(setup::dropped(name)),
+            };
         };
         let epoch = checkpoint.epoch;
         parts
             .shared
-            .claimed(generation, epoch.get(), checkpoint.position);
-        tracing::info!(projection = %name, generation, epoch = epoch.get(), position = %checkpoint.position, "claimed");
+            .claimed(key.generation, epoch.get(), checkpoint.position);
+        tracing::info!(projection = %name, generation = key.generation, partition = key.partition, epoch = epoch.get(), position = %checkpoint.position, "claimed");
         let settings = &parts.settings;
-        Ok(Some(Claim {
+        let claim = Claim {
             applier: Applier {
                 opening: Opening::new(&key, settings.batch_timeout, settings.lease),
                 target: parts.target.clone(),
@@ -81,30 +83,59 @@ impl Runner {
                 schema,
                 key,
                 epoch,
-                slice: Slice::whole(),
+                slice: slice(&checkpoint),
                 in_flight: self.in_flight.clone(),
             },
             session: parts.following.progress.borrow().session,
             stored: checkpoint.position,
             position: checkpoint.position,
+            drain_at: checkpoint.drain_at,
             flushed: Instant::now(),
-        }))
+        };
+        self.claim = Some(claim);
+        // As the claim wrote it down: the first batch may take long, and no heartbeat can write
+        // beside it.
+        self.set_state(RunnerState::CatchingUp);
+        Ok(Turn::Again)
     }
 
-    /// Where a projection stands that could not be started.
-    async fn stored_position(&self) -> Result<Option<(i32, Position)>> {
-        let name = &self.definition().name;
-        let Some(stored) = setup::stored_in(&self.parts.target, name).await? else {
-            return Ok(None);
+    /// Whether the partition is to end somewhere and does not know it yet.
+    pub(super) fn is_to_drain(&self) -> bool {
+        let Some(claim) = &self.claim else {
+            return false;
         };
-        let key = Key {
-            projection: name.clone(),
-            generation: stored.generation,
-            partition: 0,
+        if claim.drain_at.is_some() || self.parts.build != Build::Live {
+            return false;
+        }
+        let seen = self.parts.seen.borrow();
+        let observed = seen.projection(&claim.applier.key.projection);
+        observed.is_some_and(|projection| {
+            let mut checkpoints = projection.checkpoints.iter();
+            let mine = checkpoints.find(|c| c.partition == claim.applier.key.partition);
+            projection.generation == claim.applier.key.generation
+                && mine.is_some_and(|checkpoint| checkpoint.drain_at.is_some())
+        })
+    }
+
+    /// Gives the checkpoint back. Best effort: without it the lease has to end first.
+    pub(super) async fn release(&self) {
+        let Some(claim) = &self.claim else {
+            return;
         };
-        let client = self.parts.target.short().await?;
-        let checkpoint = client.within(checkpoint::read(&client, &key)).await?;
-        Ok(checkpoint.map(|checkpoint| (key.generation, checkpoint.position)))
+        let applier = &claim.applier;
+        let done = async {
+            let client = applier.target.short().await?;
+            let releasing = checkpoint::release(&client, &applier.key, applier.epoch);
+            client.within(releasing).await?;
+            instance::nudge(&client).await;
+            Ok::<_, Error>(())
+        };
+        let limit = self.parts.settings.stop_grace.max(RELEASE_LIMIT);
+        match tokio::time::timeout(limit, done).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error = %error, "the checkpoint was not given back"),
+            Err(_) => tracing::debug!("the checkpoint was not given back in time"),
+        }
     }
 
     /// Reads the checkpoint again, after a fence failed or the connection was lost: still ours,
@@ -125,17 +156,15 @@ impl Runner {
         };
         if self.parts.build == Build::Live {
             if stored.generation != key.generation {
-                self.claim = None;
-                return Ok(Turn::Again);
+                return Ok(Turn::Ended(Ended::Lost(checkpoint::swapped(key))));
             }
             setup::check_unchanged(self.parts.projection.definition(), &stored).map_err(|e| {
                 e.hint("this process has the definition from before: start it again")
             })?;
         }
         let Some(checkpoint) = checkpoint else {
-            // Swapped or dropped just now: the start finds out which.
-            self.claim = None;
-            return Ok(Turn::Again);
+            // Swapped or dropped just now.
+            return Ok(Turn::Ended(Ended::Lost(checkpoint::swapped(key))));
         };
         if checkpoint.epoch != claim.applier.epoch {
             return Err(checkpoint::superseded(key, checkpoint.epoch));
@@ -143,7 +172,18 @@ impl Runner {
         setup::check_source(key, &checkpoint, &*self.parts.source).await?;
         claim.stored = checkpoint.position;
         claim.position = checkpoint.position;
+        claim.drain_at = checkpoint.drain_at;
+        claim.applier.slice = slice(&checkpoint);
         self.parts.shared.moved(checkpoint.position);
         Ok(Turn::Again)
+    }
+}
+
+/// Which events are the runner's, by its checkpoint's row.
+fn slice(checkpoint: &Checkpoint) -> Slice {
+    Slice {
+        partitions: checkpoint.partitions,
+        parking: checkpoint.parking,
+        parked: Arc::default(),
     }
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use super::{Next, Runner};
-use crate::engine::Outcome;
+use super::{Ended, Next, Runner};
 use crate::engine::apply::{InFlight, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
@@ -15,7 +14,7 @@ use crate::retry::{Verdict, verdict};
 use crate::runner_state::RunnerState;
 
 /// How long writing a state down may take: the log and the exit code say it too.
-const REPORT_LIMIT: Duration = Duration::from_secs(2);
+pub(in crate::engine) const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
 impl Runner {
     /// What becomes of the runner after an error.
@@ -24,19 +23,19 @@ impl Runner {
         if error.kind() == ErrorKind::Fenced && error.code().is_some() {
             return match self.read_again().await {
                 Ok(_) => Next::AtOnce,
-                Err(error) if error.kind() == ErrorKind::Fenced => self.superseded(error),
+                Err(error) if error.kind() == ErrorKind::Fenced => self.lost(error),
                 Err(error) => self.retry_or_stop(error).await,
             };
         }
         if error.kind() == ErrorKind::Fenced {
-            return self.superseded(error);
+            return self.lost(error);
         }
         self.retry_or_stop(error).await
     }
 
-    fn superseded(&self, error: Error) -> Next {
-        tracing::warn!(projection = %self.definition().name, error = %error, "superseded");
-        Next::Ended(Outcome::Superseded(error))
+    fn lost(&self, error: Error) -> Next {
+        tracing::info!(projection = %self.definition().name, partition = self.parts.partition, error = %error, "lost the checkpoint");
+        Next::Ended(Ended::Lost(error))
     }
 
     /// The reader tries again; until then there is nothing to do.
@@ -55,13 +54,13 @@ impl Runner {
             // What the connection took with it is read again: a commit may have gone through.
             return match self.forget_position().await {
                 Ok(()) => Next::Retry,
-                Err(error) => self.superseded(error),
+                Err(error) => self.lost(error),
             };
         }
         self.set_state(RunnerState::Stopped);
         tracing::error!(projection = %self.definition().name, error = %error, "stopped");
         self.report(RunnerState::Stopped, &error).await;
-        Next::Ended(Outcome::Stopped(error))
+        Next::Ended(Ended::Stopped(error))
     }
 
     /// After a transient error the stored position is not known until it is read again.
@@ -85,7 +84,7 @@ impl Runner {
             let client = self.parts.target.client().await?;
             let mut session = Session::new(client, &InFlight::default());
             let told = self.write_down(session.client(), state, &value).await;
-            session.finish(false).await;
+            session.finish(None).await;
             told
         };
         match tokio::time::timeout(REPORT_LIMIT, told).await {

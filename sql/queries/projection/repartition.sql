@@ -1,0 +1,3 @@
+-- Purpose: one step of a change of the number of partitions; says whether anything was done.
+-- Parameters: $1 projection.
+select highwater.repartition($1)

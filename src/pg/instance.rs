@@ -1,0 +1,127 @@
+//! Instances: the processes that run projections, their leases, and what they see of each other.
+//!
+//! **Who is authoritative.** The database's clock: an instance is alive while `seen_at + lease` lies
+//! in its future. One renewal covers all that an instance runs.
+//!
+//! **Consequences.** A lease decides who may claim, never who may commit: that is the fence of
+//! [`super::checkpoint`].
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::{self, Parameter, column};
+use crate::position::Position;
+
+/// The channel on which instances hear that something is to be seen.
+pub(crate) const CHANNEL: &str = "highwater_control";
+
+/// An instance in the table of instances, and its runners' states, renewed in one statement.
+pub(crate) struct Renewal<'a> {
+    pub(crate) instance: Uuid,
+    pub(crate) host: &'a str,
+    pub(crate) lease: Duration,
+    pub(crate) marks: Value,
+    /// An array of `{projection, generation, partition, epoch, state, rate}`.
+    pub(crate) runners: Value,
+    /// The projections it can run.
+    pub(crate) projections: Vec<String>,
+}
+
+/// Renews an instance. Returns the projections and partitions that are not its own any more.
+pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(String, i32)>> {
+    let sql = include_str!("../../sql/queries/instance/renew.sql");
+    let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    let lease = renewal.lease.as_secs_f64();
+    let parameters: [(&Parameter<'_>, Type); 7] = [
+        (&renewal.instance, Type::UUID),
+        (&renewal.host, Type::TEXT),
+        (&pid, Type::INT4),
+        (&lease, Type::FLOAT8),
+        (&renewal.marks, Type::JSONB),
+        (&renewal.runners, Type::JSONB),
+        (&renewal.projections, Type::TEXT_ARRAY),
+    ];
+    let rows = client.query_typed(sql, &parameters).await;
+    let rows = rows.map_err(|e| pg::own_error("cannot renew the instance", e))?;
+    rows.iter()
+        .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
+        .collect()
+}
+
+/// Takes an instance out of the table: its runners are idle now.
+pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
+    let sql = include_str!("../../sql/queries/instance/leave.sql");
+    let done = client.execute_typed(sql, &[(&instance, Type::UUID)]).await;
+    done.map(drop)
+        .map_err(|e| pg::own_error("cannot sign the instance off", e))
+}
+
+/// A living instance.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Living {
+    pub(crate) id: Uuid,
+    /// What it can run.
+    pub(crate) projections: Vec<String>,
+    /// Seconds until it counts as gone.
+    pub(crate) lease: f64,
+}
+
+/// A projection with the checkpoints of its live generation.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Observed {
+    pub(crate) name: String,
+    pub(crate) generation: i32,
+    pub(crate) hash: String,
+    /// How many partitions it is to have.
+    pub(crate) partitions: i32,
+    pub(crate) paused: bool,
+    pub(crate) checkpoints: Vec<ObservedCheckpoint>,
+}
+
+/// A checkpoint as other instances see it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ObservedCheckpoint {
+    pub(crate) partition: i32,
+    pub(crate) partitions: i32,
+    pub(crate) position: Position,
+    pub(crate) drain_at: Option<Position>,
+    /// The living instance that has it.
+    pub(crate) owner: Option<Uuid>,
+    /// An error has stopped it since the instance that asks began.
+    pub(crate) stopped: bool,
+    pub(crate) error: Option<Value>,
+}
+
+/// The living instances, and every projection.
+pub(crate) async fn observe(
+    client: &Client,
+    instance: Uuid,
+) -> Result<(Vec<Living>, Vec<Observed>)> {
+    let sql = include_str!("../../sql/queries/instance/observe.sql");
+    let row = client
+        .query_typed_one(sql, &[(&instance, Type::UUID)])
+        .await;
+    let row = row.map_err(|e| pg::own_error("cannot see the other instances", e))?;
+    Ok((parsed(column(&row, 0)?)?, parsed(column(&row, 1)?)?))
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|e| {
+        let what = format!("the tables of schema highwater are not as they were left: {e}");
+        Error::new(ErrorKind::Database, what).hint("run highwater init")
+    })
+}
+
+/// Tells the instances that something is to be seen. Best effort: they look by themselves too.
+pub(crate) async fn nudge(client: &Client) {
+    let sql = include_str!("../../sql/queries/instance/nudge.sql");
+    if let Err(error) = client.execute_typed(sql, &[]).await {
+        tracing::debug!(error = %error, "the other instances were not told");
+    }
+}
