@@ -195,7 +195,7 @@ impl Runner {
     async fn turn(&mut self) -> Result<Turn> {
         if !self.parts.seen.borrow_and_update().is_trusted() {
             // Whatever it did now, another instance might be doing too.
-            self.set_state(RunnerState::Retrying);
+            self.waits_for_the_lease();
             return Ok(Turn::Wait(None));
         }
         if self.claim.is_none() {

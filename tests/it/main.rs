@@ -15,6 +15,7 @@ mod crash;
 mod database;
 mod dead_letters;
 mod docs;
+mod errors;
 mod exactness;
 mod fence;
 mod given_expect;

@@ -1,5 +1,6 @@
 //! What becomes of a runner after an error: it tries again, goes on, or ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -38,6 +39,16 @@ impl Runner {
         Next::Ended(Ended::Lost(error))
     }
 
+    /// The instance tries again to renew its lease.
+    pub(super) fn waits_for_the_lease(&self) {
+        let trouble = self.parts.following.progress.borrow().trouble.clone();
+        let trouble = trouble.unwrap_or_else(|| {
+            let what = "this instance's lease was not renewed in time";
+            Arc::new(Error::new(ErrorKind::ConnectionLost, what))
+        });
+        self.waits_for_the_source(&trouble);
+    }
+
     /// The reader tries again; until then there is nothing to do.
     pub(super) fn waits_for_the_source(&self, trouble: &Error) {
         self.parts.shared.failed(trouble);
@@ -67,8 +78,14 @@ impl Runner {
     async fn forget_position(&mut self) -> Result<()> {
         match self.read_again().await {
             Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-            // The next turn fails the same way, or finds out.
-            _ => Ok(()),
+            Err(_) => {
+                // The next turn begins with it, and fails the same way or finds out.
+                if let Some(claim) = &mut self.claim {
+                    claim.session = 0;
+                }
+                Ok(())
+            }
+            Ok(_) => Ok(()),
         }
     }
 

@@ -36,7 +36,13 @@ impl Runner {
         cancel(&self.in_flight, &self.parts.target, answer).await;
         match timeout(answer, batch).await {
             // It ended, one way or the other.
-            Ok(done) => done,
+            Ok(done) => done.map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => error.hint(format!(
+                    "it took longer than engine.batch_timeout, {}",
+                    format_duration(limit)
+                )),
+                _ => error,
+            }),
             Err(_) => Err(Error::new(
                 ErrorKind::TimedOut,
                 format!(
