@@ -45,6 +45,7 @@ mod fuzz;
 mod init;
 mod logging;
 mod options;
+mod pause;
 mod rebuild;
 mod run;
 mod signals;
@@ -176,6 +177,10 @@ enum Command {
     Rebuild(rebuild::Args),
     /// Let a changed projection go on with the read model it has
     Accept(accept::Args),
+    /// Hold a projection on all instances
+    Pause(pause::Args),
+    /// Let a paused projection go on
+    Resume(pause::ResumeArgs),
     /// Drop a projection's read model and checkpoints
     Drop(drop::Args),
     /// See what was set aside, try it again, or give it up
@@ -201,6 +206,8 @@ impl Command {
             Command::Check(args) => check::run(args, ctx).await,
             Command::Rebuild(args) => rebuild::run(args, ctx).await,
             Command::Accept(args) => accept::run(args, ctx).await,
+            Command::Pause(args) => pause::run(args, ctx).await,
+            Command::Resume(args) => pause::run_resume(args, ctx).await,
             Command::Drop(args) => drop::run(args, ctx).await,
             Command::DeadLetters(args) => dead_letters::run(args, ctx).await,
             Command::Db(args) => db::run(args, ctx).await,

@@ -21,6 +21,7 @@ use crate::source::Source;
 
 mod apply;
 mod batch_size;
+pub(crate) mod divergence;
 mod instance;
 mod isolate;
 mod progress;

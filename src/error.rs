@@ -47,6 +47,8 @@ pub enum ErrorKind {
     Fenced,
     /// The source is not the one the checkpoint was taken from, or it went back.
     Diverged,
+    /// The source no longer has events that the projection has not read.
+    Stranded,
     /// There is no such thing: projection, event, file.
     NotFound,
     /// The time given ran out, or the server's own limit for a statement.
@@ -105,6 +107,7 @@ impl ErrorKind {
             ErrorKind::Changed => "changed",
             ErrorKind::Fenced => "fenced",
             ErrorKind::Diverged => "diverged",
+            ErrorKind::Stranded => "stranded",
             ErrorKind::NotFound => "not_found",
             ErrorKind::TimedOut => "timed_out",
             ErrorKind::Io => "io",

@@ -92,6 +92,7 @@ pub mod metrics;
 pub mod name;
 pub mod ndjson;
 mod near;
+pub mod pause;
 pub mod pg;
 pub mod position;
 pub mod projection;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
+use crate::projection::sql_text::BatchPlace;
 use crate::source::{Batch, BoxFuture, Keys};
 
 pub mod file;
@@ -121,8 +122,10 @@ pub trait Runnable: Send + Sync + 'static {
 /// Statements that apply a range inside the server.
 #[derive(Clone, Copy)]
 pub struct Statements<'a> {
-    /// Their text, to be sent as it is.
+    /// Their text, to be sent as it is, but for `batch`.
     pub text: &'a str,
+    /// Where in the text `batch` is to be defined, in order; elsewhere the view is read.
+    pub batch: &'a [BatchPlace],
     /// Says where an error of one of them lies: the number of statements that succeeded before,
     /// and the character offset in `text` if the server knows it.
     pub locate: &'a (dyn Fn(usize, Option<usize>) -> String + Send + Sync),

@@ -36,6 +36,7 @@ pub fn verdict(kind: ErrorKind) -> Verdict {
         | ErrorKind::Changed
         | ErrorKind::Fenced
         | ErrorKind::Diverged
+        | ErrorKind::Stranded
         | ErrorKind::NotFound
         | ErrorKind::Io
         | ErrorKind::Internal => Verdict::Fatal,

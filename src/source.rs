@@ -13,6 +13,7 @@ use crate::position::{Position, Range};
 mod keys;
 pub mod table;
 
+pub use crate::pg::checkpoint::Counted;
 pub use keys::{EventKey, Filter, Keys, Parked, Partition};
 
 /// A boxed future, for the traits that the engine holds as objects.
@@ -32,9 +33,9 @@ pub trait Source: Send + Sync + 'static {
     /// The highest committed position.
     fn head(&self) -> BoxFuture<'_, Result<Position>>;
 
-    /// The highest position that was ever given, committed or not, as far as the source can tell;
-    /// at least the head. It only falls when the log goes back.
-    fn reached(&self) -> BoxFuture<'_, Result<Position>>;
+    /// What the log says of itself at `at`, to compare with a checkpoint that stands there;
+    /// `known` is the last event that the checkpoint knows. All of it is from one server.
+    fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>>;
 
     /// Begins to follow the mark from `floor`, up to which everything is known to be proven.
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>>;
@@ -69,6 +70,38 @@ pub trait Source: Send + Sync + 'static {
     fn relation(&self) -> Option<&str>;
 }
 
+/// What a log says of itself at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// [`Source::identity`].
+    pub identity: String,
+    /// The highest position that was ever given, committed or not, as far as the source can tell;
+    /// at least the head. It only falls when the log goes back.
+    pub reached: Position,
+    /// The oldest event there is.
+    pub oldest: Option<Position>,
+    /// The last event at or before the position.
+    pub last: Option<(Position, Uuid)>,
+    /// What was removed on purpose; `None` if the source does not write that down.
+    pub removed: Option<Removed>,
+}
+
+/// What was removed from a log on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The oldest events were, up to this position.
+    pub through: Position,
+    /// Others of the positions that were asked for.
+    pub others: Vec<Position>,
+}
+
+impl Removed {
+    /// Whether the event at `position` was.
+    pub fn contains(&self, position: Position) -> bool {
+        position <= self.through || self.others.contains(&position)
+    }
+}
+
 /// The event types wanted; `None` is all.
 pub type Types<'a> = Option<&'a [String]>;
 
@@ -101,17 +134,6 @@ pub struct KeyedBatch {
     pub range: Range,
     /// The events, in the order of their position.
     pub events: Vec<(EventKey, RecordedEvent)>,
-}
-
-/// The events of a range, counted for the ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// All of them, of whatever type and partition.
-    pub scanned: u64,
-    /// Those of the wanted types and the partition, parked keys included.
-    pub own: u64,
-    /// Those of `own` whose key is among the parked ones that the filter names.
-    pub aside: u64,
 }
 
 /// The events of a range, counted: for halving a batch that failed.

@@ -105,6 +105,12 @@ pub struct ProjectionStatus {
     /// The build that will be swapped in, if a rebuild is on its way.
     #[serde(skip)]
     pub rebuild: Option<Rebuild>,
+    /// Since when an operator holds it.
+    #[serde(skip)]
+    pub paused_at: Option<Timestamp>,
+    /// The change of the number of partitions that is on its way.
+    #[serde(skip)]
+    pub change: Option<Repartition>,
     /// An owner that did not sign off: when it was last seen.
     #[serde(skip)]
     pub gone: Option<Gone>,
@@ -185,6 +191,17 @@ pub struct Rebuild {
     pub rate: f64,
 }
 
+/// A change of the number of partitions that is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repartition {
+    /// How many there are.
+    pub from: i32,
+    /// How many there are to be.
+    pub to: i32,
+    /// Where those that are there end; `None` before that is decided.
+    pub at: Option<Position>,
+}
+
 /// An owner that has ended without a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
@@ -204,17 +221,11 @@ impl State {
     }
 
     /// Of several partitions the highest is shown.
-    const fn urgency(self) -> u8 {
+    /// A partition that nobody runs comes before one that does well.
+    const fn urgency(self) -> (u8, bool) {
         match self {
-            State::Runner(RunnerState::Stopped) => 8,
-            State::Runner(RunnerState::Retrying) => 7,
-            State::Runner(RunnerState::Paused) => 6,
-            State::Idle => 5,
-            State::Runner(RunnerState::Starting) => 4,
-            State::Runner(RunnerState::CatchingUp) => 3,
-            State::Runner(RunnerState::Standby) => 2,
-            State::Runner(RunnerState::Draining) => 1,
-            State::Runner(RunnerState::Live) => 0,
+            State::Idle => (RunnerState::Starting.urgency(), true),
+            State::Runner(state) => (state.urgency(), false),
         }
     }
 }

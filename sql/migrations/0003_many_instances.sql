@@ -180,6 +180,7 @@ begin
         perform set_config('highwater.partition', moved.partition::text, true),
                 set_config('highwater.partitions', moved.partitions::text, true);
     end if;
+    -- Not moved.parked: a key may have been parked by a partition that is no more.
     if not again and exists (select from highwater.dead_letter d
                               where d.projection = moved.projection
                                 and d.generation = moved.generation) then
@@ -200,6 +201,11 @@ return case when coalesce(current_setting('highwater.partitions', true), '') = '
                  where d.projection = current_setting('highwater.projection', true)
                    and d.generation = current_setting('highwater.generation', true)::integer
                    and d.key is not distinct from in_batch.key) end;
+
+-- Whether all keys are, so that nothing needs to be asked of each.
+create function highwater.batch_is_whole() returns boolean language sql stable parallel safe
+return coalesce(current_setting('highwater.partitions', true), '') = ''
+   and coalesce(current_setting('highwater.projection', true), '') = '';
 
 -- The fence of a dead letter that is tried again: the checkpoint stays where it is, the letter is
 -- counted as applied by highwater.settle.
@@ -252,14 +258,17 @@ begin
            applied = c.applied + (settle.fate = 'applied')::integer,
            discarded = c.discarded + (settle.fate = 'discarded')::integer
      where c.projection = gone.projection and c.generation = gone.generation
-       and c.layout = gone.layout and c.partition = gone.partition;
+       and c.layout = gone.layout and c.partition = gone.partition
+       -- A ledger that began anew since knows nothing of it.
+       and gone.position > c.counted_from;
     if not found then
         update highwater.ledger l
            set parked = l.parked - 1,
                applied = l.applied + (settle.fate = 'applied')::integer,
                discarded = l.discarded + (settle.fate = 'discarded')::integer
          where l.projection = gone.projection and l.generation = gone.generation
-           and l.layout = gone.layout and l.partition = gone.partition;
+           and l.layout = gone.layout and l.partition = gone.partition
+           and gone.position > l.counted_from;
     end if;
     if not exists (select from highwater.dead_letter d
                     where d.projection = gone.projection and d.generation = gone.generation
@@ -320,3 +329,61 @@ begin
     return true;
 end
 $$;
+
+-- What was removed from the log on purpose. An event that a checkpoint knows and that is gone means
+-- that the log went back, unless its removal is written down here, in the transaction that removed
+-- it: a log that goes back takes that record along.
+--
+-- The oldest events (retention) are one number, others (a redaction) one row each. TRUNCATE begins
+-- a new log and forgets both. The triggers cost appenders nothing.
+
+alter table highwater.source
+    add column removed_through bigint not null default 0 check (removed_through >= 0);
+comment on column highwater.source.removed_through is
+    'The oldest events, up to this position, were deleted; 0 if none were. A projection that has not '
+    'read them is stranded.';
+
+create table highwater.removed (
+    position bigint primary key,
+    removed_at timestamptz not null default clock_timestamp()
+);
+comment on table highwater.removed is
+    'Positions above highwater.source.removed_through whose events were deleted.';
+
+-- A definer's function, for who deletes events need not have rights on the record of it.
+create function highwater.record_removed() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    oldest bigint;
+    cut bigint;
+begin
+    if not exists (select from gone) then
+        return null;
+    end if;
+    select min(e.position) into oldest from highwater.event e;
+    select max(g.position) into cut from gone g where oldest is null or g.position < oldest;
+    if cut is not null then
+        update highwater.source set removed_through = greatest(removed_through, cut);
+        delete from highwater.removed r where r.position <= cut;
+    end if;
+    insert into highwater.removed (position)
+    select g.position from gone g where g.position > oldest
+    on conflict do nothing;
+    return null;
+end $$;
+comment on function highwater.record_removed() is 'Internal: writes down which events were deleted.';
+
+create function highwater.forget_removed() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update highwater.source set removed_through = 0;
+    delete from highwater.removed;
+    return null;
+end $$;
+comment on function highwater.forget_removed() is 'Internal: TRUNCATE begins a new log.';
+
+create trigger record_removed after delete on highwater.event
+    referencing old table as gone
+    for each statement execute function highwater.record_removed();
+create trigger forget_removed after truncate on highwater.event
+    for each statement execute function highwater.forget_removed();

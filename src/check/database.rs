@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::{Candidate, Finding, trial};
-use crate::engine::setup;
+use crate::engine::{divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::database::Database;
 use crate::pg::{self, column, migrate};
@@ -68,7 +68,7 @@ fn unchecked(error: &Error) -> Error {
 
 /// The look at the locks refuses a source whose order cannot be proven.
 async fn check_source(client: &Client, source: &dyn Source) -> Result<()> {
-    let floor = setup::floor(client, source).await?;
+    let floor = divergence::floor(client, source).await?;
     source.follow(floor).await.map(drop)
 }
 

@@ -6,9 +6,9 @@ use uuid::Uuid;
 use super::{Candidate, Finding};
 use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::{self, quote_identifier};
+use crate::pg;
 use crate::projection::file::{ProjectionFile, Statement};
-use crate::source::Source;
+use crate::source::{Keys, Source};
 
 /// A check waits for nobody: neither for a lock that others hold nor for a slow statement, and
 /// nobody waits long for it.
@@ -69,51 +69,48 @@ async fn attempt(
     let begun = client.batch_execute(BEGIN).await;
     begun.map_err(|e| pg::error("cannot begin a transaction", e))?;
     setup::create_schema(client, &schema).await?;
-    setup::fill_schema(client, &*candidate.runnable, source, &schema).await?;
+    setup::fill_schema(client, &*candidate.runnable, &schema).await?;
+    let Some(relation) = source.relation() else {
+        return Ok(());
+    };
+    let mut definition = candidate.definition().clone();
+    let tried = savepoint(
+        client,
+        setup::check_key(client, &definition.key, relation, &schema),
+    );
+    if let Err(fault) = tried.await? {
+        // What else is wrong is looked for without it.
+        faults.push(fault);
+        definition.key = Keys::STREAM.to_owned();
+    }
     let Some(file) = &candidate.file else {
         // The engine hands no empty batch to code.
         return Ok(());
     };
-    if let Some(key) = &file.header.key {
-        let tried = try_one(client, &key_sql(&schema, key)).await?;
-        faults.extend(tried.map(|e| key_fault(file, e)));
-    }
+    setup::create_view(client, &definition, relation, &schema).await?;
     for statement in &file.apply.statements {
-        let tried = try_one(client, &statement.text).await?;
-        faults.extend(tried.map(|e| statement_fault(file, statement, e)));
+        let tried = async {
+            let done = client.batch_execute(&statement.text).await;
+            done.map_err(|e| statement_fault(file, statement, e))
+        };
+        faults.extend(savepoint(client, tried).await?.err());
     }
     Ok(())
 }
 
-/// Runs a statement so that one that fails does not keep the next from being tried.
-async fn try_one(client: &Client, sql: &str) -> Result<Option<tokio_postgres::Error>> {
+/// Tries something so that its failure does not keep the next from being tried.
+async fn savepoint(client: &Client, tried: impl Future<Output = Result<()>>) -> Result<Result<()>> {
     let saved = client.batch_execute("savepoint highwater_check").await;
     saved.map_err(|e| pg::error("cannot set a savepoint", e))?;
-    let Err(error) = client.batch_execute(sql).await else {
-        return Ok(None);
+    let Err(fault) = tried.await else {
+        return Ok(Ok(()));
     };
     let back = client.batch_execute("rollback to savepoint highwater_check");
     match back.await {
-        Ok(()) => Ok(Some(error)),
+        Ok(()) => Ok(Err(fault)),
         // The connection is gone: that is what failed.
-        Err(_) => Err(pg::error("cannot try a statement", error)),
+        Err(_) => Err(fault),
     }
-}
-
-fn key_sql(schema: &str, key: &str) -> String {
-    include_str!("../../sql/queries/check/key.sql")
-        .replace("{events}", &format!("{}.batch", quote_identifier(schema)))
-        .replace("{key}", key)
-}
-
-fn key_fault(file: &ProjectionFile, error: tokio_postgres::Error) -> Error {
-    pg::error(
-        "the key is no expression over the columns of a batch",
-        error,
-    )
-    .with_kind(ErrorKind::Config)
-    .at(file.path.display().to_string())
-    .hint("the columns are position, stream, version, type, data, metadata, id, recorded_at")
 }
 
 fn statement_fault(

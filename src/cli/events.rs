@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
-use crate::engine::setup;
+use crate::engine::divergence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_store::EventStore;
 use crate::ndjson::to_line;
@@ -58,7 +58,7 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
     ctx.verified().await?;
     let source = ctx.source().await?;
     let database = ctx.target().await?;
-    let floor = setup::floor(&*database.client().await?, &source).await?;
+    let floor = divergence::floor(&*database.client().await?, &source).await?;
     let mut follower = source.follow(floor).await?;
     let mut printer = Printer {
         store: EventStore::new(database),

@@ -53,6 +53,7 @@ impl Exit {
             | ErrorKind::Changed
             | ErrorKind::Fenced
             | ErrorKind::Diverged
+            | ErrorKind::Stranded
             | ErrorKind::NotFound
             | ErrorKind::TimedOut
             | ErrorKind::Io

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::checkpoint::{self, Epoch, Fence, Key, LastEvent};
+use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::pg::transaction::{Opening, Tx};
@@ -23,6 +23,10 @@ use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
 use crate::retry::{Verdict, verdict};
 use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
+
+pub(super) mod batch;
+
+use batch::{BatchText, Woven};
 
 /// What applying batches needs, the same for every batch of a claim.
 pub(super) struct Applier {
@@ -56,8 +60,15 @@ pub(super) struct Slice {
 pub(super) enum Work<'a> {
     /// The server reads the range itself, from this relation.
     InServer(Statements<'a>, &'a str),
-    /// The events that were read, and the last event of the log at or before their end.
-    Read(Batch, LastEvent),
+    /// The events that were read, the last event of the log at or before their end, and what the
+    /// ledger counts of their range.
+    Read(Batch, LastEvent, Counted),
+}
+
+/// What the checkpoint has to know of a range that is passed over.
+pub(super) struct Passed {
+    last: LastEvent,
+    counted: Counted,
 }
 
 /// How much one batch may hold.
@@ -110,7 +121,23 @@ impl Applier {
             Some(event) if event.position == through => Some((event.position, event.id)),
             _ => self.source.last_at(through).await?,
         };
-        Ok(Work::Read(batch, last))
+        let counted = match self.counted_by_reading(&batch) {
+            Some(counted) => counted,
+            None => self.source.count(batch.range, self.filter()).await?,
+        };
+        Ok(Work::Read(batch, last, counted))
+    }
+
+    /// What was read is all there is, where nothing is filtered out.
+    fn counted_by_reading(&self, batch: &Batch) -> Option<Counted> {
+        let Filter { types, keys } = self.filter();
+        let all = types.is_none() && keys.partition.of <= 1 && keys.named().is_empty();
+        let count = batch.events.len() as u64;
+        all.then_some(Counted {
+            scanned: count,
+            own: count,
+            aside: 0,
+        })
     }
 
     /// Applies what `range` holds and moves the checkpoint to the end of it. Returns how far it
@@ -126,7 +153,9 @@ impl Applier {
     ) -> Result<Position> {
         let mut session = Session::new(client, &self.in_flight);
         let through = match work {
-            Work::Read(batch, last) => self.apply_batch(&session, &batch, last).await,
+            Work::Read(batch, last, counted) => {
+                self.apply_batch(&session, &batch, last, counted).await
+            }
             Work::InServer(statements, relation) => {
                 self.apply_in_server(&session, statements, relation, range)
                     .await
@@ -143,21 +172,36 @@ impl Applier {
         relation: &str,
         range: Range,
     ) -> Result<Position> {
+        let batch = self.batch_text(relation);
+        let fence = self.fence();
         let before = format!(
             "{};\n{};\n{};\n",
             self.opening.as_str(),
-            self.fence().text_in_server(range, relation),
+            fence.text_in_server(range, relation, &batch.count(range)),
             self.search_path(),
         );
-        let text = format!(
-            "{before}{}{};\ncommit",
-            statements.text,
-            checkpoint::seal(range)
-        );
+        let woven = Woven::of(&statements, &batch, range);
+        let seal = checkpoint::seal(range);
+        let text = format!("{before}{}{seal};\ncommit", woven.text);
         let mut succeeded = 0;
         match run(session, &text, &mut succeeded).await {
             Ok(()) => Ok(range.through()),
-            Err(e) => Err(self.place(e, statements, before.chars().count(), succeeded)),
+            Err(e) => {
+                let offset = pg::offset_of(&e)
+                    .and_then(|at| at.checked_sub(before.chars().count()))
+                    .map(|at| woven.origin(at));
+                Err(self.place(e, statements, offset, succeeded))
+            }
+        }
+    }
+
+    /// What `batch` is for the server, where it can read `relation` itself.
+    pub(super) fn batch_text<'a>(&'a self, relation: &'a str) -> BatchText<'a> {
+        BatchText {
+            relation,
+            filter: self.filter(),
+            projection: &self.key.projection,
+            generation: self.key.generation,
         }
     }
 
@@ -166,10 +210,9 @@ impl Applier {
         &self,
         error: tokio_postgres::Error,
         statements: Statements<'_>,
-        characters_before: usize,
+        offset: Option<usize>,
         succeeded: usize,
     ) -> Error {
-        let offset = pg::offset_of(&error).and_then(|at| at.checked_sub(characters_before));
         let ours = explain_write(pg::error("apply failed", error));
         match (succeeded.checked_sub(STATEMENTS_BEFORE), offset) {
             (Some(succeeded), offset) => {
@@ -189,12 +232,13 @@ impl Applier {
         session: &Session,
         batch: &Batch,
         last: LastEvent,
+        counted: Counted,
     ) -> Result<Position> {
         let doing = "cannot begin the batch";
         let begin = format!(
             "{};\n{};\n{}",
             self.opening.as_str(),
-            self.fence().text(batch.range, last),
+            self.fence().text(batch.range, last, counted),
             self.search_path(),
         );
         let begun = session.client().batch_execute(&begin).await;
@@ -212,9 +256,12 @@ impl Applier {
         Ok(batch.range.through())
     }
 
-    /// The last event of the log at or before `position`.
-    pub(super) async fn last_at(&self, position: Position) -> Result<LastEvent> {
-        self.source.last_at(position).await
+    /// What the checkpoint has to know of a range that holds nothing for this projection.
+    pub(super) async fn passed(&self, range: Range) -> Result<Passed> {
+        Ok(Passed {
+            last: self.source.last_at(range.through()).await?,
+            counted: self.source.count(range, self.filter()).await?,
+        })
     }
 
     /// Moves the checkpoint over a range that holds nothing for this projection.
@@ -222,9 +269,10 @@ impl Applier {
         &self,
         client: PooledClient,
         range: Range,
-        last: LastEvent,
+        passed: Passed,
     ) -> Result<()> {
-        checkpoint::skip(&client, &self.fence(), range, last).await
+        let Passed { last, counted } = passed;
+        checkpoint::skip(&client, &self.fence(), range, last, counted).await
     }
 
     fn fence(&self) -> Fence<'_> {

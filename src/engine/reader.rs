@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
+use super::divergence;
 use super::progress::Publisher;
-use super::setup;
 use crate::config::format_duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::database::Database;
@@ -74,7 +74,7 @@ async fn session(
     settings: &Settings,
 ) -> Error {
     let limit = settings.answer_timeout;
-    let beginning = begin(source, target);
+    let beginning = Box::pin(begin(source, target));
     let mut follower = match in_time(source, limit * BEGIN_STATEMENTS, beginning).await {
         Ok(follower) => follower,
         Err(error) => return error,
@@ -117,11 +117,11 @@ async fn in_time<T>(
 async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Follower>> {
     // Of its own: the source may need one from the same pool meanwhile.
     let client = target.own().await?;
-    let floor = client.within(setup::floor(&client, source)).await?;
+    let floor = client.within(divergence::floor(&client, source)).await?;
     let follower = source.follow(floor).await?;
     // Still the same session: the server did not crash between the two, which could have taken
     // back what the floor counts on.
-    client.within(setup::floor(&client, source)).await?;
+    client.within(divergence::floor(&client, source)).await?;
     Ok(follower)
 }
 

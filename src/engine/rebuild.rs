@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::runner::Build;
 use super::state::Board;
-use super::{Engine, Handle, Outcome, Settings, Until, setup};
+use super::{Engine, Handle, Outcome, Settings, Until, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
@@ -137,7 +137,8 @@ impl Rebuild {
             let row = row.map_err(|e| pg::error("cannot begin the rebuild", e))?;
             setup::create_schema(client, &next_schema(name)).await?;
             let schema = next_schema(name);
-            setup::fill_schema(client, &*self.projection, &*self.source, &schema).await?;
+            setup::fill_schema(client, &*self.projection, &schema).await?;
+            setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
             column::<i32>(&row, 0)
         };
         setup::end(client, done.await).await
@@ -187,11 +188,12 @@ impl Rebuild {
     }
 }
 
-/// Takes a changed definition as one that builds the same read model: the projection goes on
-/// where it is. False if it was not changed.
+/// Takes a changed definition as one that builds the same read model, and a log that differs from
+/// what the checkpoints know of it as the same log: the projection goes on where it is. False if
+/// nothing had changed.
 ///
 /// # Errors
-/// If the projection has no read model yet, or the database refuses.
+/// If the projection has no read model yet, the log is behind a checkpoint, or the database refuses.
 pub async fn accept(
     target: &Database,
     projection: &dyn Runnable,
@@ -211,11 +213,9 @@ pub async fn accept(
         ];
         let changed = client.execute_typed(sql, &parameters).await;
         let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
-        if let (Some(_), Some(relation)) = (projection.statements(), source.relation()) {
-            let schema = definition.name.as_str();
-            setup::create_view(&client, definition, relation, schema).await?;
-        }
-        Ok(changed > 0)
+        setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
+        let differed = divergence::accept(&client, &definition.name, source).await?;
+        Ok(changed > 0 || differed)
     };
     setup::end(&client, done.await).await
 }

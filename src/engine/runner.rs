@@ -384,9 +384,9 @@ impl Runner {
             return Ok(());
         };
         let range = Range::new(claim.stored, claim.position);
-        let last = claim.applier.last_at(range.through()).await?;
+        let passed = claim.applier.passed(range).await?;
         let client = self.covered_session(claim).await?;
-        claim.applier.skip(client, range, last).await?;
+        claim.applier.skip(client, range, passed).await?;
         self.stored_at(range.through());
         Ok(())
     }

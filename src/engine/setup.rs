@@ -6,15 +6,16 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::divergence;
+use crate::engine::apply::batch::of_types;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::database::Database;
 use crate::pg::transaction::{BEGIN, Tx};
-use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
-use crate::position::Position;
+use crate::pg::{self, Parameter, column, quote_identifier};
 use crate::projection::{Definition, Runnable};
-use crate::source::Source;
+use crate::source::{Keys, Source};
 
 /// A projection's row: which build of its read model is live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +159,8 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
             return Ok(());
         }
         create_schema(&client, definition.name.as_str()).await?;
-        fill_schema(&client, projection, source, definition.name.as_str()).await
+        fill_schema(&client, projection, definition.name.as_str()).await?;
+        show_batch(&client, projection, source, definition.name.as_str()).await
     };
     end(&client, done.await).await
 }
@@ -230,11 +232,10 @@ pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
     })
 }
 
-/// Runs `up` in a schema and puts the view `batch` beside it.
+/// Runs `up` in a schema.
 pub(crate) async fn fill_schema(
     client: &Client,
     projection: &dyn Runnable,
-    source: &dyn Source,
     schema: &str,
 ) -> Result<()> {
     let path = format!(
@@ -246,14 +247,57 @@ pub(crate) async fn fill_schema(
     projection
         .set_up(&Tx::new(client))
         .await
-        .map_err(definition_fault)?;
+        .map_err(definition_fault)
+}
+
+/// Puts the view `batch` into a schema, if the projection reads it there.
+pub(crate) async fn show_batch(
+    client: &Client,
+    projection: &dyn Runnable,
+    source: &dyn Source,
+    schema: &str,
+) -> Result<()> {
+    let definition = projection.definition();
+    let Some(relation) = source.relation() else {
+        return Ok(());
+    };
+    check_key(client, &definition.key, relation, schema).await?;
     if projection.statements().is_none() {
         return Ok(());
     }
-    match source.relation() {
-        Some(relation) => create_view(client, projection.definition(), relation, schema).await,
-        None => Ok(()),
+    create_view(client, definition, relation, schema).await
+}
+
+/// Refuses a key that the server does not understand, or that would not stay the same for an event.
+pub(crate) async fn check_key(
+    client: &Client,
+    key: &str,
+    relation: &str,
+    schema: &str,
+) -> Result<()> {
+    if key == Keys::STREAM {
+        return Ok(());
     }
+    let table = format!("{}.highwater_key", quote_identifier(schema));
+    let index = include_str!("../../sql/queries/projection/index_key.sql")
+        .replace("{schema}", &quote_identifier(schema))
+        .replace("{key}", key);
+    let tried = format!(
+        "create table {table} as select position, stream, version, type, data, metadata, id, \
+         recorded_at from {relation} with no data;\n{index};\ndrop table {table}"
+    );
+    let tried = client.batch_execute(&tried).await;
+    tried.map_err(|e| {
+        let error = pg::error("the key is no expression over the columns of a batch", e);
+        let hint = match error.code() {
+            Some("42P17") => {
+                "an event must keep its key for ever: use nothing that depends on the time or on \
+                 settings, such as the text of recorded_at"
+            }
+            _ => "the columns are position, stream, version, type, data, metadata, id, recorded_at",
+        };
+        error.with_kind(ErrorKind::Config).hint(hint)
+    })
 }
 
 /// `up` failed on its own account: the projection is wrong, not an event.
@@ -271,17 +315,11 @@ pub(crate) async fn create_view(
     relation: &str,
     schema: &str,
 ) -> Result<()> {
-    let types = match &definition.events {
-        None => String::new(),
-        Some(types) => {
-            let quoted: Vec<String> = types.iter().map(|t| quote_literal(t)).collect();
-            format!("and e.type in ({})", quoted.join(", "))
-        }
-    };
     let sql = include_str!("../../sql/queries/projection/create_view.sql")
         .replace("{schema}", &quote_identifier(schema))
         .replace("{events}", relation)
-        .replace("{types}", &types);
+        .replace("{types}", &of_types(definition.events.as_deref()))
+        .replace("{key}", &definition.key);
     let restrict = include_str!("../../sql/queries/projection/restrict_view.sql")
         .replace("{schema}", &quote_identifier(schema));
     let both = format!("{sql};\n{restrict}");
@@ -311,73 +349,7 @@ pub(crate) async fn claim(
     };
     // Without a session in hand, for the source may need one from the same pool.
     if let Some(checkpoint) = &claimed {
-        check_source(key, checkpoint, source).await?;
+        divergence::check(key, checkpoint, source).await?;
     }
     Ok(claimed)
-}
-
-/// Up to where a source is proven by what was applied: its highest checkpoint whose last event the
-/// log still has.
-pub(crate) async fn floor(client: &Client, source: &dyn Source) -> Result<Position> {
-    let identity = source.identity().await?;
-    for (position, last_event) in checkpoint::highest(client, &identity).await? {
-        let Some((at, id)) = last_event else { continue };
-        if source.last_at(at).await? == Some((at, id)) {
-            return Ok(position);
-        }
-    }
-    Ok(Position::START)
-}
-
-/// Refuses a source that is not the one that a checkpoint was taken from, or that went back and on
-/// again since.
-pub(crate) async fn check_source(
-    key: &Key,
-    checkpoint: &Checkpoint,
-    source: &dyn Source,
-) -> Result<()> {
-    let identity = source.identity().await?;
-    if identity != checkpoint.source_identity {
-        let what = format!(
-            "the checkpoint of \"{}\" was taken from the log {}, and source \"{}\" is the log {identity}",
-            key.projection,
-            checkpoint.source_identity,
-            source.name(),
-        );
-        return Err(diverged(key, what));
-    }
-    let Some((position, id)) = checkpoint.last_event else {
-        return Ok(());
-    };
-    let reached = source.reached().await?;
-    if reached < checkpoint.position {
-        let what = format!(
-            "the checkpoint of \"{}\" stands at {}, and source \"{}\" has given no position above \
-             {reached}: the log went back",
-            key.projection,
-            checkpoint.position,
-            source.name(),
-        );
-        return Err(diverged(key, what));
-    }
-    // One that is not there any more may have been deleted, which is allowed.
-    match source.last_at(position).await? {
-        Some((found_at, found)) if found_at == position && found != id => {
-            let what = format!(
-                "the checkpoint of \"{}\" knows event {id} at position {position}, where source \"{}\" \
-                 has event {found} now: the log went back since",
-                key.projection,
-                source.name(),
-            );
-            Err(diverged(key, what))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn diverged(key: &Key, what: String) -> Error {
-    Error::new(ErrorKind::Diverged, what).hint(format!(
-        "connect to the database it was built from, or highwater rebuild {}",
-        key.projection
-    ))
 }

@@ -19,7 +19,7 @@ use super::instance::{Fenced, Seen};
 use super::progress::Following;
 use super::runner::{self, Build, Ended, Runner};
 use super::state::Board;
-use super::{Outcome, Settings, apply, setup};
+use super::{Outcome, Settings, apply, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::checkpoint;
 use crate::pg::database::Database;
@@ -158,6 +158,7 @@ impl Supervisor {
         // Somebody's own code: it may panic.
         let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
         let generation = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
+        divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
         let client = parts.target.short().await?;
         let partitions = i32::from(definition.partitions);
         let setting = setup::set_partitions(&client, &definition.name, partitions);
@@ -202,7 +203,8 @@ impl Supervisor {
             let position = client.within(checkpoint::lowest(&client, name)).await?;
             self.parts.board.stands_at(position, position);
             let value = checkpoint::error_value(error, position, 1);
-            let telling = checkpoint::report_unstarted(&client, name, &value);
+            let instance = self.parts.instance;
+            let telling = checkpoint::report_unstarted(&client, name, instance, &value);
             client.within(telling).await
         };
         match tokio::time::timeout(runner::REPORT_LIMIT, told).await {

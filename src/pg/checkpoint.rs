@@ -15,6 +15,8 @@
 //! ([`read`]): its epoch still stands, so it goes on from the position there (a commit whose
 //! answer was lost), or another one does, and it stops.
 
+mod anchor;
+
 use serde_json::Value;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -24,6 +26,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::{self, Parameter, column, quote_literal};
 use crate::position::{Position, Range};
+
+pub(crate) use anchor::{anchor, live};
 
 /// Which checkpoint: one partition of one generation of one projection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +85,17 @@ pub enum Claiming {
 /// The last event at or before a position.
 pub type LastEvent = Option<(Position, Uuid)>;
 
+/// What the ledger counts of a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// All events, of whatever type and partition.
+    pub scanned: u64,
+    /// Those of the wanted types and the partition, parked keys included.
+    pub own: u64,
+    /// Those of `own` whose key is parked.
+    pub aside: u64,
+}
+
 /// The fence of one runner: what the checkpoint's row must say so that it may move it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fence<'a> {
@@ -92,10 +107,11 @@ pub(crate) struct Fence<'a> {
 
 impl Fence<'_> {
     /// As SQL text, to be sent together with the statements it protects.
-    /// `last_event` is two SQL expressions: position and id of the last event of the range.
-    fn sql(&self, range: Range, last_event: &str, from: &str) -> String {
+    /// `last` and `counted` are SQL expressions: position and id of the last event of the range,
+    /// and what the ledger counts of it.
+    fn sql(&self, range: Range, last: &str, counted: &str, from: &str) -> String {
         format!(
-            "select highwater.advance({}, {}, {}, {}, {}, {}, {}, {last_event}, 0, 0, 0){from}",
+            "select highwater.advance({}, {}, {}, {}, {}, {}, {}, {last}, {counted}){from}",
             quote_literal(self.key.projection.as_str()),
             self.key.generation,
             self.key.partition,
@@ -106,22 +122,29 @@ impl Fence<'_> {
         )
     }
 
-    /// The fence where the caller knows the last event of the range.
-    pub(crate) fn text(&self, range: Range, last: LastEvent) -> String {
+    /// The fence where the caller knows the last event of the range and has counted it.
+    pub(crate) fn text(&self, range: Range, last: LastEvent, counted: Counted) -> String {
         let last = match last {
             Some((position, id)) => format!("{position}, '{id}'"),
             None => "null, null".to_owned(),
         };
-        self.sql(range, &last, "")
+        let Counted {
+            scanned,
+            own,
+            aside,
+        } = counted;
+        self.sql(range, &last, &format!("{scanned}, {own}, {aside}"), "")
     }
 
-    /// The fence where the server looks the last event of the range up in `relation`.
-    pub(crate) fn text_in_server(&self, range: Range, relation: &str) -> String {
+    /// The fence where the server looks the last event of the range up in `relation` and runs
+    /// `count`, which gives `scanned`, `own` and `aside`.
+    pub(crate) fn text_in_server(&self, range: Range, relation: &str, count: &str) -> String {
         let last = include_str!("../../sql/queries/source/last.sql")
             .replace("{events}", relation)
             .replace("$1", &range.through().to_string());
-        let from = format!(" from (select) one left join lateral ({last}) e on true");
-        self.sql(range, "e.position, e.id", &from)
+        let from = format!(" from ({count}) c left join lateral ({last}) e on true");
+        let counted = "c.scanned, c.own, c.aside";
+        self.sql(range, "e.position, e.id", counted, &from)
     }
 }
 
@@ -242,8 +265,9 @@ pub(crate) async fn skip(
     fence: &Fence<'_>,
     range: Range,
     last: LastEvent,
+    counted: Counted,
 ) -> Result<()> {
-    let sql = fence.text(range, last);
+    let sql = fence.text(range, last, counted);
     let done = client.batch_execute(&sql).await;
     done.map_err(|e| pg::own_error("cannot move the checkpoint", e))
 }
@@ -288,15 +312,19 @@ pub(crate) async fn report(
         .map_err(|e| pg::own_error("cannot report the state", e))
 }
 
-/// Writes down that a projection could not be started, unless a living instance runs it.
+/// Writes down that `instance` could not start a projection, unless another living one runs it.
 pub(crate) async fn report_unstarted(
     client: &Client,
     projection: &ProjectionName,
+    instance: Uuid,
     error: &Value,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/checkpoint/report_unstarted.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&projection.as_str(), Type::TEXT), (error, Type::JSONB)];
+    let parameters: [(&Parameter<'_>, Type); 3] = [
+        (&projection.as_str(), Type::TEXT),
+        (error, Type::JSONB),
+        (&instance, Type::UUID),
+    ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
         .map_err(|e| pg::own_error("cannot report the state", e))

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::projection::sql_text::{self, Fault, Lines};
+use crate::projection::sql_text::{self, BatchPlace, Fault, Lines};
 
 pub use directory::{load_directory, refuse_taken_names};
 pub(crate) use directory::{load_sound, read_text};
@@ -71,6 +71,8 @@ pub struct Statement {
     pub line: usize,
     /// The byte of the section's text at which it begins.
     pub offset: usize,
+    /// Where in the section's text `batch` is defined for it.
+    pub(super) batch: Option<BatchPlace>,
     /// The statement as the hash sees it.
     normal: String,
 }

@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pg;
 use crate::pg::transaction::Tx;
 use crate::projection::file::{ProjectionFile, Section};
+use crate::projection::sql_text::BatchPlace;
 use crate::projection::{Definition, Runnable, Statements};
 use crate::source::{Batch, BoxFuture};
 
@@ -14,6 +15,7 @@ pub struct SqlProjection {
     file: ProjectionFile,
     definition: Definition,
     apply: String,
+    batch: Vec<BatchPlace>,
     locate: Locate,
 }
 
@@ -32,6 +34,12 @@ impl SqlProjection {
         SqlProjection {
             definition,
             apply: text_of(&file.apply),
+            batch: file
+                .apply
+                .statements
+                .iter()
+                .filter_map(|s| s.batch)
+                .collect(),
             locate: locate_in(&file),
             file,
         }
@@ -87,6 +95,7 @@ impl Runnable for SqlProjection {
     fn statements(&self) -> Option<Statements<'_>> {
         Some(Statements {
             text: &self.apply,
+            batch: &self.batch,
             locate: &*self.locate,
         })
     }

@@ -4,12 +4,15 @@
 //! must stay the same for ever. It follows PostgreSQL's own scanner for text that PostgreSQL
 //! accepts (with `standard_conforming_strings = on`); the server judges all other text.
 
+mod batch;
 mod control;
 mod lexer;
 mod split;
 #[cfg(test)]
 mod tests;
 
+pub use batch::BatchPlace;
+pub(crate) use batch::batch_place;
 pub(crate) use control::refusal;
 pub(crate) use lexer::{Kind, Piece, lex};
 pub(crate) use split::split;

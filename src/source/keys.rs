@@ -1,6 +1,8 @@
 //! Which events of a range are wanted: by type, by the partition of their key, parked or not.
 
 use crate::key_hash;
+use crate::name::ProjectionName;
+use crate::pg::quote_literal;
 use crate::source::Types;
 
 /// The key of an event: what order and parking are per. `None` is the key null.
@@ -139,6 +141,17 @@ impl<'a> Keys<'a> {
     pub(crate) fn listed(keys: &[EventKey]) -> Vec<String> {
         let marked = |key: &EventKey| key.as_ref().map_or(String::new(), |key| format!("={key}"));
         keys.iter().map(marked).collect()
+    }
+
+    /// The condition for a key that is parked, where the dead letters are in the same database.
+    pub(crate) fn is_parked(&self, projection: &ProjectionName, generation: i32) -> String {
+        // Not correlated, so the server looks the keys up once and hashes them.
+        format!(
+            "{} in (select coalesce('=' || d.key, '') from highwater.dead_letter d \
+             where d.projection = {} and d.generation = {generation})",
+            self.marked(),
+            quote_literal(projection.as_str()),
+        )
     }
 
     /// The key so that null is a value like any other, and no other value.

@@ -16,13 +16,14 @@ use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
     Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Parked,
-    ReadRequest, Source, Wakes,
+    ReadRequest, Source, Standing, Wakes,
 };
 
 mod follower;
 mod gap;
 mod lag;
 mod row;
+mod standing;
 
 pub use gap::{GapPolicy, HeldBy};
 
@@ -274,19 +275,11 @@ impl Source for TableSource {
         })
     }
 
-    fn reached(&self) -> BoxFuture<'_, Result<Position>> {
+    fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
         Box::pin(async move {
             let client = self.client().await?;
-            let reached = async {
-                let head = head(&client, &self.table).await?;
-                let look = gap::look(&client, &self.table.relation, &self.table.gap).await?;
-                let Some(sequence) = look.sequence else {
-                    return Ok(head);
-                };
-                let last = gap::last_value(&client, &self.table.relation, &sequence).await?;
-                Ok(head.max(last))
-            };
-            client.within(reached).await
+            let standing = standing::of(&client, &self.table, at, known);
+            client.within(standing).await
         })
     }
 
@@ -362,14 +355,18 @@ pub(crate) async fn identity(client: &Client) -> Result<String> {
         .await
         .map_err(|e| pg::error("cannot read the identity of the event table", e))?;
     let Some(row) = row else {
-        return Err(Error::new(
-            ErrorKind::Database,
-            "highwater.source is empty: the event table has lost its identity",
-        )
-        .hint("restore the row from a backup; projections cannot be compared without it"));
+        return Err(no_identity());
     };
     let identity: Uuid = pg::column(&row, 0)?;
     Ok(identity.to_string())
+}
+
+fn no_identity() -> Error {
+    Error::new(
+        ErrorKind::Database,
+        "highwater.source is empty: the event table has lost its identity",
+    )
+    .hint("restore the row from a backup; projections cannot be compared without it")
 }
 
 /// The highest committed position of a table.

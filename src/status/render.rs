@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::{Known, LastError, ProjectionStatus, SourceStatus, State, Status};
+use super::{Known, LastError, ProjectionStatus, Repartition, SourceStatus, State, Status};
 use crate::engine::RunnerState;
 use crate::error::Printable;
 use crate::position::Position;
@@ -118,6 +118,15 @@ impl Status {
                 since(self.at, gone.seen_at)
             ));
         }
+        if let Some(paused_at) = p.paused_at {
+            let since = since(self.at, paused_at);
+            say(format!(
+                "was paused {since} ago; highwater resume {name} lets it go on"
+            ));
+        }
+        if let Some(change) = &p.change {
+            say(changing(change));
+        }
         if let Some(rebuild) = &p.rebuild {
             let head = self.source(&p.source).and_then(|s| s.head);
             say(rebuilding(rebuild, head));
@@ -142,6 +151,17 @@ fn parked(p: &ProjectionStatus) -> String {
         if letters == 1 { "" } else { "s" },
         p.name
     )
+}
+
+fn changing(change: &Repartition) -> String {
+    let (from, to) = (change.from, change.to);
+    match change.at {
+        None => format!("is to have {to} partitions instead of {from}, once it runs"),
+        Some(end) => format!(
+            "goes from {from} to {to} partitions once each of the {from} is at {}",
+            at(end)
+        ),
+    }
 }
 
 fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {

@@ -8,7 +8,9 @@ use tokio_postgres::{Client, Row};
 
 use super::blocked::Blocked;
 use super::source::Measured;
-use super::{Gone, Known, LastError, PartitionStatus, ProjectionStatus, Rebuild, State};
+use super::{
+    Gone, Known, LastError, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State,
+};
 use crate::engine::RunnerState;
 use crate::error::Result;
 use crate::name::ProjectionName;
@@ -34,6 +36,9 @@ struct Projection {
     source: String,
     next_generation: Option<i32>,
     next_hash: Option<String>,
+    /// How many partitions it is to have.
+    wanted: i32,
+    paused_at: Option<Timestamp>,
     parked_keys: u64,
     dead_letters: u64,
     checkpoints: Vec<Checkpoint>,
@@ -42,6 +47,8 @@ struct Projection {
 struct Checkpoint {
     generation: i32,
     partition: i32,
+    partitions: i32,
+    drain_at: Option<Position>,
     position: Position,
     source_identity: String,
     epoch: i64,
@@ -104,6 +111,8 @@ impl Stored {
                 source: column_named(row, "source")?,
                 next_generation: column_named(row, "next_generation")?,
                 next_hash: column_named(row, "next_hash")?,
+                wanted: column_named(row, "wanted")?,
+                paused_at: column_named(row, "paused_at")?,
                 parked_keys: column_named::<i64>(row, "parked_keys")?.unsigned_abs(),
                 dead_letters: column_named::<i64>(row, "dead_letters")?.unsigned_abs(),
                 checkpoints: Vec::new(),
@@ -155,6 +164,8 @@ fn checkpoint(row: &Row, generation: i32) -> Result<Checkpoint> {
     Ok(Checkpoint {
         generation,
         partition: column_named(row, "partition")?,
+        partitions: column_named(row, "partitions")?,
+        drain_at: column_named::<Option<i64>>(row, "drain_at")?.map(Position::new),
         position: Position::new(column_named(row, "position")?),
         source_identity: column_named(row, "source_identity")?,
         epoch: column_named(row, "epoch")?,
@@ -234,8 +245,10 @@ impl Projection {
             Some(_) => Known::Changed,
         };
         status.position = lowest(of(self.generation));
-        status.state = most_urgent(of(self.generation));
-        status.rate_per_second = of(self.generation).map(|c| c.rate).sum();
+        status.state = self.state(of(self.generation));
+        status.rate_per_second = rate(of(self.generation));
+        status.paused_at = self.paused_at;
+        status.change = self.change(of(self.generation));
         status.partitions = of(self.generation).map(Checkpoint::status).collect();
         let failed = of(self.generation).filter(|c| c.last_error.is_some());
         let worst = failed.max_by_key(|c| c.state.urgency());
@@ -245,10 +258,40 @@ impl Projection {
             generation,
             position: lowest(of(generation)),
             state: most_urgent(of(generation)),
-            rate: of(generation).map(|c| c.rate).sum(),
+            rate: rate(of(generation)),
         });
         status
     }
+
+    /// An operator's pause shows, unless something worse does.
+    fn state<'a>(&self, checkpoints: impl Iterator<Item = &'a Checkpoint>) -> State {
+        let state = most_urgent(checkpoints);
+        let paused = State::Runner(RunnerState::Paused);
+        if self.paused_at.is_some() && state != State::Runner(RunnerState::Stopped) {
+            return paused;
+        }
+        state
+    }
+
+    /// The change of the number of partitions that is on its way.
+    fn change<'a>(
+        &self,
+        mut checkpoints: impl Iterator<Item = &'a Checkpoint>,
+    ) -> Option<Repartition> {
+        let first = checkpoints.next()?;
+        let is_on_its_way = first.partitions != self.wanted || first.drain_at.is_some();
+        is_on_its_way.then_some(Repartition {
+            from: first.partitions,
+            to: self.wanted,
+            at: first.drain_at,
+        })
+    }
+}
+
+/// That of the partition that is furthest behind: each passes all positions.
+fn rate<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> f64 {
+    let behind = checkpoints.min_by_key(|c| c.position);
+    behind.map_or(0.0, |c| c.rate)
 }
 
 fn lowest<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> Position {
@@ -300,6 +343,8 @@ impl ProjectionStatus {
             source: source.to_owned(),
             definition: Known::NeverRun,
             rebuild: None,
+            paused_at: None,
+            change: None,
             gone: None,
         }
     }

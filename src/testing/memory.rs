@@ -12,7 +12,7 @@ use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Position, Range};
 use crate::source::{
     Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Parked,
-    ReadRequest, Source, Step, Wakes,
+    ReadRequest, Removed, Source, Standing, Step, Wakes,
 };
 
 /// A source in memory. Clones share their events.
@@ -161,8 +161,18 @@ impl Source for MemorySource {
         Box::pin(async { Ok(*self.0.head.borrow()) })
     }
 
-    fn reached(&self) -> BoxFuture<'_, Result<Position>> {
-        Box::pin(async { Ok(self.log().last) })
+    fn standing(&self, at: Position, _: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
+        Box::pin(async move {
+            let last = self.last_at(at).await?;
+            let log = self.log();
+            Ok(Standing {
+                identity: self.0.identity.clone(),
+                reached: log.last,
+                oldest: log.events.first().map(|event| event.position),
+                last,
+                removed: Some(Removed::default()),
+            })
+        })
     }
 
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {

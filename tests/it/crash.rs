@@ -12,8 +12,8 @@ use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
 use highwater::source::table::{EventTable, TableSource};
 use highwater::source::{
-    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Middle, ReadRequest, Source, Step,
-    Wakes,
+    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Middle, ReadRequest, Source, Standing,
+    Step, Wakes,
 };
 use highwater::testing::TestDatabase;
 use highwater::{Engine, Error, ErrorKind, Outcome, Position, Range, Result, Until};
@@ -471,8 +471,8 @@ impl Source for Meddled {
         self.source.head()
     }
 
-    fn reached(&self) -> BoxFuture<'_, Result<Position>> {
-        self.source.reached()
+    fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
+        self.source.standing(at, known)
     }
 
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
@@ -549,7 +549,8 @@ async fn taken_back(url: &str) {
             "delete from highwater.event where position > 1;
              delete from in_sql.ledger where position > 1;
              update highwater.checkpoint
-                set position = 1, event_position = null, event_id = null;
+                set (position, event_position, event_id) =
+                    (select position, position, id from highwater.event);
              select setval('highwater.event_position_seq', 1)",
         )
         .await
@@ -625,7 +626,9 @@ async fn hard_to_read_again(url: &str) {
         .batch_execute(
             "delete from highwater.event where position > 3;
              update highwater.checkpoint
-                set position = least(position, 3), event_position = null, event_id = null;
+                set (position, event_position, event_id) =
+                    (select position, position, id from highwater.event
+                      order by position desc limit 1);
              select setval('highwater.event_position_seq', 3);
              insert into highwater.event (stream, version, type, data)
              values ('new', 1, 'Wanted', '{}'), ('new', 2, 'Wanted', '{}')",

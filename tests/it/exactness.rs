@@ -83,8 +83,30 @@ pub(crate) fn ledger_in_rust(name: &'static str) -> Arc<dyn Runnable> {
     Arc::new(Coded::new(Ledger(name)).unwrap())
 }
 
+/// A ledger of a projection with so many partitions.
+pub(crate) fn ledger_partitioned(name: &str, partitions: usize) -> Arc<dyn Runnable> {
+    ledger_with(
+        name,
+        &format!("/* highwater\npartitions = {partitions}\n*/\n"),
+    )
+}
+
 /// What a ledger says: exactly the log, in the order of positions and of versions.
 pub(crate) async fn assert_exact(client: &Client, ledger: &str, committed: &[i64]) {
+    let applied = assert_exact_by_stream(client, ledger, committed).await;
+    assert!(
+        applied.is_sorted(),
+        "{ledger}: not in the order of positions"
+    );
+}
+
+/// What a ledger of several partitions says: exactly the log, in the order of versions. Returns its
+/// positions as they were applied.
+pub(crate) async fn assert_exact_by_stream(
+    client: &Client,
+    ledger: &str,
+    committed: &[i64],
+) -> Vec<i64> {
     let log = positions(client, "select position from highwater.event order by 1").await;
     assert_eq!(log, committed, "what writers were told is what is there");
     let applied = format!("select position from {ledger}.ledger order by applied");
@@ -93,10 +115,6 @@ pub(crate) async fn assert_exact(client: &Client, ledger: &str, committed: &[i64
     assert!(
         missing.is_empty() && extra.is_empty(),
         "{ledger}: lost {missing:?}, not in the log or twice {extra:?}"
-    );
-    assert!(
-        applied.is_sorted(),
-        "{ledger}: not in the order of positions"
     );
     let sql = format!(
         "select position from (
@@ -110,6 +128,7 @@ pub(crate) async fn assert_exact(client: &Client, ledger: &str, committed: &[i64
         [0_i64; 0],
         "{ledger}: turned round"
     );
+    applied
 }
 
 /// What is committed and not applied, and what is applied and not committed, or twice.

@@ -46,7 +46,9 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
         let filled = text
             .replace("{events}", "highwater.event")
             .replace("{schema}", "s")
-            .replace("{types}", "")
+            .replace("{types}", "true")
+            .replace("{after}", "0")
+            .replace("{through}", "0")
             .replace("{table}", "public.t")
             .replace("{match}", "t.k = k.k")
             .replace("{columns}", "k, n")

@@ -3,8 +3,9 @@
 -- Parameters: none.
 -- Must hold: the owner is alive by the database's clock, never by ours; no event is read.
 select p.name, p.generation, p.hash, p.source, p.next_generation, p.next_hash,
+       p.partitions as wanted, p.paused_at,
        c.generation as of_generation, c.partition, c.position, c.source_identity, c.epoch,
-       c.state, c.rate, c.last_error,
+       c.partitions, c.drain_at, c.state, c.rate, c.last_error,
        i.host || ':' || i.pid as owner,
        coalesce(i.seen_at + i.lease > clock_timestamp(), false) as alive,
        i.seen_at, d.parked_keys, d.dead_letters

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Build, Ended, Runner, Turn};
 use crate::engine::apply::{Applier, Slice};
 use crate::engine::rebuild::next_schema;
-use crate::engine::setup;
+use crate::engine::{divergence, setup};
 use crate::error::{Error, Result};
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::instance;
@@ -169,7 +169,7 @@ impl Runner {
         if checkpoint.epoch != claim.applier.epoch {
             return Err(checkpoint::superseded(key, checkpoint.epoch));
         }
-        setup::check_source(key, &checkpoint, &*self.parts.source).await?;
+        divergence::check(key, &checkpoint, &*self.parts.source).await?;
         claim.stored = checkpoint.position;
         claim.position = checkpoint.position;
         claim.drain_at = checkpoint.drain_at;

@@ -120,7 +120,13 @@ impl Runner {
                 checkpoint::report(client, key, epoch, state.as_str(), Some(error)).await
             }
             None if state == RunnerState::Stopped => {
-                checkpoint::report_unstarted(client, &self.definition().name, error).await
+                checkpoint::report_unstarted(
+                    client,
+                    &self.definition().name,
+                    self.parts.instance,
+                    error,
+                )
+                .await
             }
             None => Ok(()),
         }

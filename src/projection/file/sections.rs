@@ -3,7 +3,7 @@
 use super::{Section, SourceText, Statement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::near;
-use crate::projection::sql_text::{self, Kind, Piece};
+use crate::projection::sql_text::{self, BatchPlace, Kind, Piece};
 use crate::projection::toml_text::quoted;
 
 const UP: &str = "up";
@@ -206,6 +206,10 @@ fn to_statement(
         text: source.text.get(first.offset..last.end())?.to_owned(),
         line: source.line_at(first.offset),
         offset: first.offset - section,
+        batch: sql_text::batch_place(pieces).map(|place| BatchPlace {
+            at: place.at - section,
+            ..place
+        }),
         normal: sql_text::join(pieces),
     })
 }

@@ -1,0 +1,226 @@
+//! `batch` inside the server: a definition with the literal range in front of each statement.
+//!
+//! The view of that name shows the same and takes the range from settings, which the planner does
+//! not know; functions and statements that take no `with` read it.
+
+use crate::name::ProjectionName;
+use crate::pg::quote_literal;
+use crate::position::Range;
+use crate::projection::Statements;
+use crate::source::{Filter, Types};
+
+/// Which rows of a relation are a batch, as SQL text.
+pub(in crate::engine) struct BatchText<'a> {
+    pub(in crate::engine) relation: &'a str,
+    pub(in crate::engine) filter: Filter<'a>,
+    pub(in crate::engine) projection: &'a ProjectionName,
+    pub(in crate::engine) generation: i32,
+}
+
+impl BatchText<'_> {
+    /// The batch: the wanted events of the partition, without parked keys.
+    fn free(&self, range: Range) -> String {
+        let parked = match self.filter.keys.named() {
+            [] => "true".to_owned(),
+            _ => format!("not ({})", self.parked()),
+        };
+        self.fill(include_str!("../../../sql/queries/apply/batch.sql"), range)
+            .replace("{parked}", &parked)
+    }
+
+    /// How many events the range holds, and whose they are: a row of the three numbers that the
+    /// fence takes.
+    pub(super) fn count(&self, range: Range) -> String {
+        let parked = match self.filter.keys.named() {
+            [] => "false".to_owned(),
+            _ => self.parked(),
+        };
+        self.fill(include_str!("../../../sql/queries/apply/count.sql"), range)
+            .replace("{parked}", &parked)
+    }
+
+    fn fill(&self, text: &str, range: Range) -> String {
+        let lines = text.lines().filter(|line| !line.starts_with("--"));
+        lines
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace("{events}", self.relation)
+            .replace("{after}", &range.after().to_string())
+            .replace("{through}", &range.through().to_string())
+            .replace("{types}", &of_types(self.filter.types))
+            .replace("{partition}", &self.filter.keys.in_partition())
+    }
+
+    fn parked(&self) -> String {
+        self.filter.keys.is_parked(self.projection, self.generation)
+    }
+}
+
+/// The condition for the types.
+pub(in crate::engine) fn of_types(types: Types<'_>) -> String {
+    match types {
+        None => "true".to_owned(),
+        Some(types) => {
+            let quoted: Vec<String> = types.iter().map(|t| quote_literal(t)).collect();
+            format!("e.type in ({})", quoted.join(", "))
+        }
+    }
+}
+
+/// The statements of a projection with `batch` defined in them.
+pub(super) struct Woven {
+    pub(super) text: String,
+    /// Where something was put in, and how much: characters of the text as it was.
+    inserted: Vec<(usize, usize)>,
+}
+
+impl Woven {
+    pub(super) fn of(statements: &Statements<'_>, batch: &BatchText<'_>, range: Range) -> Woven {
+        let definition = format!("batch as not materialized (\n{}\n)", batch.free(range));
+        let mut woven = Woven {
+            text: String::with_capacity(statements.text.len()),
+            inserted: Vec::new(),
+        };
+        let (mut rest, mut taken, mut characters) = (statements.text, 0, 0);
+        for place in statements.batch {
+            let Some((before, after)) = rest.split_at_checked(place.at - taken) else {
+                continue;
+            };
+            let insert = match place.joins {
+                true => format!(" {definition},"),
+                false => format!("with {definition} "),
+            };
+            characters += before.chars().count();
+            woven.inserted.push((characters, insert.chars().count()));
+            woven.text.push_str(before);
+            woven.text.push_str(&insert);
+            (rest, taken) = (after, place.at);
+        }
+        woven.text.push_str(rest);
+        woven
+    }
+
+    /// The character of the projection's own text that stands at `at` here.
+    pub(super) fn origin(&self, at: usize) -> usize {
+        let mut before = 0;
+        for (place, length) in &self.inserted {
+            let begins = place + before;
+            if at < begins {
+                break;
+            }
+            if at < begins + length {
+                return *place;
+            }
+            before += length;
+        }
+        at - before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Position;
+    use crate::projection::Runnable;
+    use crate::projection::SqlProjection;
+    use crate::projection::file::ProjectionFile;
+
+    fn woven(apply: &str) -> (String, Woven) {
+        let text = format!("-- highwater: apply\n{apply}");
+        let file = ProjectionFile::parse("p.sql".as_ref(), &text).unwrap();
+        let projection = SqlProjection::new(file);
+        let statements = projection.statements().unwrap();
+        let batch = BatchText {
+            relation: "highwater.event",
+            filter: Filter::ALL,
+            projection: &projection.definition().name,
+            generation: 1,
+        };
+        let range = Range::new(Position::new(3), Position::new(7));
+        let woven = Woven::of(&statements, &batch, range);
+        (statements.text.to_owned(), woven)
+    }
+
+    /// The woven text with the definition of `batch` cut down to `@`.
+    fn short(apply: &str) -> String {
+        let (_, woven) = woven(apply);
+        let mut text = woven
+            .text
+            .trim_end()
+            .trim_end_matches(';')
+            .trim_end()
+            .to_owned();
+        while let Some(from) = text.find("batch as not materialized (\n") {
+            let to = from + text[from..].find("\n)").unwrap() + 2;
+            text.replace_range(from..to, "@");
+        }
+        text
+    }
+
+    #[test]
+    fn batch_is_defined_where_a_statement_can_take_it_and_names_it() {
+        for (apply, expected) in [
+            ("select 1 from batch", "with @ select 1 from batch"),
+            ("(table batch)", "with @ (table batch)"),
+            (
+                "insert into t select 1 from \"batch\"",
+                "with @ insert into t select 1 from \"batch\"",
+            ),
+            (
+                "with x as (select 1 from BATCH) select 1",
+                "with @, x as (select 1 from BATCH) select 1",
+            ),
+            (
+                "with recursive x as (select 1 from batch) select 1",
+                "with recursive @, x as (select 1 from batch) select 1",
+            ),
+            (
+                "with x as (select 1), y as (select 1) select 1 from x, batch as b (c)",
+                "with @, x as (select 1), y as (select 1) select 1 from x, batch as b (c)",
+            ),
+            (
+                "with x as (with batch as (select 1) table batch) select 1",
+                "with @, x as (with batch as (select 1) table batch) select 1",
+            ),
+            (
+                "with batch as (select 1) select 1 from batch",
+                "with batch as (select 1) select 1 from batch",
+            ),
+            (
+                "with x as (select 1), batch (a, b) as materialized (select 1, 2) select 1",
+                "with x as (select 1), batch (a, b) as materialized (select 1, 2) select 1",
+            ),
+            ("delete from t", "delete from t"),
+            ("select 'batch'", "select 'batch'"),
+            ("select 1 from s.batch", "select 1 from s.batch"),
+            (
+                "create temp table b as select 1 from batch",
+                "create temp table b as select 1 from batch",
+            ),
+            (
+                "do $$ begin perform 1 from batch; end $$",
+                "do $$ begin perform 1 from batch; end $$",
+            ),
+        ] {
+            assert_eq!(short(apply), expected, "{apply}");
+        }
+    }
+
+    #[test]
+    fn each_character_is_led_back_to_where_it_stands_in_the_file() {
+        let apply = "select 'ä' from batch;\n\nwith x as (select 1)\nselect 2 from x, batch;";
+        let (own, woven) = woven(apply);
+        let (own, text): (Vec<char>, Vec<char>) =
+            (own.chars().collect(), woven.text.chars().collect());
+        let mut found = vec![false; own.len()];
+        for (at, character) in text.iter().enumerate() {
+            let origin = woven.origin(at);
+            let inside = woven.origin(at + 1) == origin;
+            if !inside {
+                assert_eq!(own[origin], *character, "at {at}");
+                found[origin] = true;
+            }
+        }
+        assert!(found.iter().all(|found| *found), "{found:?}");
+    }
+}

@@ -1,0 +1,217 @@
+//! Whether a source is still the log that a checkpoint was taken from, and still has what the
+//! projection has not read.
+//!
+//! A checkpoint knows one event: the last at or before its position. The log must have that event
+//! there and no later one, or have it written down that the event was removed on purpose. In all
+//! other cases the log went back, was begun anew or is another one, whatever it has grown to since:
+//! what lies below the checkpoint need not be what was applied.
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::pg::checkpoint::{self, Checkpoint, Key};
+use crate::pg::database::Database;
+use crate::position::Position;
+use crate::source::{Source, Standing};
+
+/// Up to where a source is proven by what was applied: its highest checkpoint whose last event the
+/// log still has.
+pub(crate) async fn floor(client: &Client, source: &dyn Source) -> Result<Position> {
+    let identity = source.identity().await?;
+    for (position, last_event) in checkpoint::highest(client, &identity).await? {
+        if last_event.is_some() && source.last_at(position).await? == last_event {
+            return Ok(position);
+        }
+    }
+    Ok(Position::START)
+}
+
+/// Refuses a source that is not the one that a checkpoint was taken from, that went back, or that
+/// lacks events which the projection has not read.
+pub(crate) async fn check(key: &Key, checkpoint: &Checkpoint, source: &dyn Source) -> Result<()> {
+    let known = checkpoint.last_event.map(|(position, _)| position);
+    let standing = source.standing(checkpoint.position, known).await?;
+    match compare(checkpoint, &standing) {
+        Ok(()) => Ok(()),
+        Err(difference) => Err(difference.explain(key, checkpoint, source.name())),
+    }
+}
+
+/// As [`check`], for every checkpoint of the live read model: also one that nobody claims, because
+/// it seems to have passed where the run is to end.
+pub(crate) async fn check_live(
+    target: &Database,
+    projection: &ProjectionName,
+    source: &dyn Source,
+) -> Result<()> {
+    let client = target.short().await?;
+    let checkpoints = client.within(checkpoint::live(&client, projection)).await?;
+    // The source may need one from the same pool.
+    drop(client);
+    for (key, checkpoint) in checkpoints {
+        check(&key, &checkpoint, source).await?;
+    }
+    Ok(())
+}
+
+/// How a log differs from what a checkpoint knows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Difference {
+    /// It is another one.
+    Identity(String),
+    /// It never gave the checkpoint's position.
+    Behind(Position),
+    /// Another event has the position of the one that the checkpoint knows.
+    OtherEvent(Position, Uuid, Uuid),
+    /// The last event is one that was not there when the checkpoint was written.
+    NewEvent(Position, Uuid),
+    /// The event that the checkpoint knows is gone, and nothing says that it was removed.
+    Gone(Position, Uuid),
+    /// An event has a position whose event was removed.
+    TakenAgain(Position),
+    /// Events after the checkpoint were removed; the oldest one left, if any.
+    Stranded(Option<Position>),
+}
+
+fn compare(checkpoint: &Checkpoint, log: &Standing) -> Result<(), Difference> {
+    if log.identity != checkpoint.source_identity {
+        return Err(Difference::Identity(log.identity.clone()));
+    }
+    if log.reached < checkpoint.position {
+        return Err(Difference::Behind(log.reached));
+    }
+    compare_events(checkpoint, log)?;
+    let removed = log.removed.as_ref().map(|removed| removed.through);
+    if removed.is_some_and(|through| through > checkpoint.position) {
+        return Err(Difference::Stranded(log.oldest));
+    }
+    Ok(())
+}
+
+/// The last event that the checkpoint knows, and the last that the log has up to there.
+fn compare_events(checkpoint: &Checkpoint, log: &Standing) -> Result<(), Difference> {
+    let (known_at, known) = match (checkpoint.last_event, log.last) {
+        (None, None) => return Ok(()),
+        (None, Some((at, id))) => return Err(Difference::NewEvent(at, id)),
+        (Some(known), Some(last)) if known == last => return Ok(()),
+        (Some(known), _) => known,
+    };
+    match log.last {
+        Some((at, id)) if at > known_at => return Err(Difference::NewEvent(at, id)),
+        Some((at, id)) if at == known_at => return Err(Difference::OtherEvent(at, known, id)),
+        _ => {}
+    }
+    let Some(removed) = &log.removed else {
+        // The source keeps no record; that the log begins only later is the sign of a removal.
+        return Err(match (log.last, log.oldest) {
+            (None, Some(oldest)) => Difference::Stranded(Some(oldest)),
+            _ => Difference::Gone(known_at, known),
+        });
+    };
+    match log.last {
+        Some((at, _)) if removed.contains(at) => Err(Difference::TakenAgain(at)),
+        _ if removed.contains(known_at) => Ok(()),
+        _ => Err(Difference::Gone(known_at, known)),
+    }
+}
+
+impl Difference {
+    fn explain(self, key: &Key, checkpoint: &Checkpoint, source: &str) -> Error {
+        let (name, position) = (&key.projection, checkpoint.position);
+        let stands = format!("the checkpoint of \"{name}\" stands at {position}");
+        let what = match self {
+            Difference::Identity(identity) => format!(
+                "the checkpoint of \"{name}\" was taken from the log {}, and source \"{source}\" is \
+                 the log {identity}",
+                checkpoint.source_identity
+            ),
+            Difference::Behind(reached) => format!(
+                "{stands}, and source \"{source}\" has given no position above {reached}: the log \
+                 went back"
+            ),
+            Difference::OtherEvent(at, known, found) => format!(
+                "the checkpoint of \"{name}\" knows event {known} at position {at}, where source \
+                 \"{source}\" has event {found} now: the log went back since"
+            ),
+            Difference::NewEvent(at, id) => format!(
+                "{stands}, and source \"{source}\" has event {id} at position {at} now, where there \
+                 was none: the log went back since"
+            ),
+            Difference::Gone(at, known) => format!(
+                "the checkpoint of \"{name}\" knows event {known} at position {at}, which source \
+                 \"{source}\" does not have any more, and nothing says that it was removed: the log \
+                 went back"
+            ),
+            Difference::TakenAgain(at) => format!(
+                "{stands}, and source \"{source}\" has an event at position {at}, whose event was \
+                 removed: positions are given again"
+            ),
+            Difference::Stranded(oldest) => return stranded(key, position, source, oldest),
+        };
+        let hint = format!(
+            "connect to the database it was built from, or highwater rebuild {name}; if you know \
+             that no other events lie below the checkpoint, highwater accept {name} goes on after it"
+        );
+        Error::new(ErrorKind::Diverged, what).hint(hint)
+    }
+}
+
+fn stranded(key: &Key, position: Position, source: &str, oldest: Option<Position>) -> Error {
+    let name = &key.projection;
+    let left = match oldest {
+        Some(oldest) => format!("the oldest there is stands at {oldest}"),
+        None => "none is left".to_owned(),
+    };
+    let what = format!(
+        "\"{name}\" has read up to {position}, and events of source \"{source}\" after that were \
+         removed: {left}"
+    );
+    Error::new(ErrorKind::Stranded, what).hint(format!(
+        "bring the removed events back, or highwater accept {name} to go on without them"
+    ))
+}
+
+/// Takes the log as it is for what the live read model was built from: its checkpoints go on from
+/// there, over events that were removed. False if none differed.
+///
+/// # Errors
+/// If the log has not given the checkpoint's position yet: what it gives next would be passed over.
+pub(crate) async fn accept(
+    client: &Client,
+    projection: &ProjectionName,
+    source: &dyn Source,
+) -> Result<bool> {
+    let mut accepted = false;
+    for (key, checkpoint) in checkpoint::live(client, projection).await? {
+        let known = checkpoint.last_event.map(|(position, _)| position);
+        let log = source.standing(checkpoint.position, known).await?;
+        let Err(difference) = compare(&checkpoint, &log) else {
+            continue;
+        };
+        if log.reached < checkpoint.position {
+            let error = Difference::Behind(log.reached).explain(&key, &checkpoint, source.name());
+            return Err(error.hint(format!(
+                "its next events would have positions that count as applied: highwater rebuild \
+                 {projection}"
+            )));
+        }
+        let position = accepted_position(&checkpoint, &log, &difference);
+        let last = source.last_at(position).await?;
+        checkpoint::anchor(client, &key, position, &log.identity, last).await?;
+        accepted = true;
+    }
+    Ok(accepted)
+}
+
+/// Where a checkpoint goes on: where it is, or behind what was removed.
+fn accepted_position(checkpoint: &Checkpoint, log: &Standing, difference: &Difference) -> Position {
+    let removed = log.removed.as_ref().map(|removed| removed.through);
+    let cut = match (removed, difference) {
+        (Some(through), _) => through,
+        (None, Difference::Stranded(Some(oldest))) => oldest.previous(),
+        (None, _) => Position::START,
+    };
+    checkpoint.position.max(cut)
+}

@@ -1,0 +1,89 @@
+//! Holds a projection on all instances, and lets it go on.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::pg::database::Database;
+use crate::pg::{self, Parameter, checkpoint, column, instance};
+use crate::position::Position;
+
+/// How often it is looked whether the runners have ended.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a pause went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paused {
+    /// It was not paused before.
+    pub is_new: bool,
+    /// Where its read model stands: the partition that is furthest behind.
+    pub position: Position,
+    /// An instance still had a partition when the time was over.
+    pub is_held: bool,
+}
+
+/// Holds a projection: its runners finish their batches and nobody starts new ones, until
+/// [`resume`]. Waits up to `limit` for the runners to end.
+///
+/// # Errors
+/// If there is no such projection, or the database refuses.
+pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) -> Result<Paused> {
+    let client = target.client().await?;
+    let is_new = set(&client, name, true).await?;
+    instance::nudge(&client).await;
+    let ended = async {
+        while is_held(&client, name).await? {
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        Ok::<_, Error>(())
+    };
+    let is_held = match tokio::time::timeout(limit, ended).await {
+        Ok(ended) => ended.map(|()| false)?,
+        Err(_) => true,
+    };
+    Ok(Paused {
+        is_new,
+        position: checkpoint::lowest(&client, name).await?,
+        is_held,
+    })
+}
+
+/// Lets a projection go on. False if it was not paused.
+///
+/// # Errors
+/// As [`pause`].
+pub async fn resume(target: &Database, name: &ProjectionName) -> Result<bool> {
+    let client = target.client().await?;
+    let changed = set(&client, name, false).await?;
+    instance::nudge(&client).await;
+    Ok(changed)
+}
+
+async fn set(client: &Client, name: &ProjectionName, paused: bool) -> Result<bool> {
+    let sql = include_str!("../sql/queries/projection/pause.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] =
+        [(&name.as_str(), Type::TEXT), (&paused, Type::BOOL)];
+    let row = client.query_typed_opt(sql, &parameters).await;
+    match row.map_err(|e| pg::own_error("cannot pause the projection", e))? {
+        Some(row) => column(&row, 0),
+        None => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("projection \"{name}\" has no read model here"),
+        )
+        .hint("highwater status shows the projections that have one")),
+    }
+}
+
+async fn is_held(client: &Client, name: &ProjectionName) -> Result<bool> {
+    let sql = include_str!("../sql/queries/projection/held.sql");
+    let row = client
+        .query_typed_one(sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    column(
+        &row.map_err(|e| pg::own_error("cannot see who runs it", e))?,
+        0,
+    )
+}

@@ -1,0 +1,85 @@
+//! What a table says of itself at a position, all of it from one session.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::{EventTable, gap};
+use crate::error::Result;
+use crate::pg::{self, column_named};
+use crate::position::Position;
+use crate::source::{Removed, Standing};
+
+/// What `table` says at `at`; `known` is a position whose event may have been removed.
+pub(super) async fn of(
+    client: &Client,
+    table: &EventTable,
+    at: Position,
+    known: Option<Position>,
+) -> Result<Standing> {
+    let sql = include_str!("../../../sql/queries/source/standing.sql")
+        .replace("{events}", &table.relation);
+    let row = match client
+        .query_typed_one(&sql, &[(&at.get(), Type::INT8)])
+        .await
+    {
+        Ok(row) => row,
+        Err(e) => {
+            let error = pg::error("cannot compare the log with a checkpoint", e);
+            return Err(gap::why(client, table, error).await);
+        }
+    };
+    let head = Position::new(column_named(&row, "head")?);
+    let oldest: Option<i64> = column_named(&row, "oldest")?;
+    let last = match (
+        column_named(&row, "last_position")?,
+        column_named(&row, "last_id")?,
+    ) {
+        (Some(position), Some(id)) => Some((Position::new(position), id)),
+        _ => None,
+    };
+    let asked: Vec<Position> = known.into_iter().chain(last.map(|l| l.0)).collect();
+    let (identity, removed) = match &table.identity {
+        Some(identity) => (identity.clone(), None),
+        None => {
+            let (identity, removed) = removed(client, &asked).await?;
+            (identity, Some(removed))
+        }
+    };
+    Ok(Standing {
+        identity,
+        reached: head.max(given(client, table).await?),
+        oldest: oldest.map(Position::new),
+        last,
+        removed,
+    })
+}
+
+/// The last number that the sequence of the table gave; 0 where there is none to ask.
+async fn given(client: &Client, table: &EventTable) -> Result<Position> {
+    let look = gap::look(client, &table.relation, &table.gap).await?;
+    match look.sequence {
+        Some(sequence) => gap::last_value(client, &table.relation, &sequence).await,
+        None => Ok(Position::START),
+    }
+}
+
+/// The identity of our own log, and what was removed from it at or around `positions`.
+pub(super) async fn removed(client: &Client, positions: &[Position]) -> Result<(String, Removed)> {
+    let sql = include_str!("../../../sql/queries/source/removed.sql");
+    let numbers: Vec<i64> = positions.iter().map(|p| p.get()).collect();
+    let row = client
+        .query_typed_opt(sql, &[(&numbers, Type::INT8_ARRAY)])
+        .await
+        .map_err(|e| pg::own_error("cannot read what was removed from the event table", e))?;
+    let Some(row) = row else {
+        return Err(super::no_identity());
+    };
+    let identity: Uuid = column_named(&row, "identity")?;
+    let others: Vec<i64> = column_named(&row, "removed")?;
+    let removed = Removed {
+        through: Position::new(column_named(&row, "removed_through")?),
+        others: others.into_iter().map(Position::new).collect(),
+    };
+    Ok((identity.to_string(), removed))
+}

@@ -1,0 +1,190 @@
+//! Several instances on the same projections: who runs what, and what happens when one goes.
+
+mod partitions;
+mod pause;
+mod processes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater::engine::Settings;
+use highwater::projection::Runnable;
+use highwater::testing::TestDatabase;
+use highwater::{Engine, Outcome, Until};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::exactness::{
+    Running, Storm, assert_exact_by_stream, caught_up, ledger_partitioned, positions,
+};
+use crate::support::{append_rows, eventually, sql_projection};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn settings(listen: bool) -> Settings {
+    let mut settings = Settings::default();
+    settings.listen = listen;
+    settings.lease = Duration::from_secs(1);
+    settings.retry_delay_max = Duration::from_millis(200);
+    settings
+}
+
+fn engine(database: &TestDatabase, listen: bool, projections: &[Arc<dyn Runnable>]) -> Engine {
+    let engine = Engine::new(database.pooled(), settings(listen)).source(database.source());
+    projections.iter().fold(engine, |engine, projection| {
+        engine.projection(projection.clone())
+    })
+}
+
+/// How many partitions each living owner has, the fewest first.
+async fn shares(client: &Client) -> Vec<i64> {
+    let sql = "select count(*) from highwater.checkpoint c
+                 join highwater.instance i on i.id = c.owner and i.seen_at + i.lease > clock_timestamp()
+                group by i.id order by 1";
+    positions(client, sql).await
+}
+
+async fn until_shared(client: &Client, expected: &[i64]) {
+    let mut seen = Vec::new();
+    let what = format!("partitions are shared as {expected:?}");
+    eventually(&what, LIMIT, async || {
+        seen = shares(client).await;
+        seen == expected
+    })
+    .await;
+}
+
+async fn partitions_come_and_go(listen: bool) {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let ledger = || [ledger_partitioned("ledger", 6)];
+    let storm = Storm::start(database.url(), 10).await;
+    let first = Running::start(engine(&database, listen, &ledger()));
+    until_shared(&client, &[6]).await;
+    let second = Running::start(engine(&database, listen, &ledger()));
+    until_shared(&client, &[3, 3]).await;
+    let third = Running::start(engine(&database, listen, &ledger()));
+    until_shared(&client, &[2, 2, 2]).await;
+    second.stop().await;
+    until_shared(&client, &[3, 3]).await;
+    let fourth = Running::start(engine(&database, listen, &ledger()));
+    until_shared(&client, &[2, 2, 2]).await;
+    let committed = storm.stop().await;
+    caught_up(&client).await;
+    for running in [first, third, fourth] {
+        running.stop().await;
+    }
+    assert_eq!(
+        shares(&client).await,
+        [0_i64; 0],
+        "everything was given back"
+    );
+    assert_exact_by_stream(&client, "ledger", &committed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_spread_evenly_while_instances_come_and_go() {
+    partitions_come_and_go(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_spread_evenly_without_listen_too() {
+    partitions_come_and_go(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_projections_of_one_partition_are_spread_too() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=20).await;
+    let projections: Vec<_> = ["a", "b", "c", "d", "e"]
+        .map(|name| ledger_partitioned(name, 1))
+        .into();
+    let first = Running::start(engine(&database, true, &projections));
+    let second = Running::start(engine(&database, true, &projections));
+    until_shared(&client, &[2, 3]).await;
+    caught_up(&client).await;
+    first.stop().await;
+    until_shared(&client, &[5]).await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_gets_only_what_it_can_run() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let [a, b] = ["a", "b"].map(|name| ledger_partitioned(name, 2));
+    let both = Running::start(engine(&database, true, &[a.clone(), b]));
+    until_shared(&client, &[4]).await;
+    let one = Running::start(engine(&database, true, std::slice::from_ref(&a)));
+    until_shared(&client, &[1, 3]).await;
+    let of_b = "select count(distinct owner) from highwater.checkpoint where projection = 'b'";
+    assert_eq!(positions(&client, of_b).await, [1]);
+    both.stop().await;
+    until_shared(&client, &[2]).await;
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_job_beside_a_live_run_ends_when_everybody_is_at_the_head() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=500).await;
+    let ledger = [ledger_partitioned("ledger", 4)];
+    let live = Running::start(engine(&database, true, &ledger));
+    until_shared(&client, &[4]).await;
+    append_rows(&client, "t", 1..=50).await;
+    let report = engine(&database, true, &ledger)
+        .run(Until::CaughtUp, CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
+    let behind = "select count(*) from highwater.checkpoint
+                   where position < (select max(position) from highwater.event)";
+    assert_eq!(positions(&client, behind).await, [0]);
+    until_shared(&client, &[4]).await;
+    assert!(!live.is_finished());
+    live.stop().await;
+}
+
+const DIVIDES: &str = "/* highwater\npartitions = 2\n*/\n-- highwater: up\ncreate table t (n int);
+-- highwater: apply\ninsert into t select 1 / (data->>'n')::int from batch;\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_an_error_stopped_is_tried_again_only_by_who_starts_after_that() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let divides = [sql_projection("divides", DIVIDES)];
+    let first = Running::start(engine(&database, true, &divides));
+    let second = Running::start(engine(&database, true, &divides));
+    until_shared(&client, &[1, 1]).await;
+    // Streams of both partitions.
+    client
+        .batch_execute(
+            "insert into highwater.event (stream, version, type, data)
+             select 's' || n, 1, 'T', '{\"n\": 0}' from generate_series(1, 20) n",
+        )
+        .await
+        .unwrap();
+    for running in [first, second] {
+        let report = running.ended().await;
+        let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+            panic!("{report:?}")
+        };
+        assert!(error.to_string().contains("division by zero"), "{error}");
+    }
+    let claims = "select sum(epoch)::bigint from highwater.checkpoint";
+    let before = positions(&client, claims).await[0];
+    let again = engine(&database, true, &divides)
+        .run(Until::CaughtUp, CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(
+        matches!(again.outcomes[0].1, Outcome::Stopped(_)),
+        "{again:?}"
+    );
+    assert_eq!(positions(&client, claims).await[0], before + 2, "once each");
+}

@@ -1,0 +1,142 @@
+//! Instances as processes: killed, stopped, woken again.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use highwater::testing::TestDatabase;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::{LIMIT, until_shared};
+use crate::exactness::{Storm, assert_exact_by_stream, caught_up, positions};
+use crate::support::eventually;
+
+const LEDGER: &str = "/* highwater\npartitions = 4\n*/\n-- highwater: up
+create table ledger (applied bigint generated always as identity primary key,
+                     position bigint not null, stream text not null, version bigint not null);
+-- highwater: apply
+insert into ledger (position, stream, version)
+select position, stream, version from batch order by position;
+";
+
+/// A project whose instances run the ledger.
+struct Project {
+    top: TempDir,
+    url: String,
+}
+
+/// A `highwater run`.
+struct Instance(Child);
+
+impl Project {
+    fn new(url: &str) -> Project {
+        let top = tempfile::tempdir().unwrap();
+        let project = Project {
+            url: url.to_owned(),
+            top,
+        };
+        let directory = project.dir().join("projections");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("ledger.sql"), LEDGER).unwrap();
+        fs::write(
+            project.dir().join("highwater.toml"),
+            "[engine]\nlease = \"1s\"\n",
+        )
+        .unwrap();
+        project
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.top.path().to_owned()
+    }
+
+    fn start(&self) -> Instance {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        command
+            .args(["run", "--quiet"])
+            .current_dir(self.dir())
+            .env("DATABASE_URL", &self.url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Instance(command.spawn().unwrap())
+    }
+}
+
+impl Instance {
+    fn pid(&self) -> i64 {
+        i64::from(self.0.id())
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        kill(pid, signal).unwrap();
+    }
+
+    fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        let (_, after) = stat.rsplit_once(')').unwrap();
+        after.trim_start().starts_with('T')
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_instance_had_is_taken_over_and_nothing_is_lost() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let project = Project::new(database.url());
+    let storm = Storm::start(database.url(), 10).await;
+    let mut instances = vec![project.start(), project.start(), project.start()];
+    until_shared(&client, &[1, 1, 2]).await;
+    for _ in 0..3 {
+        let killed = instances.remove(0);
+        let pid = killed.pid();
+        drop(killed);
+        let sql = format!(
+            "select count(*) from highwater.checkpoint c join highwater.instance i on i.id = c.owner
+              where i.pid = {pid}"
+        );
+        eventually("it owns nothing any more", LIMIT, async || {
+            positions(&client, &sql).await == [0]
+        })
+        .await;
+        until_shared(&client, &[2, 2]).await;
+        instances.push(project.start());
+        until_shared(&client, &[1, 1, 2]).await;
+    }
+    let committed = storm.stop().await;
+    caught_up(&client).await;
+    drop(instances);
+    assert_exact_by_stream(&client, "ledger", &committed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_process_that_wakes_after_its_lease_never_commits_what_others_did() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let project = Project::new(database.url());
+    let storm = Storm::start(database.url(), 10).await;
+    let sleeper = project.start();
+    let other = project.start();
+    for _ in 0..3 {
+        until_shared(&client, &[2, 2]).await;
+        sleeper.signal(Signal::SIGSTOP);
+        eventually("it sleeps", LIMIT, async || sleeper.is_stopped()).await;
+        until_shared(&client, &[4]).await;
+        sleeper.signal(Signal::SIGCONT);
+    }
+    until_shared(&client, &[2, 2]).await;
+    let committed = storm.stop().await;
+    caught_up(&client).await;
+    drop((sleeper, other));
+    assert_exact_by_stream(&client, "ledger", &committed).await;
+}
