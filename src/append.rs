@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_store::{Appended, EventStore};
+use crate::failpoint::failpoint;
 use crate::ndjson::{NdjsonEvent, Reader, place};
 use crate::position::Position;
 
@@ -97,6 +98,7 @@ pub async fn append_ndjson_until(
         if count == 0 {
             break;
         }
+        failpoint!("append.read");
         // The permits are held until the batch is stored: they bound what is in memory.
         let (batch, unreadable) = split(&mut received);
         let (events, _permits): (Vec<NdjsonEvent>, Vec<_>) = batch.into_iter().unzip();

@@ -31,6 +31,7 @@
 
 mod accept;
 mod append;
+mod audit;
 mod check;
 mod completions;
 mod context;
@@ -183,6 +184,8 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Drop a projection's read model and checkpoints
     Drop(drop::Args),
+    /// Count the events again and compare with what became of them
+    Audit(audit::Args),
     /// See what was set aside, try it again, or give it up
     DeadLetters(dead_letters::Args),
     /// See or hold the private PostgreSQL of this project
@@ -209,6 +212,7 @@ impl Command {
             Command::Pause(args) => pause::run(args, ctx).await,
             Command::Resume(args) => pause::run_resume(args, ctx).await,
             Command::Drop(args) => drop::run(args, ctx).await,
+            Command::Audit(args) => audit::run(args, ctx).await,
             Command::DeadLetters(args) => dead_letters::run(args, ctx).await,
             Command::Db(args) => db::run(args, ctx).await,
             Command::Demo(args) => demo::run(args, ctx).await,

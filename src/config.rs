@@ -79,7 +79,7 @@ pub struct Engine {
     /// in that time is closed, and what it was asked for is tried again on another.
     #[serde(deserialize_with = "duration::deserialize")]
     pub answer_timeout: Duration,
-    /// The most sessions a process holds, besides the one that listens. 1 to 1,000, default 8:
+    /// The most sessions a process holds, besides the two that listen. 1 to 1,000, default 8:
     /// runners take turns, and more than that many at work only wait for the server's cores.
     pub pool_size: u32,
     /// The longest pause before what failed for a passing reason is tried again. A duration,

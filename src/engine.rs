@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg;
 use crate::pg::database::Database;
@@ -160,9 +161,7 @@ impl Engine {
         check_names(self.runs.iter().map(|run| &*run.projection))?;
         self.check_sources()?;
         let heads = self.heads(until).await?;
-        let ended = CancellationToken::new();
-        let _ended = ended.clone().drop_guard();
-        let readers = self.start_readers(&ended);
+        let readers = self.start_readers();
         let instance = Uuid::new_v4();
         let fenced = instance::Fenced::default();
         let turns = self.turns();
@@ -247,16 +246,17 @@ impl Engine {
         Ok(heads)
     }
 
-    fn start_readers(&self, ended: &CancellationToken) -> HashMap<String, progress::Following> {
+    fn start_readers(&self) -> HashMap<String, progress::Following> {
         let mut followings = HashMap::new();
         for (name, source) in &self.sources {
-            let (publisher, following) = progress::channel();
+            let unfollowed = CancellationToken::new();
+            let (publisher, following) = progress::channel(unfollowed.clone().drop_guard());
             let reader = Reader {
                 source: source.clone(),
                 target: self.target.clone(),
                 settings: self.settings.clone(),
                 publisher,
-                stop: ended.clone(),
+                stop: unfollowed,
             };
             tokio::spawn(reader.run());
             followings.insert(name.clone(), following);
@@ -268,9 +268,9 @@ impl Engine {
     async fn sign_off(&self, instance: Uuid) {
         let done = async {
             let client = self.target.short().await?;
-            client
-                .within(pg::instance::leave(&client, instance))
-                .await?;
+            failpoint!("leave.begun");
+            let leaving = pg::instance::leave(&client, instance);
+            client.within(leaving).await?;
             pg::instance::nudge(&client).await;
             Ok::<_, Error>(())
         };

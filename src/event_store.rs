@@ -4,6 +4,7 @@ use tokio_postgres::GenericClient;
 
 use crate::error::{ErrorKind, Result};
 use crate::event::{ExpectedVersion, NewEvent, RecordedEvent};
+use crate::failpoint::failpoint;
 use crate::ndjson::NdjsonEvent;
 use crate::pg::database::Database;
 use crate::pg::event::{self, Columns};
@@ -177,6 +178,7 @@ impl EventStore {
                 result => break result?,
             }
         };
+        failpoint!("append.committed");
         let appended = Appended { events };
         if let Some(last) = appended.last() {
             self.waker.wake(last);

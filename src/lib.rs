@@ -73,6 +73,7 @@
 //! A program that wants the commands instead calls `cli::App::main`.
 
 pub mod append;
+pub mod audit;
 pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -83,6 +84,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod event_store;
+pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
 pub mod given_expect;

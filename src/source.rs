@@ -56,6 +56,11 @@ pub trait Source: Send + Sync + 'static {
     /// How many events a range holds, and whose they are.
     fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>>;
 
+    /// What was removed on purpose from a range; nothing if the source does not write that down.
+    fn removed_in(&self, _range: Range) -> BoxFuture<'_, Result<RemovedIn>> {
+        Box::pin(async { Ok(RemovedIn::default()) })
+    }
+
     /// The first position of a range that holds an event of whatever type.
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>>;
 
@@ -93,6 +98,15 @@ pub struct Removed {
     pub through: Position,
     /// Others of the positions that were asked for.
     pub others: Vec<Position>,
+}
+
+/// How much was removed on purpose from a range of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemovedIn {
+    /// The oldest events of the log were, up to this position; how many they were is not known.
+    pub through: Position,
+    /// So many others of the range were.
+    pub others: u64,
 }
 
 impl Removed {

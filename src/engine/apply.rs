@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -162,7 +163,9 @@ impl Applier {
             }
         };
         session.finish(through.as_ref().err()).await;
-        through
+        let through = through?;
+        failpoint!("batch.committed");
+        Ok(through)
     }
 
     async fn apply_in_server(
@@ -243,6 +246,7 @@ impl Applier {
         );
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error(doing, e))?;
+        failpoint!("batch.fenced");
         if !batch.events.is_empty() {
             let tx = Tx::new(session.client());
             let applied = async { self.projection.apply(batch, &tx).await };
@@ -250,6 +254,7 @@ impl Applier {
             let applied = AssertUnwindSafe(applied).catch_unwind().await;
             applied.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
         }
+        failpoint!("batch.applied");
         let end = format!("{};\ncommit", checkpoint::seal(batch.range));
         let ended = session.client().batch_execute(&end).await;
         ended.map_err(|e| pg::error("cannot commit the batch", e))?;
@@ -331,6 +336,7 @@ async fn run(
     succeeded: &mut usize,
 ) -> Result<(), tokio_postgres::Error> {
     let messages = session.client().simple_query_raw(text).await?;
+    failpoint!("batch.sent", infallible);
     pin_mut!(messages);
     while let Some(message) = messages.next().await {
         if let SimpleQueryMessage::CommandComplete(_) = message? {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Position, Range};
@@ -109,9 +110,12 @@ struct Confirmed {
 pub(super) struct Following {
     pub(super) progress: watch::Receiver<Progress>,
     confirmed: watch::Receiver<Confirmed>,
+    /// The reader ends when nobody follows any more, not before.
+    _followed: Arc<DropGuard>,
 }
 
-pub(super) fn channel() -> (Publisher, Following) {
+/// The two sides; `unfollowed` is dropped with the last of those who follow.
+pub(super) fn channel(unfollowed: DropGuard) -> (Publisher, Following) {
     let (progress, following) = watch::channel(Progress::default());
     let (confirmed, confirmations) = watch::channel(Confirmed::default());
     let publisher = Publisher {
@@ -122,6 +126,7 @@ pub(super) fn channel() -> (Publisher, Following) {
     let following = Following {
         progress: following,
         confirmed: confirmations,
+        _followed: Arc::new(unfollowed),
     };
     (publisher, following)
 }
@@ -219,6 +224,8 @@ impl Following {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     fn step(after: i64, through: i64, types: Option<&[&str]>) -> Step {
@@ -267,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_mark_holds_on_a_connection_opened_before_its_session_was_last_confirmed() {
-        let (mut publisher, mut following) = channel();
+        let (mut publisher, mut following) = channel(CancellationToken::new().drop_guard());
         let opened = Instant::now();
         let later = opened + std::time::Duration::from_millis(1);
         publisher.begin();
@@ -284,7 +291,7 @@ mod tests {
 
     #[test]
     fn runners_hear_of_a_session_with_its_first_step() {
-        let (mut publisher, following) = channel();
+        let (mut publisher, following) = channel(CancellationToken::new().drop_guard());
         publisher.begin();
         publisher.step(step(0, 7, None), Instant::now());
         publisher.begin();
@@ -296,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_a_confirmation_hears_that_the_reader_has_given_up() {
-        let (mut publisher, mut following) = channel();
+        let (mut publisher, mut following) = channel(CancellationToken::new().drop_guard());
         publisher.begin();
         let opened = Instant::now();
         publisher.step(step(0, 1, None), opened);

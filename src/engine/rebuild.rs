@@ -27,6 +27,7 @@ use super::runner::Build;
 use super::state::Board;
 use super::{Engine, Handle, Outcome, Settings, Until, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, column, quote_identifier};
@@ -100,7 +101,9 @@ impl Rebuild {
             let position = self.board.get().position;
             return Ok(Rebuilt::Interrupted { position });
         }
+        failpoint!("rebuild.filled");
         let position = self.swap(generation, &stop).await?;
+        failpoint!("swap.committed");
         let client = self.target.client().await?;
         drop_schema(&client, &old_schema(name)).await?;
         Ok(Rebuilt::Swapped {
@@ -121,6 +124,8 @@ impl Rebuild {
             && stored.next_hash.as_deref() == Some(&definition.hash)
             && schema_exists(client, &next_schema(name)).await?
         {
+            let (projection, source) = (&*self.projection, &*self.source);
+            setup::renew_batch(&self.target, projection, source, &next_schema(name)).await?;
             return Ok(next);
         }
         let identity = self.source.identity().await?;
@@ -139,9 +144,12 @@ impl Rebuild {
             let schema = next_schema(name);
             setup::fill_schema(client, &*self.projection, &schema).await?;
             setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
+            failpoint!("rebuild.begun");
             column::<i32>(&row, 0)
         };
-        setup::end(client, done.await).await
+        let next = setup::end(client, done.await).await?;
+        failpoint!("rebuild.committed");
+        Ok(next)
     }
 
     /// Brings the next generation to `head`. False if it was asked to stop before.
@@ -182,6 +190,7 @@ impl Rebuild {
                 return Err(Error::new(ErrorKind::TimedOut, what).hint("run it again to go on"));
             }
             swap(&client, name, generation).await?;
+            failpoint!("swap.renamed");
             Ok(live.max(self.board.get().position))
         };
         setup::end(&client, done.await).await
@@ -215,9 +224,12 @@ pub async fn accept(
         let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
         setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
         let differed = divergence::accept(&client, &definition.name, source).await?;
+        failpoint!("accept.changed");
         Ok(changed > 0 || differed)
     };
-    setup::end(&client, done.await).await
+    let accepted = setup::end(&client, done.await).await?;
+    failpoint!("accept.committed");
+    Ok(accepted)
 }
 
 /// Drops a projection: its schemas with the read model, and its checkpoints.
@@ -242,9 +254,12 @@ pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result
         ] {
             drop_schema(&client, &schema).await?;
         }
+        failpoint!("drop.deleted");
         Ok(())
     };
-    setup::end(&client, done.await).await
+    setup::end(&client, done.await).await?;
+    failpoint!("drop.committed");
+    Ok(())
 }
 
 /// The schema that a rebuild fills.

@@ -16,6 +16,7 @@ use super::isolate::{self, Isolation};
 use super::progress::{Following, Progress};
 use super::state::Shared;
 use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
 use crate::metrics;
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -384,9 +385,11 @@ impl Runner {
             return Ok(());
         };
         let range = Range::new(claim.stored, claim.position);
+        failpoint!("flush.begun");
         let passed = claim.applier.passed(range).await?;
         let client = self.covered_session(claim).await?;
         claim.applier.skip(client, range, passed).await?;
+        failpoint!("flush.committed");
         self.stored_at(range.through());
         Ok(())
     }

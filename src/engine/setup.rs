@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::divergence;
 use crate::engine::apply::batch::of_types;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::database::Database;
@@ -101,7 +102,48 @@ pub(crate) async fn prepare(
         }
     };
     check_unchanged(definition, &stored)?;
+    renew_batch(target, projection, source, definition.name.as_str()).await?;
     Ok(stored.generation)
+}
+
+/// Replaces a view `batch` that an earlier version made: it shows a partition the keys of others.
+pub(super) async fn renew_batch(
+    target: &Database,
+    projection: &dyn Runnable,
+    source: &dyn Source,
+    schema: &str,
+) -> Result<()> {
+    let definition = projection.definition();
+    let client = target.client().await?;
+    if projection.statements().is_none() || knows_keys(&client, schema).await? {
+        return Ok(());
+    }
+    drop(client);
+    // Of its own: dropped in the middle, the connection ends and takes its transaction along.
+    let client = target.connector().connect().await?;
+    begin(&client).await?;
+    let done = async {
+        let sql = include_str!("../../sql/queries/projection/lock.sql");
+        let name = definition.name.as_str();
+        let parameters: [(&Parameter<'_>, Type); 1] = [(&name, Type::TEXT)];
+        let locking = client.execute_typed(sql, &parameters);
+        let locked = told(&definition.name, locking).await;
+        locked.map_err(|e| pg::own_error("cannot lock the projection", e))?;
+        match knows_keys(&client, schema).await? {
+            true => Ok(()),
+            false => show_batch(&client, projection, source, schema).await,
+        }
+    };
+    end(&client, done.await).await
+}
+
+async fn knows_keys(client: &Client, schema: &str) -> Result<bool> {
+    let sql = include_str!("../../sql/queries/projection/knows_keys.sql");
+    let row = client.query_typed_one(sql, &[(&schema, Type::TEXT)]).await;
+    column(
+        &row.map_err(|e| pg::error("cannot look at the view \"batch\"", e))?,
+        0,
+    )
 }
 
 /// The error of a projection whose rows went while it ran.
@@ -160,9 +202,13 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
         }
         create_schema(&client, definition.name.as_str()).await?;
         fill_schema(&client, projection, definition.name.as_str()).await?;
-        show_batch(&client, projection, source, definition.name.as_str()).await
+        show_batch(&client, projection, source, definition.name.as_str()).await?;
+        failpoint!("create.filled");
+        Ok(())
     };
-    end(&client, done.await).await
+    end(&client, done.await).await?;
+    failpoint!("create.committed");
+    Ok(())
 }
 
 /// When a wait for a batch in flight is told.
@@ -347,6 +393,7 @@ pub(crate) async fn claim(
         let claiming = client.within(checkpoint::claim(&client, key, instance, claiming));
         told(&key.projection, claiming).await?
     };
+    failpoint!("claim.done");
     // Without a session in hand, for the source may need one from the same pool.
     if let Some(checkpoint) = &claimed {
         divergence::check(key, checkpoint, source).await?;

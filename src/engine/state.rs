@@ -230,10 +230,11 @@ impl Board {
         self.lock().last_error = Some(error.to_string());
     }
 
-    /// Where the projection stands, told by the checkpoints.
+    /// Where the projection stands, told by the checkpoints. What is seen of them may be older than
+    /// what a runner here has said.
     pub(super) fn stands_at(&self, position: Position, target: Position) {
         let mut inner = self.lock();
-        inner.position = position;
+        inner.position = inner.position.max(position);
         inner.target = target;
     }
 

@@ -21,6 +21,7 @@ use super::runner::{self, Build, Ended, Runner};
 use super::state::Board;
 use super::{Outcome, Settings, apply, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::pg::checkpoint;
 use crate::pg::database::Database;
 use crate::pg::instance::{self, Observed, ObservedCheckpoint};
@@ -344,7 +345,9 @@ impl Supervisor {
         let name = &self.parts.projection.definition().name;
         let done = async {
             let client = self.parts.target.short().await?;
+            failpoint!("layout.begun");
             let done = client.within(setup::repartition(&client, name)).await?;
+            failpoint!("layout.committed");
             if done {
                 tracing::info!(projection = %name, partitions = projection.partitions, "changing the number of partitions");
                 instance::nudge(&client).await;

@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient, IsolationLevel, Row, Transaction};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::pg;
 
 use state::State;
@@ -146,10 +147,12 @@ async fn step(client: &mut Client, migrations: &[Migration]) -> Result<Option<Ap
     apply(&transaction, migration)
         .await
         .map_err(|e| state.explain_rights(e))?;
+    failpoint!("migrate.applied");
     transaction
         .commit()
         .await
         .map_err(|e| pg::error(&format!("cannot commit migration {}", migration.number), e))?;
+    failpoint!("migrate.committed");
     Ok(Some(Applied {
         number: migration.number,
         name: migration.name.to_owned(),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_postgres::types::Type;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::pg;
 use crate::pg::database::Database;
 use crate::position::Position;
@@ -85,6 +86,7 @@ impl Waker {
 
     async fn send(&self, position: Position) -> Result<()> {
         let client = self.database.client().await?;
+        failpoint!("wake.begun");
         client
             .query_typed(SEND, &[(&position.get(), Type::INT8)])
             .await

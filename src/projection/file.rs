@@ -169,20 +169,10 @@ impl ProjectionFile {
 
     /// What the header asks for and this version does not do yet, to be told wherever it counts.
     pub fn not_done_yet(&self) -> Option<Error> {
-        let mut asked = Vec::new();
-        if self.header.partitions > 1 {
-            asked.push(format!(
-                "partitions = {} runs as one",
-                self.header.partitions
-            ));
-        }
-        if self.header.on_error == OnError::Park {
-            asked.push("on_error = \"park\" stops the projection".to_owned());
-        }
-        if asked.is_empty() {
+        if self.header.on_error != OnError::Park {
             return None;
         }
-        let what = format!("in this version {}", asked.join(", and "));
+        let what = "in this version on_error = \"park\" stops the projection";
         let error = Error::new(ErrorKind::Config, what).at(self.path.display().to_string());
         Some(
             error.hint("nothing is lost or applied twice; leave it out until it does what it says"),

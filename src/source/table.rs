@@ -16,7 +16,7 @@ use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
     Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Parked,
-    ReadRequest, Source, Standing, Wakes,
+    ReadRequest, RemovedIn, Source, Standing, Wakes,
 };
 
 mod follower;
@@ -309,6 +309,16 @@ impl Source for TableSource {
 
     fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
         Box::pin(self.count_in(range, filter))
+    }
+
+    fn removed_in(&self, range: Range) -> BoxFuture<'_, Result<RemovedIn>> {
+        Box::pin(async move {
+            // Only our own table has the triggers that write it down.
+            match &self.table.identity {
+                Some(_) => Ok(RemovedIn::default()),
+                None => standing::removed_in(&*self.client().await?, range).await,
+            }
+        })
     }
 
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {

@@ -1,7 +1,9 @@
 //! The binary as its users see it: exit codes, what goes to stdout and what to stderr, signals.
 
 mod append;
+mod audit;
 mod corpus;
+mod crash_points;
 mod dead_letters;
 mod events;
 mod exit;

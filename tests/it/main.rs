@@ -7,6 +7,7 @@ mod append;
 mod append_file;
 mod append_id;
 mod append_race;
+mod audit;
 mod check;
 #[cfg(feature = "cli")]
 mod cli;
@@ -25,6 +26,7 @@ mod ledger;
 mod many_instances;
 mod mark;
 mod migrate;
+mod partition_batch;
 mod partitions;
 mod rebuild;
 mod runner;

@@ -8,6 +8,7 @@ use crate::engine::apply::{Applier, Slice};
 use crate::engine::rebuild::next_schema;
 use crate::engine::{divergence, setup};
 use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::instance;
 use crate::pg::transaction::Opening;
@@ -125,6 +126,7 @@ impl Runner {
         let applier = &claim.applier;
         let done = async {
             let client = applier.target.short().await?;
+            failpoint!("release.begun");
             let releasing = checkpoint::release(&client, &applier.key, applier.epoch);
             client.within(releasing).await?;
             instance::nudge(&client).await;

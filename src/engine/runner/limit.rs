@@ -9,7 +9,7 @@
 //!
 //! [`Opening`]: crate::pg::transaction::Opening
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
@@ -26,9 +26,10 @@ impl Runner {
     /// Waits for a batch, but not for longer than its limit, nor on a server that answers nobody.
     pub(super) async fn in_time<T>(&self, batch: impl Future<Output = Result<T>>) -> Result<T> {
         let limit = self.parts.settings.batch_timeout;
+        let began = Instant::now();
         tokio::pin!(batch);
         tokio::select! {
-            done = &mut batch => return done,
+            done = &mut batch => return done.map_err(|e| self.explain_loss(e, began.elapsed())),
             error = self.server_is_silent() => return Err(error),
             () = sleep(limit) => {}
         }
@@ -52,6 +53,21 @@ impl Runner {
             )
             .hint("its session was closed; raise engine.batch_timeout if batches take that long")),
         }
+    }
+
+    /// The server ends a transaction whose client says nothing for a lease; the driver knows of it
+    /// only that the connection is closed.
+    fn explain_loss(&self, error: Error, elapsed: Duration) -> Error {
+        let lease = self.parts.settings.lease;
+        let is_coded = self.parts.projection.statements().is_none();
+        if error.kind() != ErrorKind::ConnectionLost || !is_coded || elapsed < lease {
+            return error;
+        }
+        error.with_kind(ErrorKind::TimedOut).hint(format!(
+            "the server ends a batch whose code says nothing to it for longer than engine.lease, {}: \
+             do less between two statements, or raise the lease",
+            format_duration(lease)
+        ))
     }
 
     /// Resolves when the server does not answer while a batch is in flight.

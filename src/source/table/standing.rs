@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::{EventTable, gap};
 use crate::error::Result;
-use crate::pg::{self, column_named};
-use crate::position::Position;
-use crate::source::{Removed, Standing};
+use crate::pg::{self, Parameter, column_named};
+use crate::position::{Position, Range};
+use crate::source::{Removed, RemovedIn, Standing};
 
 /// What `table` says at `at`; `known` is a position whose event may have been removed.
 pub(super) async fn of(
@@ -82,4 +82,24 @@ pub(super) async fn removed(client: &Client, positions: &[Position]) -> Result<(
         others: others.into_iter().map(Position::new).collect(),
     };
     Ok((identity.to_string(), removed))
+}
+
+/// What was removed from a range of our own log.
+pub(super) async fn removed_in(client: &Client, range: Range) -> Result<RemovedIn> {
+    let sql = include_str!("../../../sql/queries/source/removed_in.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] = [
+        (&range.after().get(), Type::INT8),
+        (&range.through().get(), Type::INT8),
+    ];
+    let row = client
+        .query_typed_opt(sql, &parameters)
+        .await
+        .map_err(|e| pg::own_error("cannot read what was removed from the event table", e))?;
+    let Some(row) = row else {
+        return Err(super::no_identity());
+    };
+    Ok(RemovedIn {
+        through: Position::new(column_named(&row, "removed_through")?),
+        others: column_named::<i64>(&row, "others")?.unsigned_abs(),
+    })
 }

@@ -2,15 +2,22 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
 
+use highwater::Result;
 use highwater::cluster::Cluster;
+use highwater::pg::transaction::Tx;
+use highwater::projection::{Coded, Projection};
+use highwater::source::Batch;
 use highwater::testing::TestDatabase;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::config::Host;
+use tokio_postgres::types::Type;
 
 use super::{LIMIT, are_exact, connect, engine, is_live, is_retrying, settings};
-use crate::exactness::{Running, Storm, ledger_in_rust, ledger_in_sql, positions};
+use crate::exactness::{LEDGER, Running, Storm, ledger_in_rust, ledger_in_sql, positions};
 use crate::support::proxy::{Mode, Proxy, Upstream};
 use crate::support::{append_rows, eventually, one, sql_projection};
 
@@ -178,7 +185,7 @@ async fn one_process_of_the_server_that_is_stopped_in_a_batch_is_left_behind() {
         "-- highwater: up\n{};\n-- highwater: apply\nselect pg_sleep(0.5) from batch limit 1;
          insert into ledger (position, stream, version)
          select position, stream, version from batch order by position;\n",
-        crate::exactness::LEDGER
+        LEDGER
     );
     let engine = engine(database.url()).projection(sql_projection("slow", &text));
     let handle = engine.handle();
@@ -236,4 +243,49 @@ async fn status_says_within_its_limit_that_a_connection_is_half_open() {
         said.contains("did not answer a short statement within 1s"),
         "{said}"
     );
+}
+
+/// Code that says nothing to the server for 20 ms an event.
+struct Silent;
+
+impl Projection for Silent {
+    fn name(&self) -> &str {
+        "silent"
+    }
+
+    fn up(&self) -> &str {
+        LEDGER
+    }
+
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+        let events = u32::try_from(batch.events.len()).unwrap();
+        tokio::time::sleep(Duration::from_millis(20) * events).await;
+        for event in &batch.events {
+            let sql = "insert into ledger (position, stream, version) values ($1, $2, $3)";
+            tx.execute(
+                sql,
+                &[
+                    (&event.position.get(), Type::INT8),
+                    (&event.stream, Type::TEXT),
+                    (&event.version, Type::INT8),
+                ],
+            )
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_is_silent_for_longer_than_a_lease_is_given_less() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=100).await;
+    let silent = Arc::new(Coded::new(Silent).unwrap());
+    let engine = engine(database.url()).projection(silent);
+    let handle = engine.handle();
+    let running = Running::start(engine);
+    is_retrying(&handle, "raise the lease").await;
+    are_exact(&client, &["silent"]).await;
+    running.stop().await;
 }

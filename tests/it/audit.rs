@@ -1,0 +1,171 @@
+//! `audit`: the ledgers recounted.
+
+use std::sync::Arc;
+
+use highwater::audit::{Audit, Difference, audit};
+use highwater::projection::Runnable;
+use highwater::source::Source;
+use highwater::testing::{MemorySource, TestDatabase, run_to_head};
+use highwater::{ErrorKind, ProjectionName};
+use serde_json::json;
+use tokio_postgres::Client;
+
+use crate::support::{COUNTS, append_rows, sql_projection};
+
+fn picky() -> Arc<dyn Runnable> {
+    sql_projection(
+        "counts",
+        &format!("/* highwater\nevents = [\"T\"]\n*/\n{COUNTS}"),
+    )
+}
+
+/// Twenty events of the wanted type and ten others, with holes, all applied.
+async fn built() -> (TestDatabase, Client) {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=20).await;
+    let others = "insert into highwater.event (stream, version, type, data)
+                  select 'o', n, 'Other', '{}' from generate_series(1, 10) n;
+                  select nextval(pg_get_serial_sequence('highwater.event', 'position'));";
+    client.batch_execute(others).await.unwrap();
+    append_rows(&client, "s", 21..=22).await;
+    run_to_head(&database, database.source(), vec![picky()])
+        .await
+        .unwrap();
+    (database, client)
+}
+
+async fn audited(database: &TestDatabase, known: &[Arc<dyn Runnable>]) -> Audit {
+    let known: Vec<_> = known.iter().map(|p| p.definition().clone()).collect();
+    let sources: [Arc<dyn Source>; 1] = [database.source()];
+    audit(&database.pooled(), &sources, &known, None)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_ledger_agrees_and_says_what_became_of_the_events() {
+    let (database, _) = built().await;
+    let found = audited(&database, &[picky()]).await;
+    assert!(found.agrees(), "{}", found.render());
+    let text = "counts: positions (0, 33], 32 scanned = 22 applied + 10 filtered + 0 parked + \
+                0 discarded: as the log says\n";
+    assert_eq!(found.render(), text);
+    let json = &found.to_json()["ledgers"][0];
+    let found = json!({
+        "scanned": 32, "own": 22, "letters": 0, "removed_through": 0, "removed_others": 0
+    });
+    assert_eq!(json["found"], found);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_appear_below_the_mark_or_go_are_told_apart() {
+    let (database, client) = built().await;
+    let below = "insert into highwater.event (position, stream, version, type, data)
+                 overriding system value values (31, 'late', 1, 'T', '{}')";
+    client.batch_execute(below).await.unwrap();
+    let found = audited(&database, &[picky()]).await;
+    let differences = [Difference::Appeared(1), Difference::Own(22, 23)];
+    assert_eq!(found.ledgers[0].differences, differences);
+    assert!(
+        found
+            .render()
+            .contains("1 event appeared after its position")
+    );
+    client
+        .batch_execute(&unseen("stream in ('late', 'o')"))
+        .await
+        .unwrap();
+    let found = audited(&database, &[picky()]).await;
+    assert_eq!(found.ledgers[0].differences, [Difference::Gone(10)]);
+    // What the types were is not known without the file: only the sum is compared.
+    let found = audited(&database, &[]).await;
+    assert_eq!(found.ledgers[0].differences, [Difference::Gone(10)]);
+}
+
+/// Deletes events so that it is not written down, as a restore or a disabled trigger does.
+fn unseen(which: &str) -> String {
+    format!(
+        "alter table highwater.event disable trigger user;
+         delete from highwater.event where {which};
+         alter table highwater.event enable trigger user"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_became_another_is_a_difference_where_the_sums_agree() {
+    let (database, client) = built().await;
+    let other = "update highwater.event set type = 'Other' where position = 1";
+    client.batch_execute(other).await.unwrap();
+    let found = audited(&database, &[picky()]).await;
+    assert_eq!(found.ledgers[0].differences, [Difference::Own(22, 21)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_were_removed_on_purpose_are_told_and_are_no_difference() {
+    let (database, client) = built().await;
+    client
+        .batch_execute("delete from highwater.event where position in (7, 8, 25)")
+        .await
+        .unwrap();
+    let found = audited(&database, &[picky()]).await;
+    assert!(found.agrees(), "{}", found.render());
+    assert!(found.render().contains("3 were removed since"));
+    // One more than was written down.
+    client.batch_execute(&unseen("position = 9")).await.unwrap();
+    let found = audited(&database, &[picky()]).await;
+    assert_eq!(found.ledgers[0].differences, [Difference::Gone(1)]);
+    client
+        .batch_execute("delete from highwater.event where position < 20")
+        .await
+        .unwrap();
+    let found = audited(&database, &[picky()]).await;
+    assert!(found.agrees(), "{}", found.render());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_above_the_checkpoint_are_no_difference() {
+    let (database, client) = built().await;
+    append_rows(&client, "later", 1..=5).await;
+    assert!(audited(&database, &[picky()]).await.agrees());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ledgers_of_partitions_that_are_no_more_and_their_letters_are_recounted_too() {
+    let (database, client) = built().await;
+    let closed = "insert into highwater.ledger
+        select 'counts', 1, 0, 0, 1, 0, 10, 10, 9, 0, 1, 0";
+    client.batch_execute(closed).await.unwrap();
+    let found = audited(&database, &[picky()]).await;
+    assert_eq!(found.ledgers.len(), 2);
+    assert_eq!(found.ledgers[0].differences, [Difference::Letters(1, 0)]);
+    let letter = "insert into highwater.dead_letter (projection, generation, position, key, layout,
+            partition, id, stream, version, type, data, metadata, recorded_at)
+        select 'counts', 1, position, stream, 0, 0, id, stream, version, type, data, metadata,
+               recorded_at
+        from highwater.event where position = 4";
+    client.batch_execute(letter).await.unwrap();
+    let found = audited(&database, &[picky()]).await;
+    assert!(found.agrees(), "{}", found.render());
+    client
+        .batch_execute("update highwater.ledger set counted_to = 11")
+        .await
+        .unwrap();
+    let found = audited(&database, &[picky()]).await;
+    let differences = [Difference::Appeared(1), Difference::Own(10, 11)];
+    assert_eq!(found.ledgers[0].differences, differences);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_log_and_a_source_that_is_not_there_are_named() {
+    let (database, _) = built().await;
+    let memory: [Arc<dyn Source>; 1] = [Arc::new(MemorySource::new("default"))];
+    let found = audit(&database.pooled(), &memory, &[], None).await.unwrap();
+    assert_eq!(found.ledgers[0].differences, [Difference::OtherLog]);
+    let error = audit(&database.pooled(), &[], &[], None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    let name: ProjectionName = "none".parse().unwrap();
+    let sources: [Arc<dyn Source>; 1] = [database.source()];
+    let error = audit(&database.pooled(), &sources, &[], Some(&name)).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
+}
