@@ -87,6 +87,12 @@ pub struct Engine {
     /// found soon and not run over.
     #[serde(deserialize_with = "duration::deserialize")]
     pub retry_delay_max: Duration,
+    /// The most keys that a projection parks. 1 to 100,000, default 1,000: more than that is not
+    /// bad luck with some events but a projection that is wrong, which stops at the next one.
+    pub parked_keys_max: u32,
+    /// The most events that a projection sets aside. 1 to 10,000,000, default 10,000: they are
+    /// copies, and each is applied in a transaction of its own when its key is tried again.
+    pub dead_letters_max: u32,
 }
 
 /// The default of `[engine] answer_timeout`.
@@ -104,6 +110,8 @@ impl Default for Engine {
             answer_timeout: ANSWER_TIMEOUT,
             pool_size: 8,
             retry_delay_max: Duration::from_secs(30),
+            parked_keys_max: 1_000,
+            dead_letters_max: 10_000,
         }
     }
 }
@@ -193,6 +201,8 @@ impl Engine {
         let numbers = [
             ("batch_events_max", self.batch_events_max, 10_000_000),
             ("pool_size", self.pool_size, 1_000),
+            ("parked_keys_max", self.parked_keys_max, 100_000),
+            ("dead_letters_max", self.dead_letters_max, 10_000_000),
         ];
         let durations = durations.into_iter().filter_map(|(key, value, from, to)| {
             let [shown, low, high] = [value, from, to].map(format_duration);

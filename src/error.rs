@@ -1,5 +1,7 @@
 //! What went wrong, where, and what to do next.
 
+mod fingerprint;
+
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -41,6 +43,8 @@ pub enum ErrorKind {
     Apply,
     /// The projection's code could not read an event.
     Undigestible,
+    /// More keys or events would be parked than may be.
+    ParkedFull,
     /// The projection's definition is not the one its read model was built with.
     Changed,
     /// Another instance runs this projection now, under a higher epoch.
@@ -104,6 +108,7 @@ impl ErrorKind {
             ErrorKind::BadEvent => "bad_event",
             ErrorKind::Apply => "apply",
             ErrorKind::Undigestible => "undigestible",
+            ErrorKind::ParkedFull => "parked_full",
             ErrorKind::Changed => "changed",
             ErrorKind::Fenced => "fenced",
             ErrorKind::Diverged => "diverged",

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod connect;
 mod conninfo;
 pub mod database;
+pub(crate) mod dead_letter;
 pub(crate) mod event;
 pub(crate) mod instance;
 pub mod migrate;

@@ -33,6 +33,7 @@ pub fn verdict(kind: ErrorKind) -> Verdict {
         | ErrorKind::VersionConflict
         | ErrorKind::IdConflict
         | ErrorKind::BadEvent
+        | ErrorKind::ParkedFull
         | ErrorKind::Changed
         | ErrorKind::Fenced
         | ErrorKind::Diverged

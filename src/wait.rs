@@ -46,6 +46,19 @@ pub enum Waited {
         position: Position,
         /// What was waited for.
         target: Position,
+        /// How many events at or before the target are parked: these it does not include.
+        dead_letters: i64,
+    },
+    /// The event at the target was set aside, so it is not in the read model.
+    SetAside {
+        /// How far the projection is.
+        position: Position,
+        /// What was waited for.
+        target: Position,
+        /// It was given up for good; else its key is parked.
+        discarded: bool,
+        /// What to do.
+        hint: String,
     },
     /// It did not in the time given.
     TimedOut {
@@ -109,8 +122,11 @@ pub async fn until_visible(
     };
     let mut pause = PAUSE_MIN;
     loop {
-        if let Some(waited) = polled.as_ref().and_then(|p| p.decide(goal)) {
-            return Ok(waited);
+        if let Some(position) = polled.as_ref().and_then(|p| p.passed(goal)) {
+            return passed(target, name, position, goal).await;
+        }
+        if let Some(stopped) = polled.as_ref().and_then(|p| p.stopped(goal)) {
+            return Ok(stopped);
         }
         let Some(left) = timeout
             .checked_sub(began.elapsed())
@@ -160,20 +176,55 @@ fn read(row: &Row) -> Result<Polled> {
 }
 
 impl Polled {
-    fn decide(&self, goal: Position) -> Option<Waited> {
+    /// How far it is, if that is far enough.
+    fn passed(&self, goal: Position) -> Option<Position> {
+        self.position.filter(|position| *position >= goal)
+    }
+
+    fn stopped(&self, goal: Position) -> Option<Waited> {
         let position = self.position?;
-        if position >= goal {
-            return Some(Waited::Visible {
-                position,
-                target: goal,
-            });
-        }
         self.stopped.as_ref().map(|error| Waited::Stopped {
             position,
             target: goal,
             last_error: error.clone().map(Box::new),
         })
     }
+}
+
+/// The checkpoint has passed `goal`: what lies there is visible, unless it was set aside.
+async fn passed(
+    target: &Database,
+    name: &str,
+    position: Position,
+    goal: Position,
+) -> Result<Waited> {
+    let client = target.client().await?;
+    let sql = include_str!("../sql/queries/wait/set_aside.sql");
+    let parameters: [(&pg::Parameter<'_>, Type); 2] =
+        [(&name, Type::TEXT), (&goal.get(), Type::INT8)];
+    let row = client.query_typed_opt(sql, &parameters).await;
+    let row = row.map_err(|e| pg::error("cannot read what was set aside", e))?;
+    let (dead_letters, parked, discarded) = match &row {
+        Some(row) => (column(row, 0)?, column(row, 1)?, column(row, 2)?),
+        None => (0, false, false),
+    };
+    if !parked && !discarded {
+        return Ok(Waited::Visible {
+            position,
+            target: goal,
+            dead_letters,
+        });
+    }
+    let hint = match discarded {
+        true => "highwater.discarded says why, and who did it".to_owned(),
+        false => format!("highwater dead-letters list {name} shows why"),
+    };
+    Ok(Waited::SetAside {
+        position,
+        target: goal,
+        discarded,
+        hint,
+    })
 }
 
 async fn head(sources: &[Arc<TableSource>], name: &str) -> Result<Position> {
@@ -228,10 +279,7 @@ async fn timed_out(
         return Err(unknown(target, known, name).await);
     };
     if projection.position >= goal && !projection.partitions.is_empty() {
-        return Ok(Waited::Visible {
-            position: projection.position,
-            target: goal,
-        });
+        return passed(target, name, projection.position, goal).await;
     }
     let source = status.source(&projection.source);
     let why = format!(
@@ -289,6 +337,7 @@ impl Waited {
     pub fn position(&self) -> Position {
         match self {
             Waited::Visible { position, .. }
+            | Waited::SetAside { position, .. }
             | Waited::TimedOut { position, .. }
             | Waited::Stopped { position, .. } => *position,
         }
@@ -298,11 +347,35 @@ impl Waited {
 impl fmt::Display for Waited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Waited::Visible { position, target } if position == target => {
-                write!(f, "visible at {target}")
+            Waited::Visible {
+                position,
+                target,
+                dead_letters,
+            } => {
+                write!(f, "visible at {target}")?;
+                if position != target {
+                    write!(f, ", the read model is at {position}")?;
+                }
+                match dead_letters {
+                    0 => Ok(()),
+                    1 => f.write_str(", without an earlier event that is parked"),
+                    n => write!(f, ", without {n} earlier events that are parked"),
+                }
             }
-            Waited::Visible { position, target } => {
-                write!(f, "visible at {target}, the read model is at {position}")
+            Waited::SetAside {
+                target,
+                discarded,
+                hint,
+                ..
+            } => {
+                let how = match discarded {
+                    true => "was discarded",
+                    false => "is parked",
+                };
+                write!(
+                    f,
+                    "the event at {target} {how}, and is not in the read model; {hint}"
+                )
             }
             Waited::TimedOut { why, .. } => f.write_str(why),
             Waited::Stopped {

@@ -253,6 +253,15 @@ begin
             message = pg_catalog.format('"%s" has no dead letter at position %s any more',
                              settle.projection, settle.letter);
     end if;
+    -- A key is tried again as a whole: the next of its letters is asked for too.
+    update highwater.dead_letter d
+       set retry_requested_at = gone.retry_requested_at
+     where gone.retry_requested_at is not null and d.retry_requested_at is null
+       and d.projection = gone.projection and d.generation = gone.generation
+       and d.position = (select min(n.position) from highwater.dead_letter n
+                          where n.projection = gone.projection
+                            and n.generation = gone.generation
+                            and n.key is not distinct from gone.key);
     update highwater.checkpoint c
        set parked = c.parked - 1,
            applied = c.applied + (settle.fate = 'applied')::integer,
@@ -277,6 +286,34 @@ begin
            set parking = c.parking + 1
          where c.projection = gone.projection and c.generation = gone.generation
            and c.partition = highwater.partition_of(gone.key, c.partitions);
+    end if;
+end
+$$;
+
+-- Raises HW103 if more is parked than may be: the last statement of a transaction that sets events
+-- aside.
+create function highwater.check_parked(
+    projection text, generation integer, keys_max bigint, letters_max bigint
+) returns void language plpgsql as $$
+declare
+    keys bigint;
+    letters bigint;
+begin
+    select count(distinct d.key) + coalesce(max((d.key is null)::integer), 0), count(*)
+      into keys, letters
+      from highwater.dead_letter d
+     where d.projection = check_parked.projection and d.generation = check_parked.generation;
+    if keys > keys_max then
+        raise exception using
+            errcode = 'HW103',
+            message = pg_catalog.format('more keys of "%s" would be parked than engine.parked_keys_max = %s',
+                             check_parked.projection, keys_max);
+    end if;
+    if letters > letters_max then
+        raise exception using
+            errcode = 'HW103',
+            message = pg_catalog.format('more events of "%s" would be set aside than engine.dead_letters_max = %s',
+                             check_parked.projection, letters_max);
     end if;
 end
 $$;

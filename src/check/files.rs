@@ -26,8 +26,6 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candi
     if let Err(faults) = refuse_taken_names(&files, &coded) {
         findings.extend(faults.into_iter().map(Finding::error));
     }
-    let not_done = files.iter().filter_map(|file| file.not_done_yet());
-    findings.extend(not_done.map(Finding::warning));
     for path in test_files(directory) {
         if let Err(fault) = TestFile::load(&path) {
             findings.push(Finding::error(fault));

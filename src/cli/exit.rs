@@ -19,7 +19,6 @@ pub(super) enum Exit {
     /// The command line, the configuration or a projection's file is wrong.
     Usage = 2,
     /// Caught up, but with parked keys.
-    #[allow(dead_code, reason = "nothing parks a key yet")]
     Parked = 3,
     /// A projection is stopped.
     Stopped = 4,
@@ -50,6 +49,7 @@ impl Exit {
             | ErrorKind::BadEvent
             | ErrorKind::Apply
             | ErrorKind::Undigestible
+            | ErrorKind::ParkedFull
             | ErrorKind::Changed
             | ErrorKind::Fenced
             | ErrorKind::Diverged

@@ -2,6 +2,7 @@
 
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::exit::{Done, Exit, Failure, to_json};
-use super::text::thousands;
+use super::text::{count, thousands};
 use crate::config::parse_duration;
+use crate::dead_letters::{self, Counts};
 use crate::engine::{Engine, Outcome, ProjectionProgress, Report, Until};
 use crate::error::{Error, ErrorKind};
+use crate::name::ProjectionName;
 use crate::position::Position;
 
 pub(super) use watch::Watch;
@@ -67,19 +70,26 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     };
     watch.end();
     let report = report?;
-    tell(ctx, &report, &handle.projections())?;
+    let parked = match until {
+        Until::CaughtUp => dead_letters::counts(&ctx.target().await?).await?,
+        Until::Stopped | Until::Passed(_) => Vec::new(),
+    };
+    let parked: Parked = parked.into_iter().collect();
+    tell(ctx, &report, &handle.projections(), &parked)?;
     if server_ended {
         let what = "the private PostgreSQL was stopped while projections ran";
         let error = Error::new(ErrorKind::ConnectionLost, what);
         return Err(error.hint("run again, which starts it again").into());
     }
-    Ok(exit(&report, until, &clock))
+    Ok(exit(&report, until, &parked, &clock))
 }
+
+/// How much is parked of each projection that has parked keys.
+type Parked = HashMap<ProjectionName, Counts>;
 
 async fn engine(names: &[String], ctx: &Context) -> Result<Engine, Failure> {
     // First, so that a fault in a file is told before a server is started.
     let projections = ctx.projections(names)?;
-    ctx.tell_not_done_yet(names)?;
     ctx.migrated().await?;
     let settings = ctx.config()?.engine.clone();
     let engine = Engine::new(ctx.target().await?, settings).source(Arc::new(ctx.source().await?));
@@ -117,7 +127,7 @@ impl Clock {
     }
 }
 
-fn exit(report: &Report, until: Until, clock: &Clock) -> Exit {
+fn exit(report: &Report, until: Until, parked: &Parked, clock: &Clock) -> Exit {
     let mut outcomes = report.outcomes.iter().map(|(_, outcome)| outcome);
     let has_stopped = |outcome: &Outcome| outcome.error().is_some();
     let cut_short = outcomes.clone().any(|o| matches!(o, Outcome::Drained));
@@ -125,15 +135,22 @@ fn exit(report: &Report, until: Until, clock: &Clock) -> Exit {
         Until::Stopped => outcomes.all(has_stopped),
         Until::CaughtUp | Until::Passed(_) => outcomes.any(has_stopped),
     };
+    let mut names = report.outcomes.iter().map(|(name, _)| name);
     match (cut_short, clock.exit()) {
         (true, Exit::TimedOut) => Exit::TimedOut,
         _ if stopped => Exit::Stopped,
+        _ if !cut_short && names.any(|name| parked.contains_key(name)) => Exit::Parked,
         _ => Exit::Done,
     }
 }
 
 /// What became of each projection: on stderr, and as JSON on stdout.
-fn tell(ctx: &Context, report: &Report, statuses: &[ProjectionProgress]) -> crate::Result<()> {
+fn tell(
+    ctx: &Context,
+    report: &Report,
+    statuses: &[ProjectionProgress],
+    parked: &Parked,
+) -> crate::Result<()> {
     let position = |name| {
         let status = statuses.iter().find(|status| status.name == name);
         status.map_or(Position::START, |status| status.position)
@@ -143,10 +160,13 @@ fn tell(ctx: &Context, report: &Report, statuses: &[ProjectionProgress]) -> crat
             .outcomes
             .iter()
             .map(|(name, outcome)| {
+                let counts = parked.get(name).copied().unwrap_or_default();
                 json!({
                     "name": name,
                     "outcome": word(outcome),
                     "position": position(name.clone()),
+                    "parked_keys": counts.parked_keys,
+                    "dead_letters": counts.dead_letters,
                     "error": outcome.error().map(to_json),
                 })
             })
@@ -162,6 +182,13 @@ fn tell(ctx: &Context, report: &Report, statuses: &[ProjectionProgress]) -> crat
                 ctx.ui()
                     .warn(&format!("{name}: stopped at position {at}: {error}"));
             }
+        }
+        if let Some(counts) = parked.get(name) {
+            let letters = count(counts.dead_letters.unsigned_abs(), "event");
+            let keys = count(counts.parked_keys.unsigned_abs(), "key");
+            ctx.ui().warn(&format!(
+                "{name}: {letters} of {keys} set aside; highwater dead-letters list {name} shows why"
+            ));
         }
     }
     Ok(())
@@ -194,7 +221,7 @@ mod tests {
     #[test]
     fn a_run_ends_with_4_when_all_are_stopped_and_a_catch_up_when_any_is() {
         let in_time = Clock(Arc::default());
-        let code = |outcomes, until| exit(&report(outcomes), until, &in_time);
+        let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &in_time);
         let all = || vec![stopped(), stopped()];
         let one = || vec![stopped(), Outcome::CaughtUp];
         assert_eq!(code(all(), Until::Stopped), Exit::Stopped);
@@ -209,12 +236,29 @@ mod tests {
     #[test]
     fn the_time_that_ran_out_is_told_only_of_who_was_cut_short() {
         let late = Clock(Arc::new(AtomicBool::new(true)));
-        let code = |outcomes, until| exit(&report(outcomes), until, &late);
+        let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &late);
         assert_eq!(
             code(vec![Outcome::Drained, stopped()], Until::CaughtUp),
             Exit::TimedOut
         );
         assert_eq!(code(vec![Outcome::CaughtUp], Until::CaughtUp), Exit::Done);
         assert_eq!(code(vec![stopped()], Until::Stopped), Exit::Stopped);
+    }
+
+    #[test]
+    fn parked_keys_are_told_of_who_caught_up_and_weigh_less_than_a_stop() {
+        let in_time = Clock(Arc::default());
+        let counts = Counts {
+            parked_keys: 1,
+            dead_letters: 2,
+        };
+        let parked = Parked::from([("files".parse().unwrap(), counts)]);
+        let code = |outcomes| exit(&report(outcomes), Until::CaughtUp, &parked, &in_time);
+        assert_eq!(code(vec![Outcome::CaughtUp]), Exit::Parked);
+        assert_eq!(code(vec![Outcome::Drained]), Exit::Done);
+        assert_eq!(code(vec![Outcome::CaughtUp, stopped()]), Exit::Stopped);
+        let other = Parked::from([("other".parse().unwrap(), counts)]);
+        let report = report(vec![Outcome::CaughtUp]);
+        assert_eq!(exit(&report, Until::CaughtUp, &other, &in_time), Exit::Done);
     }
 }

@@ -13,7 +13,7 @@ use crate::wait::{Target, Waited, until_visible};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Ends with 0 when the position is visible, at once if it is already; 124 when the time ran out; \
-4 when the projection is stopped before it.")]
+4 when the projection is stopped before it; 3 when the event at the position was set aside.")]
 pub(super) struct Args {
     /// The projection
     #[arg(value_name = "NAME")]
@@ -58,6 +58,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     }
     Ok(match waited {
         Waited::Visible { .. } => Exit::Done,
+        Waited::SetAside { .. } => Exit::Parked,
         Waited::TimedOut { .. } => Exit::TimedOut,
         Waited::Stopped { .. } => Exit::Stopped,
     })

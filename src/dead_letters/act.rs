@@ -1,7 +1,5 @@
 //! Trying again and giving up.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -11,12 +9,7 @@ use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
-use crate::pg::wake::Waker;
-use crate::pg::{self, column};
-use crate::position::Position;
-
-/// How long the wake may take: the engine looks by itself too.
-const WAKE_LIMIT: Duration = Duration::from_secs(1);
+use crate::pg::{self, column, instance};
 
 /// What is going to be tried again.
 #[derive(Clone, Debug, Serialize)]
@@ -44,7 +37,7 @@ pub struct Discarded {
     pub left_behind: i64,
 }
 
-/// Asks for another try of the letters selected, with all others of their keys, and wakes whoever
+/// Asks for another try of the letters selected, with all others of their keys, and tells whoever
 /// runs the projection.
 ///
 /// # Errors
@@ -65,11 +58,7 @@ pub async fn retry(
     let parameters = [(&name.as_str() as &pg::Parameter<'_>, Type::TEXT)];
     let row = client.query_typed_one(sql, &parameters).await;
     let row = row.map_err(|e| pg::own_error("cannot see who runs the projection", e))?;
-    drop(client);
-    let waker = Waker::new(target.clone());
-    waker.wake(Position::START);
-    // A wake is a hint; it warns by itself.
-    let _ = tokio::time::timeout(WAKE_LIMIT, waker.idle()).await;
+    instance::nudge(&client).await;
     Ok(Requested {
         projection: name.clone(),
         parked_keys: keys,

@@ -14,10 +14,12 @@ use tokio::time::timeout;
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
+use crate::pg::dead_letter::{self, ParkingLimits};
 use crate::pg::transaction::{Opening, Tx};
 use crate::pg::{self, quote_identifier};
 use crate::position::{Position, Range};
@@ -26,6 +28,7 @@ use crate::retry::{Verdict, verdict};
 use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
 
 pub(super) mod batch;
+mod park;
 
 use batch::{BatchText, Woven};
 
@@ -37,6 +40,8 @@ pub(super) struct Applier {
     pub(super) key: Key,
     pub(super) epoch: Epoch,
     pub(super) slice: Slice,
+    /// How much may be parked.
+    pub(super) parking: ParkingLimits,
     /// The schema that holds this generation.
     pub(super) schema: String,
     /// How each batch's transaction begins.
@@ -61,9 +66,19 @@ pub(super) struct Slice {
 pub(super) enum Work<'a> {
     /// The server reads the range itself, from this relation.
     InServer(Statements<'a>, &'a str),
-    /// The events that were read, the last event of the log at or before their end, and what the
-    /// ledger counts of their range.
-    Read(Batch, LastEvent, Counted),
+    /// The events were read.
+    Read(ReadWork),
+}
+
+/// A batch that was read.
+pub(super) struct ReadWork {
+    batch: Batch,
+    /// What it passes of parked keys.
+    aside: Vec<(EventKey, RecordedEvent)>,
+    /// The last event of the log at or before its end.
+    last: LastEvent,
+    /// What the ledger counts of its range.
+    counted: Counted,
 }
 
 /// What the checkpoint has to know of a range that is passed over.
@@ -110,6 +125,7 @@ impl Applier {
         if let Some((statements, relation)) = in_server {
             return Ok(Work::InServer(statements, relation));
         }
+        let (range, mut aside) = self.read_parked(range, limits).await?;
         let request = ReadRequest {
             range,
             filter: self.filter(),
@@ -118,6 +134,7 @@ impl Applier {
         };
         let batch = self.source.read(request).await?;
         let through = batch.range.through();
+        aside.retain(|(_, event)| event.position <= through);
         let last = match batch.events.last() {
             Some(event) if event.position == through => Some((event.position, event.id)),
             _ => self.source.last_at(through).await?,
@@ -126,7 +143,12 @@ impl Applier {
             Some(counted) => counted,
             None => self.source.count(batch.range, self.filter()).await?,
         };
-        Ok(Work::Read(batch, last, counted))
+        Ok(Work::Read(ReadWork {
+            batch,
+            aside,
+            last,
+            counted,
+        }))
     }
 
     /// What was read is all there is, where nothing is filtered out.
@@ -154,9 +176,7 @@ impl Applier {
     ) -> Result<Position> {
         let mut session = Session::new(client, &self.in_flight);
         let through = match work {
-            Work::Read(batch, last, counted) => {
-                self.apply_batch(&session, &batch, last, counted).await
-            }
+            Work::Read(work) => self.apply_batch(&session, &work).await,
             Work::InServer(statements, relation) => {
                 self.apply_in_server(&session, statements, relation, range)
                     .await
@@ -176,19 +196,33 @@ impl Applier {
         range: Range,
     ) -> Result<Position> {
         let batch = self.batch_text(relation);
-        let fence = self.fence();
-        let before = format!(
-            "{};\n{};\n{};\n",
-            self.opening.as_str(),
-            fence.text_in_server(range, relation, &batch.count(range)),
-            self.search_path(),
-        );
-        let woven = Woven::of(&statements, &batch, range);
+        let count = batch.count(range);
+        let fence = self.fence().text_in_server(range, relation, &count);
+        let last = self.set_aside(&batch, range);
+        self.run_statements(session, &fence, statements, &batch, range, &last)
+            .await?;
+        Ok(range.through())
+    }
+
+    /// The transaction of a batch whose events stay in the server, as one message. `last` are
+    /// statements to follow those of the projection, each with its semicolon.
+    async fn run_statements(
+        &self,
+        session: &Session,
+        fence: &str,
+        statements: Statements<'_>,
+        batch: &BatchText<'_>,
+        range: Range,
+        last: &str,
+    ) -> Result<()> {
+        let (opening, path) = (self.opening.as_str(), self.search_path());
+        let before = format!("{opening};\n{fence};\n{path};\n");
+        let woven = Woven::of(&statements, batch, range);
         let seal = checkpoint::seal(range);
-        let text = format!("{before}{}{seal};\ncommit", woven.text);
+        let text = format!("{before}{}{last}{seal};\ncommit", woven.text);
         let mut succeeded = 0;
         match run(session, &text, &mut succeeded).await {
-            Ok(()) => Ok(range.through()),
+            Ok(()) => Ok(()),
             Err(e) => {
                 let offset = pg::offset_of(&e)
                     .and_then(|at| at.checked_sub(before.chars().count()))
@@ -217,6 +251,9 @@ impl Applier {
         succeeded: usize,
     ) -> Error {
         let ours = explain_write(pg::error("apply failed", error));
+        if ours.kind() == ErrorKind::ParkedFull {
+            return self.explain_full(ours);
+        }
         match (succeeded.checked_sub(STATEMENTS_BEFORE), offset) {
             (Some(succeeded), offset) => {
                 explain_statement(ours).at((statements.locate)(succeeded, offset))
@@ -230,35 +267,51 @@ impl Applier {
         }
     }
 
-    async fn apply_batch(
-        &self,
-        session: &Session,
-        batch: &Batch,
-        last: LastEvent,
-        counted: Counted,
-    ) -> Result<Position> {
-        let doing = "cannot begin the batch";
-        let begin = format!(
-            "{};\n{};\n{}",
-            self.opening.as_str(),
-            self.fence().text(batch.range, last, counted),
-            self.search_path(),
-        );
-        let begun = session.client().batch_execute(&begin).await;
-        begun.map_err(|e| pg::error(doing, e))?;
+    async fn apply_batch(&self, session: &Session, work: &ReadWork) -> Result<Position> {
+        let ReadWork {
+            batch,
+            aside,
+            last,
+            counted,
+        } = work;
+        let fence = self.fence().text(batch.range, *last, *counted);
+        self.begin_read(session, &fence).await?;
         failpoint!("batch.fenced");
-        if !batch.events.is_empty() {
-            let tx = Tx::new(session.client());
-            let applied = async { self.projection.apply(batch, &tx).await };
-            // Nothing of it is looked at afterwards: its transaction is rolled back.
-            let applied = AssertUnwindSafe(applied).catch_unwind().await;
-            applied.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
-        }
+        self.apply_events(session, batch).await?;
         failpoint!("batch.applied");
-        let end = format!("{};\ncommit", checkpoint::seal(batch.range));
-        let ended = session.client().batch_execute(&end).await;
-        ended.map_err(|e| pg::error("cannot commit the batch", e))?;
+        let mut check = String::new();
+        if !aside.is_empty() {
+            dead_letter::insert(session.client(), &self.key, aside, None).await?;
+            check = format!("{};\n", self.parking.check(&self.key));
+        }
+        self.end_read(session, batch.range, &check).await?;
         Ok(batch.range.through())
+    }
+
+    /// Opens the transaction of a batch that was read.
+    async fn begin_read(&self, session: &Session, fence: &str) -> Result<()> {
+        let (opening, path) = (self.opening.as_str(), self.search_path());
+        let begin = format!("{opening};\n{fence};\n{path}");
+        let begun = session.client().batch_execute(&begin).await;
+        begun.map_err(|e| pg::error("cannot begin the batch", e))
+    }
+
+    async fn apply_events(&self, session: &Session, batch: &Batch) -> Result<()> {
+        if batch.events.is_empty() {
+            return Ok(());
+        }
+        let tx = Tx::new(session.client());
+        let applied = async { self.projection.apply(batch, &tx).await };
+        // Nothing of it is looked at afterwards: its transaction is rolled back.
+        let applied = AssertUnwindSafe(applied).catch_unwind().await;
+        applied.unwrap_or_else(|panic| Err(panicked(&*panic)))
+    }
+
+    /// Commits a batch that was read, after the statements in `last`.
+    async fn end_read(&self, session: &Session, range: Range, last: &str) -> Result<()> {
+        let end = format!("{last}{};\ncommit", checkpoint::seal(range));
+        let ended = session.client().batch_execute(&end).await;
+        ended.map_err(|e| self.explain_full(pg::error("cannot commit the batch", e)))
     }
 
     /// What the checkpoint has to know of a range that holds nothing for this projection.

@@ -63,6 +63,14 @@ impl Isolation {
         Ok(())
     }
 
+    /// The event at `position` is to be dealt with alone: what lies before it is passed first.
+    pub(super) fn pass_before(&mut self, position: Position) {
+        self.suspect = Some(Suspect {
+            bad_through: position,
+            try_through: position.previous(),
+        });
+    }
+
     /// A batch over `range` failed on its own account.
     pub(super) async fn failed(
         &mut self,
@@ -104,11 +112,14 @@ pub(super) fn poison(error: Error, name: &ProjectionName, event: &RecordedEvent)
         Some(hint) => format!("{hint}; {next}"),
         None => next,
     };
-    error
-        .event(EventRef {
-            position: event.position,
-            id: event.id,
-            event_type: event.event_type.clone(),
-        })
-        .hint(hint)
+    error.event(reference(event)).hint(hint)
+}
+
+/// The event, as an error names it.
+pub(super) fn reference(event: &RecordedEvent) -> EventRef {
+    EventRef {
+        position: event.position,
+        id: event.id,
+        event_type: event.event_type.clone(),
+    }
 }

@@ -12,7 +12,7 @@ use super::Settings;
 use super::apply::{InFlight, Limits};
 use super::batch_size::BatchSize;
 use super::instance::{Fenced, Seen};
-use super::isolate::{self, Isolation};
+use super::isolate::Isolation;
 use super::progress::{Following, Progress};
 use super::state::Shared;
 use crate::error::{Error, Result};
@@ -22,13 +22,14 @@ use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::position::{Position, Range};
 use crate::projection::{Definition, Runnable};
-use crate::retry::{Verdict, delays, verdict};
+use crate::retry::delays;
 use crate::runner_state::RunnerState;
 use crate::source::Source;
 
 mod claim;
 mod failure;
 mod limit;
+mod park;
 
 use claim::Claim;
 
@@ -94,6 +95,8 @@ pub(super) struct Runner {
     claim: Option<Claim>,
     size: BatchSize,
     isolation: Isolation,
+    /// Of which look at the instances nothing is left that is to be tried again.
+    retried: u64,
     in_flight: InFlight,
     attempts: u32,
 }
@@ -129,6 +132,7 @@ impl Runner {
             parts,
             claim: None,
             isolation: Isolation::default(),
+            retried: 0,
             in_flight: InFlight::default(),
             attempts: 0,
         }
@@ -228,6 +232,9 @@ impl Runner {
             if let Some(claim) = &mut self.claim {
                 claim.session = progress.session;
             }
+            return Ok(turn);
+        }
+        if let Some(turn) = self.redrive_next().await? {
             return Ok(turn);
         }
         self.advance(&progress).await
@@ -336,13 +343,7 @@ impl Runner {
         }
         metrics::batch(&self.definition().name, done.width(), began.elapsed());
         self.stored_at(through);
-        if self.isolation.is_open()
-            && let Some(claim) = &self.claim
-        {
-            let filter = claim.applier.filter();
-            let source = &*self.parts.source;
-            self.isolation.passed(through, source, filter).await?;
-        }
+        self.narrow_down(through).await?;
         Ok(Turn::Again)
     }
 
@@ -422,28 +423,6 @@ impl Runner {
             () = self.parts.fenced.changed() => {}
             _ = self.parts.seen.changed() => {}
             () = flush => {}
-        }
-    }
-
-    /// A batch failed: halved if an event may be the reason.
-    async fn batch_failed(&mut self, error: Error, range: Range) -> Result<Turn> {
-        if verdict(error.kind()) != Verdict::Poison {
-            return Err(self.ease(error, range));
-        }
-        let Some(claim) = &self.claim else {
-            return Err(error);
-        };
-        let filter = claim.applier.filter();
-        let source = &*self.parts.source;
-        match self.isolation.failed(range, source, filter).await? {
-            isolate::Verdict::TryShorter => {
-                tracing::debug!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
-                Ok(Turn::Again)
-            }
-            isolate::Verdict::NoEvent => Err(error),
-            isolate::Verdict::Poison(event) => {
-                Err(isolate::poison(error, &self.definition().name, &event))
-            }
         }
     }
 

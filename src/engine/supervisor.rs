@@ -313,7 +313,8 @@ impl Supervisor {
         };
         let has_passed = |c: &ObservedCheckpoint| {
             let until = self.parts.until;
-            until.is_some_and(|head| c.position >= head) || layout.passed.contains(&c.partition)
+            until.is_some_and(|head| c.position >= head && !c.retries)
+                || layout.passed.contains(&c.partition)
         };
         let checkpoints = &projection.checkpoints;
         let is_done = |c: &ObservedCheckpoint| {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Failure, How};
 use super::scratch::Scratch;
+use crate::dead_letters;
 use crate::engine::{Engine, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::near;
@@ -128,9 +129,27 @@ impl Run<'_> {
             .hint("see that apply ends, and waits for nobody"));
         };
         match report?.outcomes.pop() {
-            None | Some((_, Outcome::CaughtUp | Outcome::Drained)) => Ok(()),
+            None | Some((_, Outcome::CaughtUp | Outcome::Drained)) => self.check_parked().await,
             Some((_, Outcome::Stopped(error))) => Err(error),
         }
+    }
+
+    /// What a projection parks it could not apply, which a test is to say as if it had stopped.
+    async fn check_parked(&self) -> Result<()> {
+        let name = &self.projection.definition().name;
+        let all = dead_letters::Selection::All;
+        let listed = dead_letters::by_key(&self.scratch.database, name, &all, 1).await?;
+        let Some(first) = listed.shown.keys.first() else {
+            return Ok(());
+        };
+        let message = first.error.as_ref().and_then(|e| e["message"].as_str());
+        let what = format!(
+            "the event at position {} ({}) cannot be applied, and its key is parked: {}",
+            first.position,
+            first.event_type,
+            message.unwrap_or_default()
+        );
+        Err(Error::new(ErrorKind::Apply, what))
     }
 
     async fn compare(&self, client: &Client) -> Result<()> {

@@ -95,6 +95,8 @@ pub(crate) struct ObservedCheckpoint {
     pub(crate) owner: Option<Uuid>,
     /// An error has stopped it since the instance that asks began.
     pub(crate) stopped: bool,
+    /// Dead letters of it are to be tried again.
+    pub(crate) retries: bool,
     pub(crate) error: Option<Value>,
 }
 

@@ -167,18 +167,6 @@ impl ProjectionFile {
         Hash(format!("{:x}", HexBytes(&fields.0.finalize())))
     }
 
-    /// What the header asks for and this version does not do yet, to be told wherever it counts.
-    pub fn not_done_yet(&self) -> Option<Error> {
-        if self.header.on_error != OnError::Park {
-            return None;
-        }
-        let what = "in this version on_error = \"park\" stops the projection";
-        let error = Error::new(ErrorKind::Config, what).at(self.path.display().to_string());
-        Some(
-            error.hint("nothing is lost or applied twice; leave it out until it does what it says"),
-        )
-    }
-
     /// A place in the file as errors name it: `projections/files.sql: line 12`.
     pub fn place(&self, line: usize) -> String {
         place(&self.path, line)

@@ -247,19 +247,6 @@ async fn a_check_waits_for_no_lock_for_long() {
     assert_eq!(finding.error.code(), Some("55P03"));
 }
 
-#[test]
-fn a_setting_that_does_nothing_yet_is_a_warning() {
-    let text = format!("/* highwater\npartitions = 4\non_error = \"park\"\n*/\n{COUNTS}");
-    let path = std::path::Path::new("projections/counts.sql");
-    let file = highwater::projection::file::ProjectionFile::parse(path, &text).unwrap();
-    let told = file.not_done_yet().unwrap().to_string();
-    assert!(told.starts_with("projections/counts.sql: "), "{told}");
-    assert!(told.contains("park"), "{told}");
-    let text = text.replace("park", "stop");
-    let file = highwater::projection::file::ProjectionFile::parse(path, &text).unwrap();
-    assert!(file.not_done_yet().is_none());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tests_of_a_projection_that_is_compiled_in_are_somebodys() {
     let directory = files(&[("counts.test.toml", "")]);

@@ -26,6 +26,7 @@ mod ledger;
 mod many_instances;
 mod mark;
 mod migrate;
+mod parking;
 mod partition_batch;
 mod partitions;
 mod rebuild;

@@ -56,7 +56,11 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
             .replace("{key}", "stream")
             .replace("{partition}", "true")
             .replace("{parked}", "true")
-            .replace("{changes}", "nothing");
+            .replace("{changes}", "nothing")
+            .replace("{projection}", "'p'")
+            .replace("{generation}", "1")
+            .replace("{number}", "0")
+            .replace("{most}", "1");
         if let Err(error) = client.prepare(&filled).await {
             panic!("{}: {error:?}", file.display());
         }

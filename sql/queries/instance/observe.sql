@@ -21,6 +21,12 @@ select coalesce((select jsonb_agg(jsonb_build_object(
                                          where i.id = c.owner
                                            and i.seen_at + i.lease > clock_timestamp()),
                               'stopped', coalesce(c.stopped_at >= (select started_at from me), false),
+                              'retries', exists (
+                                  select from highwater.dead_letter d
+                                   where d.projection = c.projection
+                                     and d.generation = c.generation
+                                     and d.retry_requested_at is not null
+                                     and highwater.partition_of(d.key, c.partitions) = c.partition),
                               'error', c.last_error) order by c.partition), '[]')
                      from highwater.checkpoint c
                     where c.projection = p.name and c.generation = p.generation))

@@ -6,6 +6,12 @@ with earlier as (
     delete from highwater.checkpoint c using highwater.projection p
      where p.name = $1 and c.projection = p.name and c.generation <> p.generation
     returning c.epoch
+), earlier_letters as (
+    delete from highwater.dead_letter d using highwater.projection p
+     where p.name = $1 and d.projection = p.name and d.generation <> p.generation
+), earlier_ledgers as (
+    delete from highwater.ledger l using highwater.projection p
+     where p.name = $1 and l.projection = p.name and l.generation <> p.generation
 ), marked as (
     update highwater.projection
        set next_generation = coalesce(next_generation, generation) + 1, next_hash = $2

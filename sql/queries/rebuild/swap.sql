@@ -11,5 +11,11 @@ with swapped as (
 ), gone as (
     delete from highwater.checkpoint c using swapped s
      where c.projection = s.name and c.generation <> s.generation
+), gone_letters as (
+    delete from highwater.dead_letter d using swapped s
+     where d.projection = s.name and d.generation <> s.generation
+), gone_ledgers as (
+    delete from highwater.ledger l using swapped s
+     where l.projection = s.name and l.generation <> s.generation
 )
 select s.generation from swapped s

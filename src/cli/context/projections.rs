@@ -10,7 +10,7 @@ use crate::cli::text::seen_from_here;
 use crate::error::{Error, ErrorKind, Result};
 use crate::given_expect::Subject;
 use crate::near::suggestion;
-use crate::projection::file::{ProjectionFile, load_directory, load_sound, refuse_taken_names};
+use crate::projection::file::{load_directory, load_sound, refuse_taken_names};
 use crate::projection::{Definition, Runnable, SqlProjection};
 
 impl Context {
@@ -29,18 +29,6 @@ impl Context {
     /// The projections that are compiled in.
     pub(in crate::cli) fn compiled(&self) -> &[Arc<dyn Runnable>] {
         &self.compiled
-    }
-
-    /// Tells which files ask for what this version does not do yet.
-    pub(in crate::cli) fn tell_not_done_yet(&self, names: &[String]) -> Result<()> {
-        let (files, _) = load_sound(&self.projections_dir()?);
-        let is_run = |file: &&ProjectionFile| {
-            names.is_empty() || names.iter().any(|name| name == file.name.as_str())
-        };
-        for error in files.iter().filter(is_run).filter_map(|f| f.not_done_yet()) {
-            self.ui.warn(&error.to_string());
-        }
-        Ok(())
     }
 
     /// The projections, by name: those of the directory and those compiled in; only these, if

@@ -4,6 +4,7 @@
 //! not know; functions and statements that take no `with` read it.
 
 use crate::name::ProjectionName;
+use crate::pg::checkpoint::Key;
 use crate::pg::quote_literal;
 use crate::position::Range;
 use crate::projection::Statements;
@@ -37,6 +38,18 @@ impl BatchText<'_> {
         };
         self.fill(include_str!("../../../sql/queries/apply/count.sql"), range)
             .replace("{parked}", &parked)
+    }
+
+    /// The statement that sets aside what the range holds of parked keys, at most `most` events.
+    pub(super) fn set_aside(&self, range: Range, key: &Key, most: u64) -> String {
+        let text = include_str!("../../../sql/queries/apply/set_aside.sql");
+        self.fill(text, range)
+            .replace("{parked}", &self.parked())
+            .replace("{key}", self.filter.keys.key)
+            .replace("{projection}", &quote_literal(key.projection.as_str()))
+            .replace("{generation}", &key.generation.to_string())
+            .replace("{number}", &key.partition.to_string())
+            .replace("{most}", &most.to_string())
     }
 
     fn fill(&self, text: &str, range: Range) -> String {

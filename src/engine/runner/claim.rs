@@ -1,15 +1,15 @@
 //! The claim on a checkpoint: taken at the start, read again when it may have been lost.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Build, Ended, Runner, Turn};
-use crate::engine::apply::{Applier, Slice};
+use super::{Build, Ended, Runner, Turn, park};
+use crate::engine::apply::Applier;
 use crate::engine::rebuild::next_schema;
 use crate::engine::{divergence, setup};
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
-use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
+use crate::pg::checkpoint::{self, Claiming, Key};
+use crate::pg::dead_letter::ParkingLimits;
 use crate::pg::instance;
 use crate::pg::transaction::Opening;
 use crate::position::Position;
@@ -74,6 +74,7 @@ impl Runner {
             .shared
             .claimed(key.generation, epoch.get(), checkpoint.position);
         tracing::info!(projection = %name, generation = key.generation, partition = key.partition, epoch = epoch.get(), position = %checkpoint.position, "claimed");
+        let slice = park::slice(&parts.target, &key, &checkpoint).await?;
         let settings = &parts.settings;
         let claim = Claim {
             applier: Applier {
@@ -84,7 +85,11 @@ impl Runner {
                 schema,
                 key,
                 epoch,
-                slice: slice(&checkpoint),
+                slice,
+                parking: ParkingLimits {
+                    keys_max: settings.parked_keys_max,
+                    letters_max: settings.dead_letters_max,
+                },
                 in_flight: self.in_flight.clone(),
             },
             session: parts.following.progress.borrow().session,
@@ -175,17 +180,8 @@ impl Runner {
         claim.stored = checkpoint.position;
         claim.position = checkpoint.position;
         claim.drain_at = checkpoint.drain_at;
-        claim.applier.slice = slice(&checkpoint);
+        claim.applier.slice = park::slice(&self.parts.target, key, &checkpoint).await?;
         self.parts.shared.moved(checkpoint.position);
         Ok(Turn::Again)
-    }
-}
-
-/// Which events are the runner's, by its checkpoint's row.
-fn slice(checkpoint: &Checkpoint) -> Slice {
-    Slice {
-        partitions: checkpoint.partitions,
-        parking: checkpoint.parking,
-        parked: Arc::default(),
     }
 }

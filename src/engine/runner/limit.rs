@@ -118,6 +118,18 @@ impl Runner {
     }
 }
 
+/// Waits for what a source counts, which may take as long as a batch.
+pub(super) async fn at_most<T>(
+    limit: Duration,
+    counting: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    timeout(limit, counting).await.unwrap_or_else(|_| {
+        let limit = format_duration(limit);
+        let what = format!("the source counted its events for longer than {limit}");
+        Err(Error::new(ErrorKind::TimedOut, what).hint("raise engine.batch_timeout"))
+    })
+}
+
 /// Cancels the batch in flight in the server, if there is one and the server listens.
 pub(super) async fn cancel(in_flight: &InFlight, database: &Database, limit: Duration) {
     if let Some(token) = in_flight.get() {

@@ -27,7 +27,10 @@ async fn a_run_until_caught_up_ends_with_0_and_says_where() {
     let ran = shop
         .run(url, &["run", "--until-caught-up", "--json", "counts"])
         .await;
-    let row = json!({ "name": "counts", "outcome": "caught_up", "position": 10, "error": null });
+    let row = json!({
+        "name": "counts", "outcome": "caught_up", "position": 10, "parked_keys": 0, "dead_letters": 0,
+        "error": null,
+    });
     assert_eq!(ran.expect(0).json(), json!({ "projections": [row] }));
 }
 

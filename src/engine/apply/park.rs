@@ -1,0 +1,160 @@
+//! Setting events aside, and applying them after all: each in one transaction with the checkpoint.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::RecordedEvent;
+use crate::pg::checkpoint::{self, Counted};
+use crate::pg::connect::PooledClient;
+use crate::pg::dead_letter::{self, Cause};
+use crate::pg::{self};
+use crate::position::Range;
+use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest};
+
+use super::batch::BatchText;
+use super::{Applier, Limits, Session};
+
+impl Applier {
+    /// Sets one event aside and parks its key. The checkpoint moves over this event alone.
+    pub(in crate::engine) async fn park(
+        &self,
+        client: PooledClient,
+        letter: (EventKey, RecordedEvent),
+        cause: &Cause,
+    ) -> Result<()> {
+        let mut session = Session::new(client, &self.in_flight);
+        let done = self.park_on(&session, letter, cause).await;
+        session.finish(done.as_ref().err()).await;
+        done
+    }
+
+    async fn park_on(
+        &self,
+        session: &Session,
+        letter: (EventKey, RecordedEvent),
+        cause: &Cause,
+    ) -> Result<()> {
+        let (position, id) = (letter.1.position, letter.1.id);
+        let range = Range::new(position.previous(), position);
+        let counted = Counted {
+            scanned: 1,
+            own: 1,
+            aside: 1,
+        };
+        let fence = self.fence().text(range, Some((position, id)), counted);
+        let begin = format!("{};\n{fence}", self.opening.as_str());
+        let begun = session.client().batch_execute(&begin).await;
+        begun.map_err(|e| pg::error("cannot begin to park", e))?;
+        dead_letter::insert(session.client(), &self.key, &[letter], Some(cause)).await?;
+        let end = format!(
+            "{};\n{};\n{};\ncommit",
+            dead_letter::raise_parking(&self.key),
+            self.parking.check(&self.key),
+            checkpoint::seal(range)
+        );
+        let ended = session.client().batch_execute(&end).await;
+        ended.map_err(|e| self.explain_full(pg::error("cannot park the key", e)))
+    }
+
+    /// Applies a letter that was set aside, and lets it leave. The checkpoint stays where it is.
+    pub(in crate::engine) async fn redrive(
+        &self,
+        client: PooledClient,
+        letter: RecordedEvent,
+    ) -> Result<()> {
+        let mut session = Session::new(client, &self.in_flight);
+        let done = self.redrive_on(&session, letter).await;
+        session.finish(done.as_ref().err()).await;
+        done
+    }
+
+    async fn redrive_on(&self, session: &Session, letter: RecordedEvent) -> Result<()> {
+        let position = letter.position;
+        let range = Range::new(position.previous(), position);
+        let fence = self.fence().of_letter(position);
+        let settle = dead_letter::settle(&self.key, position);
+        let in_server = self.projection.statements().zip(self.source.relation());
+        if let Some((statements, _)) = in_server {
+            let relation = dead_letter::relation(&self.key, position);
+            let batch = BatchText {
+                relation: &relation,
+                filter: Filter::ALL,
+                projection: &self.key.projection,
+                generation: self.key.generation,
+            };
+            let last = format!("{settle};\n");
+            return self
+                .run_statements(session, &fence, statements, &batch, range, &last)
+                .await;
+        }
+        let batch = Batch {
+            range,
+            events: vec![letter],
+        };
+        self.begin_read(session, &fence).await?;
+        self.apply_events(session, &batch).await?;
+        self.end_read(session, range, &format!("{settle};\n")).await
+    }
+
+    /// The key of an event, as the source sees it.
+    pub(in crate::engine) async fn key_of(&self, event: &RecordedEvent) -> Result<EventKey> {
+        let range = Range::new(event.position.previous(), event.position);
+        let request = ReadRequest {
+            range,
+            filter: self.filter().parked(Parked::With),
+            events_max: 1,
+            bytes_max: usize::MAX,
+        };
+        let read = self.source.read_keyed(request).await?.events.pop();
+        let gone = || {
+            let what = format!(
+                "the event at position {} is not there any more",
+                event.position
+            );
+            // Deleted just now: looked for again, and passed over.
+            Error::new(ErrorKind::Serialization, what)
+        };
+        read.map(|(key, _)| key).ok_or_else(gone)
+    }
+
+    /// The events of parked keys in a range, and how far they were read: at most up to the limits.
+    pub(super) async fn read_parked(
+        &self,
+        range: Range,
+        limits: Limits,
+    ) -> Result<(Range, Vec<(EventKey, RecordedEvent)>)> {
+        if self.slice.parked.is_empty() {
+            return Ok((range, Vec::new()));
+        }
+        let request = ReadRequest {
+            range,
+            filter: self.filter().parked(Parked::Only(&self.slice.parked)),
+            events_max: limits.events_max,
+            bytes_max: limits.bytes_max,
+        };
+        let read = self.source.read_keyed(request).await?;
+        Ok((read.range, read.events))
+    }
+
+    /// The statements that set aside what a batch passes of parked keys, where the server can read
+    /// the log itself; nothing where no key is parked.
+    pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> String {
+        if self.slice.parked.is_empty() {
+            return String::new();
+        }
+        let most = u64::from(self.parking.letters_max) + 1;
+        let set_aside = batch.set_aside(range, &self.key, most);
+        format!("{set_aside};\n{};\n", self.parking.check(&self.key))
+    }
+
+    /// What to do when more would be parked than may be.
+    pub(super) fn explain_full(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::ParkedFull {
+            return error;
+        }
+        let name = &self.key.projection;
+        error.hint(format!(
+            "highwater dead-letters list {name} --by-error shows why; mend it and highwater \
+             dead-letters retry {name} --all, or discard them, or raise the limit in highwater.toml; \
+             then highwater run {name} goes on"
+        ))
+    }
+}

@@ -1,0 +1,193 @@
+//! Dead letters as the engine writes, reads and settles them.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio_postgres::types::{Json, Type};
+use tokio_postgres::{Client, Row};
+
+use crate::error::Result;
+use crate::event::RecordedEvent;
+use crate::pg::checkpoint::{Epoch, Fence, Key};
+use crate::pg::{self, Parameter, column, quote_literal};
+use crate::position::Position;
+
+/// Why a letter could not be applied.
+pub(crate) struct Cause {
+    /// As [`crate::pg::checkpoint::error_value`] makes it.
+    pub(crate) error: Value,
+    pub(crate) fingerprint: String,
+}
+
+/// How much may be parked of a projection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ParkingLimits {
+    pub(crate) keys_max: u32,
+    pub(crate) letters_max: u32,
+}
+
+impl ParkingLimits {
+    /// The statement that refuses more, as SQL text.
+    pub(crate) fn check(&self, key: &Key) -> String {
+        format!(
+            "select highwater.check_parked({}, {}, {}, {})",
+            quote_literal(key.projection.as_str()),
+            key.generation,
+            self.keys_max,
+            self.letters_max,
+        )
+    }
+}
+
+/// Sets events aside, each with its key: the one that failed with its cause, and others without.
+pub(crate) async fn insert(
+    client: &Client,
+    key: &Key,
+    letters: &[(Option<String>, RecordedEvent)],
+    cause: Option<&Cause>,
+) -> Result<()> {
+    let sql = include_str!("../../sql/queries/dead_letter/insert.sql");
+    let events = || letters.iter().map(|(_, event)| event);
+    let positions: Vec<i64> = events().map(|e| e.position.get()).collect();
+    let keys: Vec<Option<&str>> = letters.iter().map(|(key, _)| key.as_deref()).collect();
+    let ids: Vec<_> = events().map(|e| e.id).collect();
+    let streams: Vec<&str> = events().map(|e| e.stream.as_str()).collect();
+    let versions: Vec<i64> = events().map(|e| e.version).collect();
+    let types: Vec<&str> = events().map(|e| e.event_type.as_str()).collect();
+    let data: Vec<Json<&RawValue>> = events().map(|e| Json(&*e.data)).collect();
+    let metadata: Vec<Json<&RawValue>> = events().map(|e| Json(&*e.metadata)).collect();
+    let recorded_at: Vec<_> = events().map(|e| e.recorded_at).collect();
+    let parameters: [(&Parameter<'_>, Type); 15] = [
+        (&key.projection.as_str(), Type::TEXT),
+        (&key.generation, Type::INT4),
+        (&key.partition, Type::INT4),
+        (&positions, Type::INT8_ARRAY),
+        (&keys, Type::TEXT_ARRAY),
+        (&ids, Type::UUID_ARRAY),
+        (&streams, Type::TEXT_ARRAY),
+        (&versions, Type::INT8_ARRAY),
+        (&types, Type::TEXT_ARRAY),
+        (&data, Type::JSONB_ARRAY),
+        (&metadata, Type::JSONB_ARRAY),
+        (&recorded_at, Type::TIMESTAMPTZ_ARRAY),
+        (&cause.map(|cause| &cause.error), Type::JSONB),
+        (&cause.map(|cause| cause.fingerprint.as_str()), Type::TEXT),
+        (&i32::from(cause.is_some()), Type::INT4),
+    ];
+    let inserted = client.execute_typed(sql, &parameters).await;
+    inserted
+        .map(drop)
+        .map_err(|e| pg::own_statement_error("cannot set events aside", e))
+}
+
+/// The parked keys of a partition. Read after its checkpoint's row.
+pub(crate) async fn parked_keys(
+    client: &Client,
+    key: &Key,
+    partitions: i32,
+) -> Result<Vec<Option<String>>> {
+    let sql = include_str!("../../sql/queries/dead_letter/parked_keys.sql");
+    let rows = of_partition(client, sql, key, partitions).await?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
+/// The next letter of a partition that somebody asked to try again.
+pub(crate) async fn requested(
+    client: &Client,
+    key: &Key,
+    partitions: i32,
+) -> Result<Option<RecordedEvent>> {
+    let sql = include_str!("../../sql/queries/dead_letter/requested.sql");
+    let rows = of_partition(client, sql, key, partitions).await?;
+    rows.first().map(event).transpose()
+}
+
+async fn of_partition(client: &Client, sql: &str, key: &Key, partitions: i32) -> Result<Vec<Row>> {
+    let parameters: [(&Parameter<'_>, Type); 4] = [
+        (&key.projection.as_str(), Type::TEXT),
+        (&key.generation, Type::INT4),
+        (&key.partition, Type::INT4),
+        (&partitions, Type::INT4),
+    ];
+    let rows = client.query_typed(sql, &parameters).await;
+    rows.map_err(|e| pg::own_error("cannot read the dead letters", e))
+}
+
+/// Writes down that a letter failed again; its key is not tried any more until somebody asks.
+pub(crate) async fn failed_again(
+    client: &Client,
+    key: &Key,
+    epoch: Epoch,
+    letter: Position,
+    cause: &Cause,
+) -> Result<()> {
+    let sql = include_str!("../../sql/queries/dead_letter/failed_again.sql");
+    let parameters: [(&Parameter<'_>, Type); 7] = [
+        (&key.projection.as_str(), Type::TEXT),
+        (&key.generation, Type::INT4),
+        (&key.partition, Type::INT4),
+        (&epoch.get(), Type::INT8),
+        (&letter.get(), Type::INT8),
+        (&cause.error, Type::JSONB),
+        (&cause.fingerprint, Type::TEXT),
+    ];
+    let done = client.execute_typed(sql, &parameters).await;
+    done.map(drop)
+        .map_err(|e| pg::own_error("cannot write down what failed again", e))
+}
+
+impl Fence<'_> {
+    /// The fence of a letter that is tried again, as SQL text: the checkpoint stays where it is.
+    pub(crate) fn of_letter(&self, letter: Position) -> String {
+        format!(
+            "select highwater.redrive({}, {}, {}, {}, {}, {letter})",
+            quote_literal(self.key.projection.as_str()),
+            self.key.generation,
+            self.key.partition,
+            self.epoch.get(),
+            self.parking,
+        )
+    }
+}
+
+/// The statement by which a letter leaves after it was applied, as SQL text.
+pub(crate) fn settle(key: &Key, letter: Position) -> String {
+    format!(
+        "select highwater.settle({}, {}, {letter}, 'applied')",
+        quote_literal(key.projection.as_str()),
+        key.generation,
+    )
+}
+
+/// The letter as a relation with the columns of an event, as SQL text.
+pub(crate) fn relation(key: &Key, letter: Position) -> String {
+    format!(
+        "(select position, stream, version, type, data, metadata, id, recorded_at \
+         from highwater.dead_letter where projection = {} and generation = {} and position = {letter})",
+        quote_literal(key.projection.as_str()),
+        key.generation,
+    )
+}
+
+/// The statement that says that a key was parked, as SQL text.
+pub(crate) fn raise_parking(key: &Key) -> String {
+    format!(
+        "update highwater.checkpoint set parking = parking + 1 \
+         where projection = {} and generation = {} and partition = {}",
+        quote_literal(key.projection.as_str()),
+        key.generation,
+        key.partition,
+    )
+}
+
+fn event(row: &Row) -> Result<RecordedEvent> {
+    Ok(RecordedEvent {
+        position: Position::new(column(row, 0)?),
+        stream: column(row, 1)?,
+        version: column(row, 2)?,
+        event_type: column(row, 3)?,
+        data: column::<Json<Box<RawValue>>>(row, 4)?.0,
+        metadata: column::<Json<Box<RawValue>>>(row, 5)?.0,
+        id: column(row, 6)?,
+        recorded_at: column(row, 7)?,
+    })
+}
