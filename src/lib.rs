@@ -91,6 +91,7 @@ pub mod given_expect;
 mod key_hash;
 pub mod mark;
 pub mod metrics;
+pub mod mutation;
 pub mod name;
 pub mod ndjson;
 mod near;

@@ -34,6 +34,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use crate::mutation;
 use crate::position::{Position, Range};
 
 /// Rounds that may be open at once. More would only refine how early a new gap is passed.
@@ -116,6 +117,9 @@ impl Mark {
         // A proven range need not have been read to its end: what is missing in it is dead, and
         // who wants its rows reads them in a statement of his own.
         let last = rows.last().copied();
+        if self.proven > before && mutation::on("mark.second_read_beyond") {
+            to = to.max(last.unwrap_or_default());
+        }
         let rows_cover_it = !more || last.is_some_and(|last| last >= to);
         for &row in rows.iter().filter(|&&row| row > before) {
             if row <= to {

@@ -70,6 +70,12 @@ pub trait Source: Send + Sync + 'static {
     /// A connection on which wakes arrive; `None` if this source has none and is only polled.
     fn wakes(&self) -> BoxFuture<'_, Result<Option<Box<dyn Wakes>>>>;
 
+    /// The name of the server that the events are in, as long as it runs: what crashes together has
+    /// one name. `None` if nothing that was read can be taken back by a crash.
+    fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// The relation that holds the events, as SQL text with the columns of `highwater.event`, if
     /// projections may read it inside the database of their read model.
     fn relation(&self) -> Option<&str>;
@@ -165,6 +171,10 @@ pub struct Middle {
 pub trait Follower: Send {
     /// Reads what came since the last step and moves the mark as far as is proven.
     fn step(&mut self) -> BoxFuture<'_, Result<Step>>;
+
+    /// From now on an event counts only when no crash of its server can take it back: the read
+    /// model is in another one, which would keep it. Nothing to do for a source without such events.
+    fn until_durable(&mut self) {}
 }
 
 /// What one step found.

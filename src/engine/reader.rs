@@ -15,7 +15,7 @@ use super::divergence;
 use super::progress::Publisher;
 use crate::config::format_duration;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::database::Database;
+use crate::pg::database::{self, Database};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::{Follower, Source, Step};
 
@@ -118,7 +118,12 @@ async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Followe
     // Of its own: the source may need one from the same pool meanwhile.
     let client = target.own().await?;
     let floor = client.within(divergence::floor(&client, source)).await?;
-    let follower = source.follow(floor).await?;
+    let mut follower = source.follow(floor).await?;
+    if let Some(server) = source.server().await?
+        && server != client.within(database::server(&client)).await?
+    {
+        follower.until_durable();
+    }
     // Still the same session: the server did not crash between the two, which could have taken
     // back what the floor counts on.
     client.within(divergence::floor(&client, source)).await?;

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 
 use crate::config::ANSWER_TIMEOUT;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg;
 use crate::pg::connect::{Connector, Opened, Pool, PooledClient};
 
 /// A database and its pool. Clones share the pool.
@@ -174,4 +175,12 @@ impl Drop for Short {
             _ => {}
         }
     }
+}
+
+/// The name of a server, as long as it runs: what crashes together has one name.
+pub(crate) async fn server(client: &Client) -> Result<String> {
+    let sql = include_str!("../../sql/queries/source/server.sql");
+    let row = client.query_typed_one(sql, &[]).await;
+    let row = row.map_err(|e| pg::error("cannot ask which server this is", e))?;
+    pg::column(&row, 0)
 }

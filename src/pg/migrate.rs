@@ -12,6 +12,7 @@ use tokio_postgres::{Client, GenericClient, IsolationLevel, Row, Transaction};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
+use crate::mutation;
 use crate::pg;
 
 use state::State;
@@ -186,7 +187,7 @@ async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(
         migration.number, migration.name
     );
     transaction
-        .batch_execute(migration.text)
+        .batch_execute(&mutation::in_sql(migration.text))
         .await
         .map_err(|e| pg::error(&doing, e))?;
     transaction

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::pg::connect::{Connector, Notifications};
-use crate::pg::database::{Database, Short};
+use crate::pg::database::{self, Database, Short};
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
@@ -19,11 +19,16 @@ use crate::source::{
     ReadRequest, RemovedIn, Source, Standing, Wakes,
 };
 
+mod anchor;
+mod durable;
 mod follower;
 mod gap;
 mod lag;
+mod primary;
 mod row;
 mod standing;
+
+use primary::SeenPrimary;
 
 pub use gap::{GapPolicy, HeldBy};
 
@@ -58,6 +63,8 @@ pub struct TableSource {
     database: Database,
     direct: Option<Connector>,
     table: EventTable,
+    is_elsewhere: bool,
+    seen_primary: SeenPrimary,
 }
 
 impl TableSource {
@@ -74,6 +81,18 @@ impl TableSource {
             database,
             direct,
             table,
+            is_elsewhere: false,
+            seen_primary: SeenPrimary::default(),
+        }
+    }
+
+    /// The same table, for read models in another database: the events are read from here, not
+    /// inside the server of the read model. Projections of it are in Rust.
+    #[must_use]
+    pub fn elsewhere(self) -> TableSource {
+        TableSource {
+            is_elsewhere: true,
+            ..self
         }
     }
 
@@ -278,7 +297,10 @@ impl Source for TableSource {
     fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
         Box::pin(async move {
             let client = self.client().await?;
-            let standing = standing::of(&client, &self.table, at, known);
+            let standing = async {
+                self.seen_primary.check(&client, &self.name).await?;
+                standing::of(&client, &self.table, at, known).await
+            };
             client.within(standing).await
         })
     }
@@ -286,6 +308,8 @@ impl Source for TableSource {
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
             let client = self.database.own().await?;
+            let seen = self.seen_primary.check(&client, &self.name);
+            client.within(seen).await?;
             let follower = follower::TableFollower::start(client, &self.table, floor).await?;
             Ok(Box::new(follower) as Box<dyn Follower>)
         })
@@ -316,7 +340,10 @@ impl Source for TableSource {
             // Only our own table has the triggers that write it down.
             match &self.table.identity {
                 Some(_) => Ok(RemovedIn::default()),
-                None => standing::removed_in(&*self.client().await?, range).await,
+                None => {
+                    let client = self.client().await?;
+                    client.within(standing::removed_in(&client, range)).await
+                }
             }
         })
     }
@@ -339,8 +366,15 @@ impl Source for TableSource {
         })
     }
 
+    fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            client.within(database::server(&client)).await.map(Some)
+        })
+    }
+
     fn relation(&self) -> Option<&str> {
-        Some(&self.table.relation)
+        (!self.is_elsewhere).then_some(self.table.relation.as_str())
     }
 }
 

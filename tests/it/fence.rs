@@ -24,15 +24,16 @@ async fn built() -> (TestDatabase, Client) {
 async fn a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epoch() {
     let (_database, client) = built().await;
     let epoch: i64 = one(&client, "select epoch from highwater.checkpoint").await;
-    for (what, epoch, after, through) in [
-        ("an epoch that is past", epoch - 1, 10, 11),
-        ("an epoch that nobody claimed", epoch + 1, 10, 11),
-        ("a range that was applied", epoch, 9, 11),
-        ("a range that leaves some out", epoch, 11, 12),
-        ("backwards", epoch, 10, 9),
+    for (what, epoch, parking, after, through) in [
+        ("an epoch that is past", epoch - 1, 0, 10, 11),
+        ("an epoch that nobody claimed", epoch + 1, 0, 10, 11),
+        ("keys that were parked since", epoch, -1, 10, 11),
+        ("a range that was applied", epoch, 0, 9, 11),
+        ("a range that leaves some out", epoch, 0, 11, 12),
+        ("backwards", epoch, 0, 10, 9),
     ] {
         let sql = format!(
-            "select highwater.advance('counts', 1, 0, {epoch}, 0, {after}, {through}, null, null, 0, 0, 0)"
+            "select highwater.advance('counts', 1, 0, {epoch}, {parking}, {after}, {through}, null, null, 0, 0, 0)"
         );
         let error = client.batch_execute(&sql).await.expect_err(what);
         let code = error.code().map(|code| code.code().to_owned());

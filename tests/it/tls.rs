@@ -1,6 +1,6 @@
 //! Connecting: what each `sslmode` verifies, and what is said when it fails.
 
-mod server;
+pub(crate) mod server;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

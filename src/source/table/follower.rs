@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
+use super::anchor::{self, Anchor};
+use super::durable;
 use super::gap::{self, GapPolicy};
 use super::{EventTable, TypeNames};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mark::{Advance, Mark, Seen};
+use crate::mark::{Advance, Holder, Mark, Seen};
+use crate::mutation::{self, Stale};
 use crate::pg::database::Short;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
@@ -23,7 +27,7 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Rows are cheaper: a gap that a commit fills is seen by the next read.
 const READ_PAUSE_MIN: Duration = Duration::from_millis(2);
 const READ_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How often an idle follower makes sure that the positions did not go back.
+/// How often a follower makes sure that the positions did not go back.
 const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct TableFollower {
@@ -34,14 +38,19 @@ pub(super) struct TableFollower {
     head: Position,
     types: TypeNames,
     gap: Option<OpenGap>,
+    anchor: Anchor,
+    /// Whether an event counts only when its commit is on disk.
+    durable: bool,
     /// The sequence that the first look found.
     sequence: Option<String>,
     last_look: Option<Instant>,
     last_sequence_check: Instant,
+    holders: Stale<Vec<Holder>>,
 }
 
 struct Rows {
     positions: Vec<Position>,
+    ids: Vec<Uuid>,
     types: Vec<Arc<str>>,
     more: bool,
 }
@@ -64,6 +73,7 @@ impl TableFollower {
         if let Some(seen) = mark.head_read(head) {
             mark.looked(seen, &look.holders);
         }
+        let anchor = Anchor::at(&client, table, floor).await?;
         let follower = TableFollower {
             client,
             table: table.clone(),
@@ -73,8 +83,11 @@ impl TableFollower {
             head: head.max(floor),
             types: TypeNames::default(),
             gap: None,
+            anchor,
+            durable: false,
             sequence: look.sequence,
             last_look: None,
+            holders: Stale::new("mark.locks_before_rows", &look.holders),
             last_sequence_check: Instant::now(),
         };
         follower.check_not_back().await?;
@@ -85,23 +98,28 @@ impl TableFollower {
         let rows = self.read_rows().await?;
         let last = rows.positions.last().copied();
         self.head = self.head.max(last.unwrap_or_default());
-        if self.table.gap == GapPolicy::Dense {
+        if self.table.gap == GapPolicy::Dense || mutation::on("mark.no_look") {
             // Without holders every look proves what was seen, so the mark may go there at once.
             if let Some(seen) = last.and_then(|last| self.mark.head_read(last)) {
                 self.mark.looked(seen, &[]);
             }
         }
         let Advance {
-            passed,
+            mut passed,
             rows_cover_it,
             open,
         } = self.mark.rows_read(&rows.positions, rows.more);
+        self.hold_on(&rows, passed, rows_cover_it).await?;
         self.gap = open.is_some().then(|| self.gap_in(&rows));
         let proven = match open {
             Some(seen) => self.look(seen).await?,
             None => false,
         };
-        if last.is_none() && self.last_sequence_check.elapsed() >= SEQUENCE_PAUSE {
+        if proven && mutation::on("mark.no_second_read") {
+            let again = self.mark.rows_read(&rows.positions, rows.more);
+            passed = Range::new(passed.after(), again.passed.through());
+        }
+        if self.last_sequence_check.elapsed() >= SEQUENCE_PAUSE {
             self.check_not_back().await?;
             self.last_sequence_check = Instant::now();
         }
@@ -115,10 +133,30 @@ impl TableFollower {
         })
     }
 
+    /// What the mark has passed counts: from now on the last event of it must stay where it is.
+    async fn hold_on(&mut self, rows: &Rows, passed: Range, rows_cover_it: bool) -> Result<()> {
+        if passed.is_empty() {
+            return Ok(());
+        }
+        if self.durable {
+            durable::wait(&self.client).await?;
+        }
+        if !rows_cover_it {
+            self.anchor = Anchor::at(&self.client, &self.table, passed.through()).await?;
+            return Ok(());
+        }
+        let mut events = rows.positions.iter().zip(&rows.ids);
+        let last = events.rfind(|(position, _)| **position <= passed.through());
+        if let Some((&position, &id)) = last {
+            self.anchor = Anchor::of(Some((position, id)));
+        }
+        Ok(())
+    }
+
     async fn read_rows(&mut self) -> Result<Rows> {
-        let after = self.mark.position().get();
+        let (from, mark) = (self.anchor.from().get(), self.mark.position());
         let parameters: [(&Parameter<'_>, Type); 2] =
-            [(&after, Type::INT8), (&ROWS_MAX, Type::INT8)];
+            [(&from, Type::INT8), (&ROWS_MAX, Type::INT8)];
         let rows = match self.client.query_typed(&self.new_sql, &parameters).await {
             Ok(rows) => rows,
             Err(e) => {
@@ -128,12 +166,24 @@ impl TableFollower {
         };
         let mut read = Rows {
             positions: Vec::with_capacity(rows.len()),
+            ids: Vec::with_capacity(rows.len()),
             types: Vec::with_capacity(rows.len()),
             more: rows.len() as i64 == ROWS_MAX,
         };
+        let mut passed = Vec::new();
         for row in &rows {
-            read.positions.push(Position::new(column(row, 0)?));
+            let (position, id) = (Position::new(column(row, 0)?), column(row, 2)?);
+            if position <= mark {
+                passed.push((position, id));
+                continue;
+            }
+            read.positions.push(position);
+            read.ids.push(id);
             read.types.push(self.types.intern(column(row, 1)?));
+        }
+        if !self.anchor.is(&passed) {
+            let again = self.anchor.again(&self.client, &self.table, mark, &passed);
+            self.anchor = again.await?;
         }
         Ok(read)
     }
@@ -150,7 +200,8 @@ impl TableFollower {
         if look.sequence != self.sequence {
             return Err(gap::other_sequence(&self.table.relation, look.sequence));
         }
-        let proven = self.mark.looked(seen, &look.holders);
+        let holders = self.holders.instead_of(look.holders);
+        let proven = self.mark.looked(seen, &holders);
         let held_by = self.mark.held_by();
         if let Some(gap) = &mut self.gap {
             gap.held_by = held_by;
@@ -199,10 +250,7 @@ impl TableFollower {
             "the sequence of {} stands at {last}, below the mark {mark}: positions went back",
             self.table.relation
         );
-        Err(Error::new(ErrorKind::Diverged, what).hint(
-            "the table was truncated or restored, or its sequence was set; put the events or the \
-             sequence back, or rebuild the projections that read it",
-        ))
+        Err(Error::new(ErrorKind::Diverged, what).hint(anchor::HINT))
     }
 }
 
@@ -217,5 +265,9 @@ fn types_in(rows: &Rows, passed: Range) -> Vec<Arc<str>> {
 impl Follower for TableFollower {
     fn step(&mut self) -> BoxFuture<'_, Result<Step>> {
         Box::pin(self.advance())
+    }
+
+    fn until_durable(&mut self) {
+        self.durable = true;
     }
 }

@@ -99,18 +99,61 @@ async fn without_a_second_read_an_event_is_lost() {
     the_follower_lost_nothing(stage, 2).await;
 }
 
+/// Keeps the follower from looking at the locks, which reads this catalogue, while rows can be read.
+async fn shut(door: &Session) {
+    door.run("begin; lock table pg_subscription_rel in access exclusive mode")
+        .await;
+}
+
+async fn until_the_look_waits(observer: &Session) {
+    let waits = "select count(*) from pg_locks
+                  where relation = 'pg_subscription_rel'::regclass and not granted
+                    and database = (select oid from pg_database where datname = current_database())";
+    eventually("the look waits", LIMIT, async || {
+        observer.number(waits).await == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_between_the_rows_and_the_look_is_in_what_the_second_read_says() {
+    let (mut stage, slow, quick, door) = cast().await;
+    slow.run("begin").await;
+    let late = "insert into highwater.event (stream, version, type, data)
+                values ('l', 1, 'Late', '{}')";
+    slow.run(late).await;
+    quick.append().await;
+    shut(&door).await;
+    let commit = async {
+        until_the_look_waits(&quick).await;
+        slow.run("commit").await;
+        door.run("commit").await;
+    };
+    let (step, ()) = tokio::join!(stage.step(), commit);
+    assert_eq!(step.mark.get(), 0, "the rows were read before the commit");
+    stage.reaches(2).await;
+    stage.delivered_all().await;
+    assert_eq!(stage.types(), ["Late", "T"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_read_beyond_what_was_seen_first_loses_an_event() {
     let (mut stage, slow, quick, wrong) = cast().await;
-    let late = stage.session().await;
+    let [late, door] = stage.sessions().await;
     gap(&mut stage, &slow, &quick).await;
-    // The wrong reader has seen 2 and waits for the one holder. Meanwhile:
-    late.run("begin").await;
-    late.append().await;
-    quick.append().await;
-    slow.run("commit").await;
-    let read = wrong.numbers(&rows(i64::MAX)).await;
-    assert_eq!(read, [1, 2, 4], "its mark would be 4, and 3 is still open");
+    shut(&door).await;
+    // Both have seen 2 and wait for the one holder. Meanwhile:
+    let meanwhile = async {
+        until_the_look_waits(&quick).await;
+        late.run("begin").await;
+        late.append().await;
+        quick.append().await;
+        slow.run("commit").await;
+        let read = wrong.numbers(&rows(i64::MAX)).await;
+        assert_eq!(read, [1, 2, 4], "its mark would be 4, and 3 is still open");
+        door.run("commit").await;
+    };
+    tokio::join!(stage.reaches(2), meanwhile);
     stage.is_held_at(2).await;
     late.run("commit").await;
     the_follower_lost_nothing(stage, 4).await;

@@ -201,7 +201,7 @@ async fn positions_that_go_back_while_connected_are_a_divergence() {
     let (truncated, set_back) = tokio::join!(truncated.fails(), set_back.fails());
     for error in [truncated, set_back] {
         assert_eq!(error.kind(), ErrorKind::Diverged, "{error}");
-        assert!(error.to_string().contains("positions went back"), "{error}");
+        assert!(error.to_string().contains("went back"), "{error}");
     }
 }
 
@@ -217,4 +217,52 @@ async fn positions_that_went_back_before_the_start_are_a_divergence() {
     writer.append().await;
     let error = Stage::at(stage.url(), by_sequence("ev"), 5).await.err();
     assert_eq!(error.unwrap().kind(), ErrorKind::Diverged);
+}
+
+/// The log begins anew and is past the mark again before anybody has looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_began_anew_and_is_past_the_mark_again_is_a_divergence_in_the_next_step() {
+    for burnt in [false, true] {
+        let mut stage = Stage::new().await;
+        let writer = stage.session().await;
+        for _ in 0..5 {
+            writer.append().await;
+        }
+        stage.reaches(5).await;
+        writer
+            .run("truncate highwater.event restart identity")
+            .await;
+        for number in 1..=9 {
+            if burnt && number == 5 {
+                let burn = "select nextval('highwater.event_position_seq')";
+                writer.run(burn).await;
+            } else {
+                writer.append().await;
+            }
+        }
+        let error = stage.try_step().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Diverged, "{error}");
+        assert!(error.to_string().contains("went back"), "{error}");
+        assert_eq!(stage.delivered(), [1, 2, 3, 4, 5]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_deleted_while_connected_are_no_divergence() {
+    let mut stage = Stage::new().await;
+    let writer = stage.session().await;
+    for _ in 0..5 {
+        writer.append().await;
+    }
+    stage.reaches(5).await;
+    for deleted in ["position = 5", "position <= 3", "true"] {
+        let sql = format!("delete from highwater.event where {deleted}");
+        writer.run(&sql).await;
+        stage.step().await;
+    }
+    for last in 6..=7 {
+        assert_eq!(writer.append().await, last);
+        stage.reaches(last).await;
+    }
+    assert_eq!(stage.delivered(), [1, 2, 3, 4, 5, 6, 7]);
 }

@@ -1,5 +1,6 @@
 //! What the schedules are played on: a table, its follower, and writers with sessions of their own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,7 @@ pub(super) struct Stage {
     relation: String,
     mark: Position,
     delivered: Vec<i64>,
+    types: BTreeSet<String>,
     _database: Option<TestDatabase>,
 }
 
@@ -80,6 +82,7 @@ impl Stage {
             relation,
             mark,
             delivered: Vec::new(),
+            types: BTreeSet::new(),
             _database: None,
         })
     }
@@ -113,10 +116,17 @@ impl Stage {
         assert_eq!(step.passed.after(), self.mark, "steps follow each other");
         assert_eq!(step.passed.through(), step.mark);
         self.mark = step.mark;
+        let types = step.types.iter().flatten().map(|name| name.to_string());
+        self.types.extend(types);
         if !step.passed.is_empty() {
             self.read(step.passed).await?;
         }
         Ok(step)
+    }
+
+    /// The types that were said to be in what was passed: who wants none of them reads nothing.
+    pub(super) fn types(&self) -> Vec<&str> {
+        self.types.iter().map(String::as_str).collect()
     }
 
     async fn read(&mut self, range: Range) -> Result<()> {

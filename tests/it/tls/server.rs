@@ -143,7 +143,7 @@ pub(super) async fn until(mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -157,7 +157,7 @@ fn server_user() -> Option<User> {
     Some(named("postgres").or_else(|| named("nobody")).unwrap())
 }
 
-fn give(path: &Path, mode: u32) {
+pub(crate) fn give(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     if let Some(user) = server_user() {
         chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
@@ -169,7 +169,7 @@ fn binaries() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
-fn as_server(program: &str) -> Command {
+pub(crate) fn as_server(program: &str) -> Command {
     let mut command = Command::new(binaries().join(program));
     command
         .current_dir("/")
@@ -183,6 +183,6 @@ fn as_server(program: &str) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     assert!(command.status().unwrap().success(), "{command:?}");
 }

@@ -1,0 +1,112 @@
+//! Mistakes that can be switched on, to see that a test finds each of them.
+//!
+//! As [`crate::failpoint`], they are there with the feature `faults` only. `HIGHWATER_MUTATION` names
+//! the one that is on. A rule that stands in SQL is left out of its migration when that is applied.
+
+#[cfg(feature = "faults")]
+pub use active::MUTATIONS;
+pub(crate) use active::{Stale, in_sql, on};
+
+#[cfg(feature = "faults")]
+mod active {
+    use std::borrow::Cow;
+    use std::sync::LazyLock;
+
+    /// Every mistake, by the rule that is broken. Each has a test that fails with it.
+    pub const MUTATIONS: &[&str] = &[
+        // The fence does not raise where it moved nothing.
+        "fence",
+        "fence.epoch",
+        "fence.position",
+        "fence.monotony",
+        "fence.parking",
+        // COMMIT is sent whatever became of the transaction.
+        "seal",
+        // A gap is passed without a look at the locks.
+        "mark.no_look",
+        // The locks were looked at before the rows were read.
+        "mark.locks_before_rows",
+        // The first read of the rows counts as the second one: so it is where both the last look and
+        // the second read are one statement.
+        "mark.no_second_read",
+        // The second read proves what was not seen by the first one.
+        "mark.second_read_beyond",
+        // A log that went back is taken as it is.
+        "divergence",
+    ];
+
+    static NAME: LazyLock<String> =
+        LazyLock::new(|| std::env::var("HIGHWATER_MUTATION").unwrap_or_default());
+
+    /// Whether this mistake is to be made.
+    pub(crate) fn on(name: &'static str) -> bool {
+        *NAME == name
+    }
+
+    /// The text of a migration, with the mistake in it if that is one in SQL.
+    pub(crate) fn in_sql(text: &str) -> Cow<'_, str> {
+        let (rule, without) = match NAME.as_str() {
+            "fence" => (
+                "into moved;\n    if not found then",
+                "into moved;\n    if false then",
+            ),
+            "fence.epoch" => ("       and c.epoch = advance.epoch\n", ""),
+            "fence.position" => ("       and c.position = advance.after\n", ""),
+            "fence.monotony" => ("       and advance.through >= c.position\n", ""),
+            "fence.parking" => ("       and c.parking = advance.parking\n", ""),
+            "seal" => (
+                "is distinct from seal.after::text
+       or current_setting('highwater.through', true) is distinct from seal.through::text then",
+                "is null and false then",
+            ),
+            _ => return Cow::Borrowed(text),
+        };
+        Cow::Owned(text.replace(rule, without))
+    }
+
+    /// What was known the time before, where the mistake is to go by that.
+    #[derive(Debug)]
+    pub(crate) struct Stale<T>(Option<T>);
+
+    impl<T: Clone> Stale<T> {
+        /// `first` is what is known at the start.
+        pub(crate) fn new(name: &'static str, first: &T) -> Stale<T> {
+            Stale(on(name).then(|| first.clone()))
+        }
+
+        /// What to go by.
+        pub(crate) fn instead_of(&mut self, known: T) -> T {
+            match &mut self.0 {
+                Some(before) => std::mem::replace(before, known),
+                None => known,
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "faults"))]
+mod active {
+    use std::borrow::Cow;
+    use std::marker::PhantomData;
+
+    pub(crate) const fn on(_name: &'static str) -> bool {
+        false
+    }
+
+    pub(crate) const fn in_sql(text: &str) -> Cow<'_, str> {
+        Cow::Borrowed(text)
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Stale<T>(PhantomData<T>);
+
+    impl<T> Stale<T> {
+        pub(crate) const fn new(_name: &'static str, _first: &T) -> Stale<T> {
+            Stale(PhantomData)
+        }
+
+        pub(crate) fn instead_of(&mut self, known: T) -> T {
+            known
+        }
+    }
+}
