@@ -421,7 +421,7 @@ impl Runner {
             () = stop.cancelled() => {}
             _ = self.parts.following.progress.changed() => {}
             () = self.parts.fenced.changed() => {}
-            _ = self.parts.seen.changed() => {}
+            Ok(()) = self.parts.seen.changed() => {}
             () = flush => {}
         }
     }

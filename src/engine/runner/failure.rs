@@ -43,7 +43,7 @@ impl Runner {
     pub(super) fn waits_for_the_lease(&self) {
         let trouble = self.parts.following.progress.borrow().trouble.clone();
         let trouble = trouble.unwrap_or_else(|| {
-            let what = "this instance's lease was not renewed in time";
+            let what = "the lease of this instance could not be renewed";
             Arc::new(Error::new(ErrorKind::ConnectionLost, what))
         });
         self.waits_for_the_source(&trouble);

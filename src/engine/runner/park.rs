@@ -6,7 +6,9 @@ use crate::engine::apply::Slice;
 use crate::engine::isolate::{self, reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
+use crate::failpoint::failpoint;
 use crate::metrics;
+use crate::mutation;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Key};
 use crate::pg::database::Database;
@@ -76,6 +78,7 @@ impl Runner {
         let parking = claim.applier.park(client, (key, event), &cause);
         let done = self.in_time(parking).await;
         done.map_err(|e| with_cause(e, &error))?;
+        failpoint!("park.committed");
         metrics::failure(name, error.kind());
         tracing::warn!(projection = %name, error = %error, "parked");
         self.stored_at(position);
@@ -107,6 +110,7 @@ impl Runner {
         let redriving = claim.applier.redrive(client, letter.clone());
         match self.in_time(redriving).await {
             Ok(()) => {
+                failpoint!("redrive.committed");
                 tracing::info!(projection = %key.projection, position = %letter.position, "applied after all");
             }
             Err(error) if verdict(error.kind()) == Verdict::Poison => {
@@ -166,7 +170,10 @@ impl Runner {
 pub(super) async fn slice(target: &Database, key: &Key, checkpoint: &Checkpoint) -> Result<Slice> {
     let client = target.short().await?;
     let reading = dead_letter::parked_keys(&client, key, checkpoint.partitions);
-    let parked = client.within(reading).await?;
+    let mut parked = client.within(reading).await?;
+    if mutation::on("parking.followers") {
+        parked.clear();
+    }
     Ok(Slice {
         partitions: checkpoint.partitions,
         parking: checkpoint.parking,
