@@ -1,6 +1,5 @@
 //! How much may be parked, and what a command then says.
 
-use highwater::ErrorKind;
 use highwater::engine::rebuild::{Rebuild, accept, drop_projection};
 use highwater::wait::{Target, Waited, until_visible};
 
