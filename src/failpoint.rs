@@ -60,6 +60,18 @@ mod active {
         "batch.applied",
         // A batch is stored, and the runner does not know.
         "batch.committed",
+        // An event is set aside in the transaction that moves the checkpoint over it.
+        "park.inserted",
+        "park.committed",
+        // Another try of dead letters is asked for, and who runs the projection was not told.
+        "retry.requested",
+        // A dead letter is applied after all.
+        "redrive.committed",
+        // That it failed again is written down.
+        "redrive.refused",
+        // Dead letters are given up in their transaction.
+        "discard.settled",
+        "discard.committed",
         // The checkpoint is to be moved over a range without wanted events.
         "flush.begun",
         "flush.committed",
@@ -76,18 +88,6 @@ mod active {
         "accept.committed",
         "drop.deleted",
         "drop.committed",
-        // The fence of one event that is set aside has run; its dead letter is written; it is stored.
-        "park.fenced",
-        "park.inserted",
-        "park.committed",
-        // Another try of dead letters is asked for, and who runs the projection was not told.
-        "retry.requested",
-        // A letter is applied after all, or
-        "redrive.committed",
-        // that it failed again is written down.
-        "redrive.refused",
-        "discard.deleted",
-        "discard.committed",
         // The runner is done, and the checkpoint is still its own.
         "release.begun",
         // One of the two steps in which the number of partitions is changed.

@@ -106,6 +106,7 @@ async fn in_transaction(
     let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
     let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
     selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;
+    failpoint!("discard.settled");
     let keys: Result<Vec<Option<String>>> = gone.iter().map(|row| column(row, 0)).collect();
     let keys = keys?;
     let sql = include_str!("../../sql/queries/dead_letter/left_behind.sql");
@@ -114,7 +115,6 @@ async fn in_transaction(
     let left = client.query_typed(sql, &parameters).await;
     let left = left.map_err(|e| pg::own_error("cannot see what is left", e))?;
     let (still_parked_keys, left_behind) = counted(&left)?;
-    failpoint!("discard.deleted");
     Ok(Discarded {
         projection: name.clone(),
         discarded: keys.len(),

@@ -1,5 +1,7 @@
 //! Dead letters as the engine writes, reads and settles them.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_postgres::types::{Json, Type};
@@ -7,6 +9,8 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
 use crate::event::RecordedEvent;
+use crate::mutation;
+use crate::name::ProjectionName;
 use crate::pg::checkpoint::{Epoch, Fence, Key};
 use crate::pg::{self, Parameter, column, quote_literal};
 use crate::position::Position;
@@ -96,8 +100,11 @@ pub(crate) async fn requested(
     key: &Key,
     partitions: i32,
 ) -> Result<Option<RecordedEvent>> {
-    let sql = include_str!("../../sql/queries/dead_letter/requested.sql");
-    let rows = of_partition(client, sql, key, partitions).await?;
+    let mut sql = Cow::Borrowed(include_str!("../../sql/queries/dead_letter/requested.sql"));
+    if mutation::on("parking.order") {
+        sql = Cow::Owned(sql.replace("min(d.position)", "max(d.position)"));
+    }
+    let rows = of_partition(client, &sql, key, partitions).await?;
     rows.first().map(event).transpose()
 }
 
@@ -133,6 +140,16 @@ pub(crate) async fn failed_again(
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
         .map_err(|e| pg::own_error("cannot write down what failed again", e))
+}
+
+/// Gives the letters of the live read model the keys that `key` sees in their events.
+pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> Result<()> {
+    let sql = include_str!("../../sql/queries/dead_letter/rekey.sql").replace("{key}", key);
+    let done = client
+        .execute_typed(&sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    done.map(drop)
+        .map_err(|e| pg::error("cannot take the key from the dead letters", e))
 }
 
 impl Fence<'_> {

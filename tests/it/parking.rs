@@ -1,7 +1,9 @@
 //! `on_error = "park"`: an event that cannot be applied is set aside with the later ones of its key,
 //! in the order of positions, and all others flow.
 
+mod history;
 mod limits;
+mod rust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use highwater::dead_letters::{self, Selection};
 use highwater::engine::Settings;
 use highwater::projection::Runnable;
 use highwater::testing::{TestDatabase, run_to_head};
-use highwater::{Engine, Outcome, ProjectionName, Report, Until};
+use highwater::{Engine, ErrorKind, Outcome, ProjectionName, Report, Until};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -95,9 +97,8 @@ async fn letters(client: &Client) -> Vec<i64> {
 }
 
 /// Every event of the log is applied once or is a dead letter; of each stream the applied ones came
-/// in the order of versions, and all of them before the first of its dead letters; and the ledger
-/// says the same.
-async fn is_sound(client: &Client) {
+/// in the order of versions, and all of them before the first of its dead letters.
+async fn is_in_order(client: &Client) {
     let sql = "select count(*) from highwater.event e
                 where e.position <= (select min(position) from highwater.checkpoint)
                   and (select count(*) from applied.applied a where a.position = e.position)
@@ -117,6 +118,11 @@ async fn is_sound(client: &Client) {
         0,
         "applied before an earlier one of its key"
     );
+}
+
+/// The same, and the ledger of the one partition says so too.
+async fn is_sound(client: &Client) {
+    is_in_order(client).await;
     let sql = "select applied = (select count(*) from applied.applied)
                   and parked = (select count(*) from highwater.dead_letter)
                   and discarded = (select count(*) from highwater.discarded)
@@ -358,4 +364,20 @@ select position, stream, version / (position not in (select p.position from publ
         [8, 13, 18, 21],
         "nothing more is parked"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_no_event_is_to_blame_for_parks_nothing() {
+    let (database, client) = log(2, &[]).await;
+    client
+        .batch_execute("drop table public.poison")
+        .await
+        .unwrap();
+    let report = run(&database, applied("")).await;
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.code(), Some("42P01"), "{error}");
+    assert_ne!(error.kind(), ErrorKind::ParkedFull, "{error}");
+    assert_eq!(letters(&client).await, [0_i64; 0]);
 }

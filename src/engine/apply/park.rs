@@ -3,10 +3,10 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
+use crate::pg;
 use crate::pg::checkpoint::{self, Counted};
 use crate::pg::connect::PooledClient;
 use crate::pg::dead_letter::{self, Cause};
-use crate::pg::{self};
 use crate::position::Range;
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest};
 
@@ -23,10 +23,8 @@ impl Applier {
     ) -> Result<()> {
         let mut session = Session::new(client, &self.in_flight);
         let done = self.park_on(&session, letter, cause).await;
-        session.finish(done.is_err()).await;
-        done?;
-        failpoint!("park.committed");
-        Ok(())
+        session.finish(done.as_ref().err()).await;
+        done
     }
 
     async fn park_on(
@@ -46,7 +44,6 @@ impl Applier {
         let begin = format!("{};\n{fence}", self.opening.as_str());
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin to park", e))?;
-        failpoint!("park.fenced");
         dead_letter::insert(session.client(), &self.key, &[letter], Some(cause)).await?;
         failpoint!("park.inserted");
         let end = format!(
@@ -67,10 +64,8 @@ impl Applier {
     ) -> Result<()> {
         let mut session = Session::new(client, &self.in_flight);
         let done = self.redrive_on(&session, letter).await;
-        session.finish(done.is_err()).await;
-        done?;
-        failpoint!("redrive.committed");
-        Ok(())
+        session.finish(done.as_ref().err()).await;
+        done
     }
 
     async fn redrive_on(&self, session: &Session, letter: RecordedEvent) -> Result<()> {

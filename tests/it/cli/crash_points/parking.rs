@@ -43,7 +43,6 @@ const RAN: &[i32] = &[0, 3];
 const TRIED: &[i32] = &[0, 1, 2];
 
 pub(super) const CASES: &[Case] = &[
-    case("park.fenced", 1, &[APPEND, POISON], RUN),
     case("park.inserted", 1, &[APPEND, POISON], RUN),
     case("park.committed", 1, &[APPEND, POISON], RUN),
     case("batch.committed", 30, &[APPEND, POISON], RUN),
@@ -63,7 +62,7 @@ pub(super) const CASES: &[Case] = &[
     case("batch.sent", 1, &[APPEND, POISON, RUN, MEND, RETRY], RUN),
     case("batch.sent", 3, &[APPEND, POISON, RUN, MEND, RETRY], RUN),
     case("redrive.refused", 1, &[APPEND, POISON, RUN, RETRY], RUN),
-    case("discard.deleted", 1, &[APPEND, POISON, RUN], DISCARD),
+    case("discard.settled", 1, &[APPEND, POISON, RUN], DISCARD),
     case("discard.committed", 1, &[APPEND, POISON, RUN], DISCARD),
 ];
 
