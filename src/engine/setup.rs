@@ -45,15 +45,19 @@ pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Opt
     }))
 }
 
-/// Says how many partitions a projection is to have; [`repartition`] brings it about.
+/// Says how many partitions a projection is to have, and by which key; [`repartition`] brings it about.
 pub(super) async fn set_partitions(
     client: &Client,
     name: &ProjectionName,
     partitions: i32,
+    key: &str,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/projection/set_partitions.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&name.as_str(), Type::TEXT), (&partitions, Type::INT4)];
+    let parameters: [(&Parameter<'_>, Type); 3] = [
+        (&name.as_str(), Type::TEXT),
+        (&partitions, Type::INT4),
+        (&key, Type::TEXT),
+    ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
         .map_err(|e| pg::own_error("cannot set the number of partitions", e))

@@ -161,7 +161,8 @@ impl Supervisor {
         divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
         let client = parts.target.client().await?;
         let partitions = i32::from(definition.partitions);
-        setup::set_partitions(&client, &definition.name, partitions).await?;
+        let (name, key) = (&definition.name, &definition.key);
+        setup::set_partitions(&client, name, partitions, key).await?;
         Ok(generation)
     }
 
