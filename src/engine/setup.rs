@@ -45,6 +45,12 @@ pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Opt
     }))
 }
 
+/// As [`stored`], on a session of the pool.
+pub(crate) async fn stored_in(target: &Database, name: &ProjectionName) -> Result<Option<Stored>> {
+    let client = target.short().await?;
+    client.within(stored(&client, name)).await
+}
+
 /// Says how many partitions a projection is to have, and by which key; [`repartition`] brings it about.
 pub(super) async fn set_partitions(
     client: &Client,
@@ -89,13 +95,13 @@ pub(crate) async fn prepare(
     source: &dyn Source,
 ) -> Result<i32> {
     let definition = projection.definition();
-    let before = stored(&*target.client().await?, &definition.name).await?;
+    let before = stored_in(target, &definition.name).await?;
     let stored = match before {
         Some(stored) => stored,
         None => {
             create(target, projection, source).await?;
             // Another instance may have been first, with another definition.
-            let made = stored(&*target.client().await?, &definition.name).await?;
+            let made = stored_in(target, &definition.name).await?;
             made.ok_or_else(|| dropped(&definition.name))?
         }
     };
@@ -112,11 +118,16 @@ pub(super) async fn renew_batch(
     schema: &str,
 ) -> Result<()> {
     let definition = projection.definition();
-    let client = target.client().await?;
-    if projection.statements().is_none() || knows_keys(&client, schema).await? {
+    if projection.statements().is_none() {
         return Ok(());
     }
-    drop(client);
+    let known = {
+        let client = target.short().await?;
+        client.within(knows_keys(&client, schema)).await?
+    };
+    if known {
+        return Ok(());
+    }
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.
     let client = target.connector().connect().await?;
     begin(&client).await?;
@@ -387,8 +398,8 @@ pub(crate) async fn claim(
     source: &dyn Source,
 ) -> Result<Option<Checkpoint>> {
     let claimed = {
-        let client = target.client().await?;
-        let claiming = checkpoint::claim(&client, key, instance, claiming);
+        let client = target.short().await?;
+        let claiming = client.within(checkpoint::claim(&client, key, instance, claiming));
         told(&key.projection, claiming).await?
     };
     failpoint!("claim.done");

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -30,6 +31,9 @@ use crate::projection::Runnable;
 use crate::retry::{Verdict, delays, verdict};
 use crate::runner_state::RunnerState;
 use crate::source::Source;
+
+/// How soon it is looked again for a checkpoint that could not be had.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a supervisor is made of.
 pub(super) struct Parts {
@@ -128,8 +132,9 @@ impl Supervisor {
     ) -> Result<Option<i32>> {
         let name = &self.parts.projection.definition().name;
         let asking = || async {
-            let client = self.parts.target.client().await?;
-            checkpoint::partitions(&client, name, generation).await
+            let client = self.parts.target.short().await?;
+            let reading = checkpoint::partitions(&client, name, generation);
+            client.within(reading).await
         };
         self.persistently(stop, asking).await
     }
@@ -159,10 +164,11 @@ impl Supervisor {
         let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
         let generation = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
         divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
-        let client = parts.target.client().await?;
+        let client = parts.target.short().await?;
         let partitions = i32::from(definition.partitions);
         let (name, key) = (&definition.name, &definition.key);
-        setup::set_partitions(&client, name, partitions, key).await?;
+        let setting = setup::set_partitions(&client, name, partitions, key);
+        client.within(setting).await?;
         Ok(generation)
     }
 
@@ -199,11 +205,13 @@ impl Supervisor {
     async fn report_unstarted(&self, error: &Error) {
         let name = &self.parts.projection.definition().name;
         let told = async {
-            let client = self.parts.target.client().await?;
-            let position = checkpoint::lowest(&client, name).await?;
+            let client = self.parts.target.short().await?;
+            let position = client.within(checkpoint::lowest(&client, name)).await?;
             self.parts.board.stands_at(position, position);
             let value = checkpoint::error_value(error, position, 1);
-            checkpoint::report_unstarted(&client, name, self.parts.instance, &value).await
+            let instance = self.parts.instance;
+            let telling = checkpoint::report_unstarted(&client, name, instance, &value);
+            client.within(telling).await
         };
         match tokio::time::timeout(runner::REPORT_LIMIT, told).await {
             Ok(Ok(())) => {}
@@ -242,7 +250,13 @@ impl Supervisor {
                         return outcome;
                     }
                 }
-                _ = self.parts.seen.changed() => {}
+                changed = self.parts.seen.changed() => {
+                    if changed.is_err() {
+                        let what = "the instance's heartbeat has ended without a reason";
+                        let error = Error::new(ErrorKind::Internal, what);
+                        return Outcome::Stopped(error.hint("see the log, and run again"));
+                    }
+                }
             }
         }
     }
@@ -265,6 +279,7 @@ impl Supervisor {
             return Some(Outcome::Stopped(setup::no_checkpoint(&definition.name)));
         }
         self.layout.become_that_of(projection);
+        self.layout.forget_stops(checkpoints, self.parts.instance);
         self.show(projection);
         if let Some(outcome) = self.over(projection) {
             return Some(outcome);
@@ -342,9 +357,9 @@ impl Supervisor {
         }
         let name = &self.parts.projection.definition().name;
         let done = async {
-            let client = self.parts.target.client().await?;
+            let client = self.parts.target.short().await?;
             failpoint!("layout.begun");
-            let done = setup::repartition(&client, name).await?;
+            let done = client.within(setup::repartition(&client, name)).await?;
             failpoint!("layout.committed");
             if done {
                 tracing::info!(projection = %name, partitions = projection.partitions, "changing the number of partitions");
@@ -419,9 +434,17 @@ impl Supervisor {
     /// A runner has ended. An outcome if that ends the run of the projection.
     fn ended(&mut self, partition: i32, ended: Ended, look: u64) -> Option<Outcome> {
         self.layout.held.remove(&partition);
-        // What is seen now may be what was before it ended.
-        self.layout.tried.insert(partition, look + 1);
-        self.parts.nudge.notify_one();
+        self.layout.tried.insert(partition, look);
+        let pause = match ended {
+            // Whose batch is in flight will not be done at once.
+            Ended::Busy => BUSY_PAUSE,
+            _ => Duration::ZERO,
+        };
+        let nudge = self.parts.nudge.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            nudge.notify_one();
+        });
         match ended {
             Ended::CaughtUp => {
                 self.layout.passed.insert(partition);
@@ -453,6 +476,14 @@ impl Layout {
         self.tried.clear();
         self.passed.clear();
         self.stopped.clear();
+    }
+
+    /// Who began after an error has stopped a partition may have taken it up again.
+    fn forget_stops(&mut self, checkpoints: &[ObservedCheckpoint], me: Uuid) {
+        let is_anothers = |c: &&ObservedCheckpoint| c.owner.is_some_and(|owner| owner != me);
+        for checkpoint in checkpoints.iter().filter(is_anothers) {
+            self.stopped.remove(&checkpoint.partition);
+        }
     }
 
     fn end_all(&self) {

@@ -25,7 +25,7 @@ const STREAMS: u64 = 200;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a projection was given, in the order in which it was given it.
-const LEDGER: &str = "create table ledger (
+pub(crate) const LEDGER: &str = "create table ledger (
     applied bigint generated always as identity primary key,
     position bigint not null, stream text not null, version bigint not null)";
 
@@ -89,6 +89,31 @@ pub(crate) fn ledger_partitioned(name: &str, partitions: usize) -> Arc<dyn Runna
         name,
         &format!("/* highwater\npartitions = {partitions}\n*/\n"),
     )
+}
+
+/// The same ledger, that stays in its transaction for some seconds after it has written.
+struct SlowLedger(Ledger);
+
+impl Projection for SlowLedger {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn up(&self) -> &str {
+        self.0.up()
+    }
+
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+        self.0.apply(batch, tx).await?;
+        for _ in 0..30 {
+            tx.execute("select pg_sleep(0.1)", &[]).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn slow_ledger_in_rust(name: &'static str) -> Arc<dyn Runnable> {
+    Arc::new(Coded::new(SlowLedger(Ledger(name))).unwrap())
 }
 
 /// What a ledger says: exactly the log, in the order of positions and of versions.
