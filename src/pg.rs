@@ -130,6 +130,7 @@ fn kind_of(state: &SqlState) -> ErrorKind {
         "HW101" => return ErrorKind::Fenced,
         "HW102" => return ErrorKind::Internal,
         "HW103" => return ErrorKind::ParkedFull,
+        "HW104" => return ErrorKind::Stranded,
         _ => {}
     }
     if *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED {
