@@ -60,6 +60,13 @@ mod active {
         "batch.applied",
         // A batch is stored, and the runner does not know.
         "batch.committed",
+        // An event is set aside in the transaction that moves the checkpoint over it.
+        "park.inserted",
+        "park.committed",
+        // A dead letter is applied after all.
+        "redrive.committed",
+        // Dead letters are given up in their transaction.
+        "discard.settled",
         // The checkpoint is to be moved over a range without wanted events.
         "flush.begun",
         "flush.committed",

@@ -31,6 +31,10 @@ mod active {
         "mark.no_second_read",
         // The second read proves what was not seen by the first one.
         "mark.second_read_beyond",
+        // Later events of a parked key are applied.
+        "parking.followers",
+        // Of a key that is tried again the last letter comes first.
+        "parking.order",
         // A log that went back is taken as it is.
         "divergence",
     ];

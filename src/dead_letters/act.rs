@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use super::{Selection, check_name, query};
 use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::pg::{self, column, instance};
@@ -102,6 +103,7 @@ async fn in_transaction(
     let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
     let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
     selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;
+    failpoint!("discard.settled");
     let keys: Result<Vec<Option<String>>> = gone.iter().map(|row| column(row, 0)).collect();
     let keys = keys?;
     let sql = include_str!("../../sql/queries/dead_letter/left_behind.sql");

@@ -16,7 +16,7 @@ use super::instance::{Fenced, Seen};
 use super::isolate::Isolation;
 use super::progress::{Following, Progress};
 use super::state::Shared;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::metrics;
 use crate::pg::connect::PooledClient;
@@ -199,6 +199,10 @@ impl Runner {
     async fn turn(&mut self) -> Result<Turn> {
         if !self.parts.seen.borrow_and_update().is_trusted() {
             // Whatever it did now, another instance might be doing too.
+            let what = "the lease of this instance could not be renewed";
+            self.parts
+                .shared
+                .failed(&Error::new(ErrorKind::ConnectionLost, what));
             self.set_state(RunnerState::Retrying);
             return Ok(Turn::Wait(None));
         }
@@ -421,7 +425,7 @@ impl Runner {
             () = stop.cancelled() => {}
             _ = self.parts.following.progress.changed() => {}
             () = self.parts.fenced.changed() => {}
-            _ = self.parts.seen.changed() => {}
+            Ok(()) = self.parts.seen.changed() => {}
             () = flush => {}
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -30,6 +31,9 @@ use crate::projection::Runnable;
 use crate::retry::{Verdict, delays, verdict};
 use crate::runner_state::RunnerState;
 use crate::source::Source;
+
+/// How soon it is looked again for a checkpoint that could not be had.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a supervisor is made of.
 pub(super) struct Parts {
@@ -241,7 +245,13 @@ impl Supervisor {
                         return outcome;
                     }
                 }
-                _ = self.parts.seen.changed() => {}
+                changed = self.parts.seen.changed() => {
+                    if changed.is_err() {
+                        let what = "the instance's heartbeat has ended without a reason";
+                        let error = Error::new(ErrorKind::Internal, what);
+                        return Outcome::Stopped(error.hint("see the log, and run again"));
+                    }
+                }
             }
         }
     }
@@ -264,6 +274,7 @@ impl Supervisor {
             return Some(Outcome::Stopped(setup::no_checkpoint(&definition.name)));
         }
         self.layout.become_that_of(projection);
+        self.layout.forget_stops(checkpoints, self.parts.instance);
         self.show(projection);
         if let Some(outcome) = self.over(projection) {
             return Some(outcome);
@@ -418,9 +429,17 @@ impl Supervisor {
     /// A runner has ended. An outcome if that ends the run of the projection.
     fn ended(&mut self, partition: i32, ended: Ended, look: u64) -> Option<Outcome> {
         self.layout.held.remove(&partition);
-        // What is seen now may be what was before it ended.
-        self.layout.tried.insert(partition, look + 1);
-        self.parts.nudge.notify_one();
+        self.layout.tried.insert(partition, look);
+        let pause = match ended {
+            // Whose batch is in flight will not be done at once.
+            Ended::Busy => BUSY_PAUSE,
+            _ => Duration::ZERO,
+        };
+        let nudge = self.parts.nudge.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            nudge.notify_one();
+        });
         match ended {
             Ended::CaughtUp => {
                 self.layout.passed.insert(partition);
@@ -452,6 +471,14 @@ impl Layout {
         self.tried.clear();
         self.passed.clear();
         self.stopped.clear();
+    }
+
+    /// Who began after an error has stopped a partition may have taken it up again.
+    fn forget_stops(&mut self, checkpoints: &[ObservedCheckpoint], me: Uuid) {
+        let is_anothers = |c: &&ObservedCheckpoint| c.owner.is_some_and(|owner| owner != me);
+        for checkpoint in checkpoints.iter().filter(is_anothers) {
+            self.stopped.remove(&checkpoint.partition);
+        }
     }
 
     fn end_all(&self) {

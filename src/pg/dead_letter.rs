@@ -1,5 +1,7 @@
 //! Dead letters as the engine writes, reads and settles them.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_postgres::types::{Json, Type};
@@ -7,6 +9,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
 use crate::event::RecordedEvent;
+use crate::mutation;
 use crate::pg::checkpoint::{Epoch, Fence, Key};
 use crate::pg::{self, Parameter, column, quote_literal};
 use crate::position::Position;
@@ -96,8 +99,11 @@ pub(crate) async fn requested(
     key: &Key,
     partitions: i32,
 ) -> Result<Option<RecordedEvent>> {
-    let sql = include_str!("../../sql/queries/dead_letter/requested.sql");
-    let rows = of_partition(client, sql, key, partitions).await?;
+    let mut sql = Cow::Borrowed(include_str!("../../sql/queries/dead_letter/requested.sql"));
+    if mutation::on("parking.order") {
+        sql = Cow::Owned(sql.replace("min(d.position)", "max(d.position)"));
+    }
+    let rows = of_partition(client, &sql, key, partitions).await?;
     rows.first().map(event).transpose()
 }
 

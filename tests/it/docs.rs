@@ -7,6 +7,7 @@ use std::process::Command;
 const README: &str = include_str!("../../README.md");
 const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 const SETTINGS: &str = include_str!("../../docs/highwater.toml");
+const FAILURES: &str = include_str!("../../docs/failures.md");
 
 /// The names of the modules of `src` and of all directories in it.
 fn modules() -> BTreeSet<String> {
@@ -113,4 +114,44 @@ fn the_readme_names_every_command() {
             "{command}"
         );
     }
+}
+
+/// `module::name` of every test in `tests/it`.
+fn tests() -> BTreeSet<String> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let mut names = BTreeSet::new();
+    let mut directories = vec![top.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let module = path.strip_prefix(&top).unwrap().with_extension("");
+            let module = module.to_string_lossy().replace('/', "::");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let functions = text.lines().filter_map(|line| {
+                let line = line.trim_start().trim_start_matches("async ");
+                line.strip_prefix("fn ")?.split(['(', '<']).next()
+            });
+            names.extend(functions.map(|name| format!("{module}::{name}")));
+        }
+    }
+    names
+}
+
+#[test]
+fn every_test_that_the_failures_name_is_there() {
+    let there = tests();
+    let named = FAILURES.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = named
+        .filter(|word| word.contains("::") && !word.contains(' '))
+        .collect();
+    assert!(named.len() > 40, "{named:?}");
+    let missing: Vec<&&str> = named
+        .iter()
+        .filter(|name| !there.contains(**name))
+        .collect();
+    assert_eq!(missing, Vec::<&&str>::new(), "name tests that are there");
 }

@@ -91,6 +91,31 @@ pub(crate) fn ledger_partitioned(name: &str, partitions: usize) -> Arc<dyn Runna
     )
 }
 
+/// The same ledger, that stays in its transaction for some seconds after it has written.
+struct SlowLedger(Ledger);
+
+impl Projection for SlowLedger {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn up(&self) -> &str {
+        self.0.up()
+    }
+
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+        self.0.apply(batch, tx).await?;
+        for _ in 0..30 {
+            tx.execute("select pg_sleep(0.1)", &[]).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn slow_ledger_in_rust(name: &'static str) -> Arc<dyn Runnable> {
+    Arc::new(Coded::new(SlowLedger(Ledger(name))).unwrap())
+}
+
 /// What a ledger says: exactly the log, in the order of positions and of versions.
 pub(crate) async fn assert_exact(client: &Client, ledger: &str, committed: &[i64]) {
     let applied = assert_exact_by_stream(client, ledger, committed).await;

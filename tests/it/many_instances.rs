@@ -188,3 +188,34 @@ async fn a_partition_that_an_error_stopped_is_tried_again_only_by_who_starts_aft
     );
     assert_eq!(positions(&client, claims).await[0], before + 2, "once each");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stopped_here_is_taken_up_by_who_starts_later_while_this_instance_lives() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let projections = [
+        sql_projection("divides", &DIVIDES.replace("= 2", "= 1")),
+        ledger_partitioned("ledger", 1),
+    ];
+    let event = "insert into highwater.event (stream, version, type, data)
+                 values ('a', 1, 'T', '{\"n\": 0}')";
+    client.batch_execute(event).await.unwrap();
+    let first = Running::start(engine(&database, true, &projections));
+    let stopped = "select count(*) from highwater.checkpoint where stopped_at is not null";
+    eventually("one stops", LIMIT, async || {
+        positions(&client, stopped).await == [1]
+    })
+    .await;
+    let mended = "update highwater.event set data = '{\"n\": 1}'";
+    client.batch_execute(mended).await.unwrap();
+    let report = engine(&database, true, &projections[..1])
+        .run(Until::CaughtUp, CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
+    assert!(!first.is_finished(), "it goes on with the other");
+    first.stop().await;
+}

@@ -53,6 +53,18 @@ const FOUND: &[(&str, &str)] = &[
         "mark::orders::a_second_read_beyond_what_was_seen_first_loses_an_event",
     ),
     (
+        "parking.followers",
+        "parking::a_poison_event_parks_its_key_and_all_others_flow",
+    ),
+    (
+        "parking.order",
+        "parking::a_mended_key_is_applied_in_order_and_then_flows_again",
+    ),
+    (
+        "fence.parking",
+        "parking::rust::a_runner_that_reads_the_events_learns_of_a_discard_before_its_next_batch",
+    ),
+    (
         "divergence",
         "divergence::a_log_that_lost_its_newest_events_is_diverged_though_its_numbers_go_on",
     ),
@@ -121,6 +133,8 @@ fn every_rule_that_can_be_broken_stands_in_the_code_once() {
         "mark.rs",
         "source/table/follower.rs",
         "engine/divergence.rs",
+        "engine/runner/park.rs",
+        "pg/dead_letter.rs",
     ] {
         text += &std::fs::read_to_string(source.join(file)).unwrap();
     }

@@ -1,7 +1,9 @@
 //! `on_error = "park"`: an event that cannot be applied is set aside with the later ones of its key,
 //! in the order of positions, and all others flow.
 
+mod history;
 mod limits;
+mod rust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,9 +97,8 @@ async fn letters(client: &Client) -> Vec<i64> {
 }
 
 /// Every event of the log is applied once or is a dead letter; of each stream the applied ones came
-/// in the order of versions, and all of them before the first of its dead letters; and the ledger
-/// says the same.
-async fn is_sound(client: &Client) {
+/// in the order of versions, and all of them before the first of its dead letters.
+async fn is_in_order(client: &Client) {
     let sql = "select count(*) from highwater.event e
                 where e.position <= (select min(position) from highwater.checkpoint)
                   and (select count(*) from applied.applied a where a.position = e.position)
@@ -117,6 +118,11 @@ async fn is_sound(client: &Client) {
         0,
         "applied before an earlier one of its key"
     );
+}
+
+/// The same, and the ledger of the one partition says so too.
+async fn is_sound(client: &Client) {
+    is_in_order(client).await;
     let sql = "select applied = (select count(*) from applied.applied)
                   and parked = (select count(*) from highwater.dead_letter)
                   and discarded = (select count(*) from highwater.discarded)

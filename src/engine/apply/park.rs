@@ -2,10 +2,11 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
+use crate::failpoint::failpoint;
+use crate::pg;
 use crate::pg::checkpoint::{self, Counted};
 use crate::pg::connect::PooledClient;
 use crate::pg::dead_letter::{self, Cause};
-use crate::pg::{self};
 use crate::position::Range;
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest};
 
@@ -44,6 +45,7 @@ impl Applier {
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin to park", e))?;
         dead_letter::insert(session.client(), &self.key, &[letter], Some(cause)).await?;
+        failpoint!("park.inserted");
         let end = format!(
             "{};\n{};\n{};\ncommit",
             dead_letter::raise_parking(&self.key),

@@ -6,7 +6,9 @@ use crate::engine::apply::Slice;
 use crate::engine::isolate::{self, reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
+use crate::failpoint::failpoint;
 use crate::metrics;
+use crate::mutation;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Key};
 use crate::pg::database::Database;
@@ -71,6 +73,7 @@ impl Runner {
         let client = self.covered_session(claim).await?;
         let done = claim.applier.park(client, (key, event), &cause).await;
         done.map_err(|e| with_cause(e, &error))?;
+        failpoint!("park.committed");
         metrics::failure(name, error.kind());
         tracing::warn!(projection = %name, error = %error, "parked");
         self.stored_at(position);
@@ -100,6 +103,7 @@ impl Runner {
         let (client, _) = claim.applier.session().await?;
         match claim.applier.redrive(client, letter.clone()).await {
             Ok(()) => {
+                failpoint!("redrive.committed");
                 tracing::info!(projection = %key.projection, position = %letter.position, "applied after all");
             }
             Err(error) if verdict(error.kind()) == Verdict::Poison => {
@@ -157,7 +161,10 @@ impl Runner {
 /// the row: what is parked or set free since raised `parking`, and the fence compares that.
 pub(super) async fn slice(target: &Database, key: &Key, checkpoint: &Checkpoint) -> Result<Slice> {
     let client = target.client().await?;
-    let parked = dead_letter::parked_keys(&client, key, checkpoint.partitions).await?;
+    let mut parked = dead_letter::parked_keys(&client, key, checkpoint.partitions).await?;
+    if mutation::on("parking.followers") {
+        parked.clear();
+    }
     Ok(Slice {
         partitions: checkpoint.partitions,
         parking: checkpoint.parking,

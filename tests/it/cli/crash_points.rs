@@ -125,6 +125,27 @@ const CASES: &[Case] = &[
     case("flush.committed", 1, &[SOME, RUN], &["run"])
         .meanwhile(&[APPEND])
         .then(RUN, DONE),
+    case("park.inserted", 1, &[SOME, RUN, POISON, APPEND], RUN).then(RUN, PARKED),
+    case("park.committed", 1, &[SOME, RUN, POISON, APPEND], RUN).then(RUN, PARKED),
+    case(
+        "redrive.committed",
+        1,
+        &[SOME, RUN, POISON, APPEND, RUN, MEND, RETRY],
+        RUN,
+    ),
+    case(
+        "redrive.committed",
+        2,
+        &[SOME, RUN, POISON, APPEND, RUN, MEND, RETRY],
+        RUN,
+    ),
+    case(
+        "discard.settled",
+        1,
+        &[SOME, RUN, POISON, APPEND, RUN],
+        &["dead-letters", "discard", "ledger", "--all", "--reason=x"],
+    )
+    .then(&["dead-letters", "list", "ledger", "--key=s-3"], DONE),
     case("release.begun", 1, &[APPEND], RUN),
     case("layout.begun", 1, &[SOME, RUN, WIDEN, APPEND], RUN),
     case("layout.committed", 1, &[SOME, RUN, WIDEN, APPEND], RUN),
@@ -161,6 +182,12 @@ const CASES: &[Case] = &[
 
 /// Not commands of the program: the file of the projection is changed; it gets partitions.
 const CHANGE: &[&str] = &["(the file is changed)"];
+const RETRY: &[&str] = &["dead-letters", "retry", "ledger", "--all"];
+const PARKED: &[i32] = &[3];
+
+/// Nor these: two events of one stream cannot be applied and are to be parked; now they can.
+const POISON: &[&str] = &["(a constraint is added)"];
+const MEND: &[&str] = &["(the constraint is dropped)"];
 const WIDEN: &[&str] = &["(the file asks for three partitions)"];
 
 #[test]
@@ -269,6 +296,20 @@ partitions = 3
 */{LEDGER}"
             );
             return self.shop.write("projections/ledger.sql", &wide);
+        }
+        if arguments == POISON || arguments == MEND {
+            let parking = format!("/* highwater\non_error = \"park\"\n*/{LEDGER}");
+            self.shop.write("projections/ledger.sql", &parking);
+            let sql = match arguments == POISON {
+                true => {
+                    "alter table ledger.ledger
+                       add constraint poison check (stream <> 's-3' or version < 41) not valid"
+                }
+                false => "alter table ledger.ledger drop constraint poison",
+            };
+            let client = self.database.client().await;
+            client.batch_execute(sql).await.unwrap();
+            return;
         }
         let output = self.command(arguments).output().await.unwrap();
         let code = output.status.code().unwrap_or(-1);
@@ -381,12 +422,18 @@ struct Expected {
 async fn dies_and_goes_on(case: &Case, expected: &Expected) {
     let project = Project::new().await;
     for arguments in case.before {
-        project.run(arguments, DONE).await;
+        project.run(arguments, &[0, 3]).await;
     }
     project.die(case).await;
     let (again, codes) = case.again;
     project.run(again, codes).await;
     let place = format!("{}@{} of {:?}", case.point, case.pass, case.dies);
+    if case.before.contains(&POISON) {
+        if !case.before.contains(&MEND) {
+            project.run(MEND, DONE).await;
+        }
+        project.run(RETRY, DONE).await;
+    }
     project.run(APPEND, DONE).await;
     project.run(RUN, DONE).await;
     let mut found = project.results().await;

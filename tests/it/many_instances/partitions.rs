@@ -68,7 +68,8 @@ async fn nobody_passes_the_position_at_which_the_partitions_end() {
     // One of the two is ahead when the change is asked for.
     client
         .batch_execute(
-            "update highwater.checkpoint set position = 150 where partition = 1;
+            "update highwater.checkpoint c set position = 150, event_position = e.position, event_id = e.id
+               from highwater.event e where e.position = 150 and c.partition = 1;
              update highwater.projection set partitions = 3;
              select highwater.repartition('ledger');",
         )

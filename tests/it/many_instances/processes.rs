@@ -3,15 +3,24 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
+use highwater::pg::connect::Connector;
+use highwater::pg::database::Database;
+use highwater::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
+use highwater::{Engine, Until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::{LIMIT, until_shared};
-use crate::exactness::{Storm, assert_exact_by_stream, caught_up, positions};
-use crate::support::eventually;
+use crate::exactness::{
+    Running, Storm, assert_exact, assert_exact_by_stream, caught_up, ledger_in_rust, positions,
+    slow_ledger_in_rust,
+};
+use crate::support::{append_rows, eventually};
 
 const LEDGER: &str = "/* highwater\npartitions = 4\n*/\n-- highwater: up
 create table ledger (applied bigint generated always as identity primary key,
@@ -139,4 +148,53 @@ async fn a_stopped_process_that_wakes_after_its_lease_never_commits_what_others_
     caught_up(&client).await;
     drop((sleeper, other));
     assert_exact_by_stream(&client, "ledger", &committed).await;
+}
+
+/// The variable that makes this test binary an engine on the database of that URL.
+const CHILD_URL: &str = "HIGHWATER_TEST_SLOW_ENGINE_URL";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that another test starts and stops"]
+async fn an_engine_that_is_slow_in_its_transactions() {
+    let url = std::env::var(CHILD_URL).unwrap();
+    let pool = || Database::new(Connector::parse(&url).unwrap(), 4).unwrap();
+    let source = TableSource::new("default", pool(), None, EventTable::own());
+    let engine = Engine::new(pool(), super::settings(false))
+        .source(Arc::new(source))
+        .projection(slow_ledger_in_rust("ledger"));
+    let running = engine.run(Until::Stopped, CancellationToken::new());
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_stopped_in_its_transaction_holds_nobody_longer_than_its_lease() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=50).await;
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "--ignored"])
+        .arg("many_instances::processes::an_engine_that_is_slow_in_its_transactions")
+        .env(CHILD_URL, database.url())
+        .stdout(Stdio::null());
+    let sleeper = Instance(command.spawn().unwrap());
+    let sleeping = "select count(*) from pg_stat_activity
+                     where query = 'select pg_sleep(0.1)' and datname = current_database()";
+    eventually("it is in its transaction", LIMIT, async || {
+        positions(&client, sleeping).await == [1]
+    })
+    .await;
+    sleeper.signal(Signal::SIGSTOP);
+    eventually("it sleeps", LIMIT, async || sleeper.is_stopped()).await;
+    let ledger = [ledger_in_rust("ledger")];
+    let other = Running::start(super::engine(&database, false, &ledger));
+    caught_up(&client).await;
+    sleeper.signal(Signal::SIGCONT);
+    append_rows(&client, "s", 51..=100).await;
+    caught_up(&client).await;
+    drop(sleeper);
+    other.stop().await;
+    let committed: Vec<i64> =
+        positions(&client, "select position from highwater.event order by 1").await;
+    assert_exact(&client, "ledger", &committed).await;
 }
