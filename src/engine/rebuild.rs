@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
-use crate::pg::{self, Parameter, column, quote_identifier};
+use crate::pg::{self, Parameter, column, dead_letter, quote_identifier};
 use crate::position::Position;
 use crate::projection::{Definition, Runnable};
 use crate::source::Source;
@@ -224,6 +224,7 @@ pub async fn accept(
         ];
         let changed = client.execute_typed(sql, &parameters).await;
         let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
+        dead_letter::rekey(&client, &definition.name, &definition.key).await?;
         setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
         let differed = divergence::accept(&client, &definition.name, source).await?;
         failpoint!("accept.changed");

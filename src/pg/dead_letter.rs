@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Row};
 use crate::error::Result;
 use crate::event::RecordedEvent;
 use crate::mutation;
+use crate::name::ProjectionName;
 use crate::pg::checkpoint::{Epoch, Fence, Key};
 use crate::pg::{self, Parameter, column, quote_literal};
 use crate::position::Position;
@@ -139,6 +140,16 @@ pub(crate) async fn failed_again(
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
         .map_err(|e| pg::own_error("cannot write down what failed again", e))
+}
+
+/// Gives the letters of the live read model the keys that `key` sees in their events.
+pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> Result<()> {
+    let sql = include_str!("../../sql/queries/dead_letter/rekey.sql").replace("{key}", key);
+    let done = client
+        .execute_typed(&sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    done.map(drop)
+        .map_err(|e| pg::error("cannot take the key from the dead letters", e))
 }
 
 impl Fence<'_> {

@@ -12,7 +12,7 @@ use highwater::dead_letters::{self, Selection};
 use highwater::engine::Settings;
 use highwater::projection::Runnable;
 use highwater::testing::{TestDatabase, run_to_head};
-use highwater::{Engine, Outcome, ProjectionName, Report, Until};
+use highwater::{Engine, ErrorKind, Outcome, ProjectionName, Report, Until};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -364,4 +364,20 @@ select position, stream, version / (position not in (select p.position from publ
         [8, 13, 18, 21],
         "nothing more is parked"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_no_event_is_to_blame_for_parks_nothing() {
+    let (database, client) = log(2, &[]).await;
+    client
+        .batch_execute("drop table public.poison")
+        .await
+        .unwrap();
+    let report = run(&database, applied("")).await;
+    let Outcome::Stopped(error) = &report.outcomes[0].1 else {
+        panic!("{report:?}")
+    };
+    assert_eq!(error.code(), Some("42P01"), "{error}");
+    assert_ne!(error.kind(), ErrorKind::ParkedFull, "{error}");
+    assert_eq!(letters(&client).await, [0_i64; 0]);
 }

@@ -2,7 +2,8 @@
 
 use highwater::testing::TestDatabase;
 
-use super::Shop;
+use super::{LIMIT, Shop};
+use crate::support::{append_rows, eventually, one};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
@@ -87,4 +88,101 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
     assert!(discard.expect(0).stdout.starts_with(told), "{discard:?}");
     let discard = run(&["dead-letters", "discard", "counts", "--all", why, "--json"]).await;
     assert_eq!(discard.expect(0).json()["discarded"], 2);
+}
+
+/// An event whose version is 2 cannot be applied while there is a constraint.
+const PARKING: &str = "
+/* highwater
+on_error = \"park\"
+*/
+-- highwater: up
+create table seen (stream text not null, version bigint not null,
+                   constraint poison check (stream <> 'b' or version <> 2));
+-- highwater: apply
+insert into seen (stream, version) select stream, version from batch order by position;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_retry() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let shop = Shop::new();
+    shop.write("projections/seen.sql", PARKING);
+    let url = Some(database.url());
+    let run = async |arguments: &[&str]| shop.run(url, arguments).await;
+    append_rows(&client, "a", 1..=3).await;
+    append_rows(&client, "b", 1..=3).await;
+    let ran = run(&["run", "--until-caught-up"]).await;
+    let told = "seen: 2 events of 1 key set aside; highwater dead-letters list seen shows why";
+    assert!(ran.expect(3).stderr.contains(told), "{ran:?}");
+    let ran = run(&["run", "--until-caught-up", "--json"])
+        .await
+        .expect(3)
+        .json();
+    let row = &ran["projections"][0];
+    assert_eq!(row["outcome"], "caught_up");
+    assert_eq!(
+        (&row["parked_keys"], &row["dead_letters"]),
+        (&1.into(), &2.into())
+    );
+    let wait = run(&["wait", "seen", "--position", "5"]).await;
+    assert!(
+        wait.expect(3).stderr.contains("the event at 5 is parked"),
+        "{wait:?}"
+    );
+    let wait = run(&["wait", "seen", "--position", "3"]).await;
+    assert_eq!(
+        wait.expect(0).stdout,
+        "visible at 3, the read model is at 6\n"
+    );
+
+    let live = shop.start(url, &["run"]);
+    live.says("live").await;
+    let retry = run(&["dead-letters", "retry", "seen", "--all"]).await;
+    assert!(
+        retry.expect(0).stdout.ends_with("by who runs it now\n"),
+        "{retry:?}"
+    );
+    let again = "select count(*) from highwater.dead_letter where attempts = 2";
+    eventually("it fails again", LIMIT, async || {
+        one::<i64>(&client, again).await == 1
+    })
+    .await;
+    let mend = "alter table seen.seen drop constraint poison";
+    client.batch_execute(mend).await.unwrap();
+    run(&["dead-letters", "retry", "seen", "--all"])
+        .await
+        .expect(0);
+    let left = "select count(*) from highwater.dead_letter";
+    eventually("all are applied", LIMIT, async || {
+        one::<i64>(&client, left).await == 0
+    })
+    .await;
+    let seen = "select string_agg(stream || version, ' ' order by stream, version) from seen.seen";
+    assert_eq!(one::<String>(&client, seen).await, "a1 a2 a3 b1 b2 b3");
+    live.signal(nix::sys::signal::Signal::SIGTERM);
+    live.end().await.expect(0);
+    run(&["run", "--until-caught-up"]).await.expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_fails_where_the_projection_would_park() {
+    let database = TestDatabase::new().await;
+    let shop = Shop::new();
+    shop.write("projections/seen.sql", PARKING);
+    let test = "
+[[test]]
+name = \"all are seen\"
+given = [
+    { stream = \"b\", type = \"T\", data = {} },
+    { stream = \"b\", type = \"T\", data = {} },
+]
+[test.expect]
+seen = [{ stream = \"b\", version = 1 }]
+";
+    shop.write("projections/seen.test.toml", test);
+    let ran = shop.run(Some(database.url()), &["test"]).await;
+    let shown = format!("{}{}", ran.expect(1).stdout, ran.stderr);
+    let told = "the event at position 2 (T) cannot be applied, and its key is parked";
+    assert!(shown.contains(told), "{ran:?}");
 }

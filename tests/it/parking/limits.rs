@@ -1,6 +1,5 @@
 //! How much may be parked, and what a command then says.
 
-use highwater::ErrorKind;
 use highwater::engine::rebuild::{Rebuild, accept, drop_projection};
 use highwater::wait::{Target, Waited, until_visible};
 
@@ -209,4 +208,35 @@ async fn a_wait_never_calls_an_event_visible_that_was_set_aside() {
         "{waited}"
     );
     drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_change_of_the_key_holds_the_later_events_of_the_new_key() {
+    let (database, client) = log(0, &[2]).await;
+    let append = async |stream: &str, version: i64, k: &str| {
+        let sql = format!(
+            "insert into highwater.event (stream, version, type, data)
+             values ('{stream}', {version}, 'T', '{{\"k\": \"{k}\"}}')"
+        );
+        client.batch_execute(&sql).await.unwrap();
+    };
+    append("a", 1, "x").await;
+    append("a", 2, "y").await;
+    append("b", 1, "y").await;
+    append("c", 1, "z").await;
+    caught_up(&run(&database, applied("key = \"data->>'k'\"")).await);
+    assert_eq!(letters(&client).await, [2, 3]);
+    let is_accepted = accept(&database.pooled(), &*applied(""), &*database.source())
+        .await
+        .unwrap();
+    assert!(is_accepted);
+    append("a", 3, "z").await;
+    append("b", 2, "z").await;
+    append("c", 2, "y").await;
+    caught_up(&run(&database, applied("")).await);
+    assert_eq!(letters(&client).await, [2, 3, 5, 6]);
+    poisoned(&client, &[]).await;
+    retry(&database, Selection::Key(Some("a".to_owned()))).await;
+    caught_up(&run(&database, applied("")).await);
+    assert_eq!(letters(&client).await, [3, 6], "b is a key of its own now");
 }

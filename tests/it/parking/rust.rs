@@ -7,7 +7,7 @@ use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Keyed, KeyedView, OnError, OnUnknown, Projection};
 use highwater::source::{Batch, Source};
 use highwater::testing::MemorySource;
-use highwater::{Error, ErrorKind, NewEvent, RecordedEvent, Result};
+use highwater::{Error, NewEvent, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_postgres::types::Type;
