@@ -236,7 +236,7 @@ pub async fn accept(
 }
 
 /// Refuses another key where it would move keys between partitions that stand at different
-/// positions, so that events were lost or applied twice, or set parked keys free.
+/// positions: events would be lost or applied twice.
 async fn check_cut(client: &Client, definition: &Definition) -> Result<()> {
     let name = &definition.name;
     let sql = include_str!("../../sql/queries/projection/is_cut.sql");
@@ -248,12 +248,11 @@ async fn check_cut(client: &Client, definition: &Definition) -> Result<()> {
         return Ok(());
     }
     let what = format!(
-        "the key of \"{name}\" cannot change now: its partitions stand at different positions, or keys \
-         are parked"
+        "the key of \"{name}\" cannot change now: its partitions stand at different positions"
     );
     Err(Error::new(ErrorKind::Config, what).hint(format!(
-        "highwater rebuild {name}; or put the key back, let highwater run {name} --until-caught-up end \
-         with nothing parked, and accept it then"
+        "highwater rebuild {name}; or put the key back, let highwater run {name} --until-caught-up \
+         bring them to one position, and accept it then"
     )))
 }
 
