@@ -81,10 +81,13 @@ pub struct Counts {
 /// # Errors
 /// If the database cannot be read.
 pub async fn counts(target: &Database) -> Result<Vec<(ProjectionName, Counts)>> {
-    let client = target.client().await?;
+    let client = target.short().await?;
     let sql = include_str!("../sql/queries/dead_letter/counts.sql");
-    let rows = client.query_typed(sql, &[]).await;
-    let rows = rows.map_err(|e| pg::own_error("cannot count the dead letters", e))?;
+    let counting = async {
+        let rows = client.query_typed(sql, &[]).await;
+        rows.map_err(|e| pg::own_error("cannot count the dead letters", e))
+    };
+    let rows = client.within(counting).await?;
     rows.iter()
         .map(|row| {
             let counts = Counts {

@@ -112,7 +112,7 @@ impl Engine {
     /// An engine for read models in `target`.
     pub fn new(target: Database, settings: Settings) -> Engine {
         Engine {
-            target,
+            target: target.with_answer_timeout(settings.answer_timeout),
             sources: HashMap::new(),
             settings,
             runs: Vec::new(),
@@ -267,9 +267,10 @@ impl Engine {
     /// Best effort: an instance that does not sign off is forgotten when its lease ends.
     async fn sign_off(&self, instance: Uuid) {
         let done = async {
-            let client = self.target.client().await?;
+            let client = self.target.short().await?;
             failpoint!("leave.begun");
-            pg::instance::leave(&client, instance).await?;
+            let leaving = pg::instance::leave(&client, instance);
+            client.within(leaving).await?;
             pg::instance::nudge(&client).await;
             Ok::<_, Error>(())
         };

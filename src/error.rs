@@ -18,15 +18,19 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// The command line cannot be understood.
     Usage,
-    /// A file, a setting or the machine is not as it must be; nothing was tried.
+    /// A file, a setting, a statement or the machine is not as it must be.
     Config,
     /// The database refuses what it must allow: schema missing or too new, server too old,
-    /// rights missing.
+    /// rights missing, an object not in the state that is needed.
     Database,
     /// The server could not be reached, or the connection was lost.
     ConnectionLost,
     /// The server chose this transaction as the victim of a serialization failure or deadlock.
     Serialization,
+    /// Somebody else holds a lock on what is needed, or uses it.
+    Locked,
+    /// The server has no room: disk, memory, a limit of its configuration.
+    Resources,
     /// The table or its sequence is not one whose order can be proven.
     Precondition,
     /// The stream was not at the expected version.
@@ -51,7 +55,7 @@ pub enum ErrorKind {
     Stranded,
     /// There is no such thing: projection, event, file.
     NotFound,
-    /// The time given ran out.
+    /// The time given ran out, or the server's own limit for a statement.
     TimedOut,
     /// Reading or writing a file or a pipe failed.
     Io,
@@ -96,6 +100,8 @@ impl ErrorKind {
             ErrorKind::Database => "database",
             ErrorKind::ConnectionLost => "connection_lost",
             ErrorKind::Serialization => "serialization",
+            ErrorKind::Locked => "locked",
+            ErrorKind::Resources => "resources",
             ErrorKind::Precondition => "precondition",
             ErrorKind::VersionConflict => "version_conflict",
             ErrorKind::IdConflict => "id_conflict",

@@ -1,6 +1,6 @@
 //! What every use of PostgreSQL shares: errors, quoting, and the connection.
 //!
-//! Only this layer and the sources read `sql/`; only this file looks at a SQLSTATE.
+//! Only this layer and the sources read `sql/`; only `sqlstate` turns a SQLSTATE into a kind.
 
 pub mod checkpoint;
 pub mod connect;
@@ -10,6 +10,7 @@ pub(crate) mod dead_letter;
 pub(crate) mod event;
 pub(crate) mod instance;
 pub mod migrate;
+mod sqlstate;
 mod tls;
 pub mod transaction;
 pub(crate) mod wake;
@@ -17,7 +18,7 @@ pub(crate) mod wake;
 pub use conninfo::redact;
 
 use tokio_postgres::Row;
-use tokio_postgres::error::{ErrorPosition, SqlState};
+use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::types::{FromSql, ToSql};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -52,7 +53,7 @@ pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
     }
     // Another clause may follow it.
     let hint = db.hint().map(|hint| hint.trim_end_matches('.').to_owned());
-    let ours = Error::new(kind_of(db.code()), what)
+    let ours = Error::new(sqlstate::kind_of(db.code().code()), what)
         .sqlstate(code)
         .source(error);
     match hint {
@@ -79,16 +80,14 @@ const RIGHTS: &str = "grant the role what it needs on schema highwater: select o
 /// is the event, or something about the database.
 pub(crate) fn own_statement_error(doing: &str, error: tokio_postgres::Error) -> Error {
     let ours = own_error(doing, error);
-    if ours.kind() != ErrorKind::Apply {
-        return ours;
-    }
     // Data exceptions, constraints, and limits such as the depth of a JSON value.
-    match ours.code().and_then(|code| code.get(..2)) {
-        Some("22" | "23" | "54") => ours.with_kind(ErrorKind::BadEvent),
-        Some("3F" | "42") => ours
+    match (ours.kind(), ours.code().and_then(|code| code.get(..2))) {
+        (ErrorKind::Apply, Some("22" | "23" | "54")) => ours.with_kind(ErrorKind::BadEvent),
+        (ErrorKind::Apply, _) => ours.with_kind(ErrorKind::Database),
+        (ErrorKind::Config, _) | (ErrorKind::Database, Some("3F")) => ours
             .with_kind(ErrorKind::Database)
             .hint("run highwater init"),
-        _ => ours.with_kind(ErrorKind::Database),
+        _ => ours,
     }
 }
 
@@ -117,40 +116,6 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
         source = inner.source();
     }
     false
-}
-
-/// The one table from SQLSTATE to kind.
-///
-/// Class HW is raised by highwater's own functions (`sql/migrations`).
-fn kind_of(state: &SqlState) -> ErrorKind {
-    match state.code() {
-        "HW001" => return ErrorKind::VersionConflict,
-        "HW002" => return ErrorKind::IdConflict,
-        "HW003" => return ErrorKind::BadEvent,
-        "HW101" => return ErrorKind::Fenced,
-        "HW102" => return ErrorKind::Internal,
-        "HW103" => return ErrorKind::ParkedFull,
-        _ => {}
-    }
-    if *state == SqlState::T_R_SERIALIZATION_FAILURE || *state == SqlState::T_R_DEADLOCK_DETECTED {
-        return ErrorKind::Serialization;
-    }
-    // Read only: this is a standby, until a failover is done or the address leads elsewhere.
-    if *state == SqlState::READ_ONLY_SQL_TRANSACTION {
-        return ErrorKind::ConnectionLost;
-    }
-    // A missing right is no event's fault.
-    if *state == SqlState::INSUFFICIENT_PRIVILEGE {
-        return ErrorKind::Database;
-    }
-    let class = state.code().get(..2).unwrap_or_default();
-    match class {
-        // Connection exceptions, operator intervention (shutdown, terminated, starting up),
-        // insufficient resources (too many connections, disk full, out of memory).
-        "08" | "57" | "53" => ErrorKind::ConnectionLost,
-        "28" | "3D" => ErrorKind::Database,
-        _ => ErrorKind::Apply,
-    }
 }
 
 /// Where in the text that was sent the server saw the error: a character offset from 0.

@@ -20,9 +20,11 @@ pub enum Verdict {
 /// The one table from kind to verdict.
 pub fn verdict(kind: ErrorKind) -> Verdict {
     match kind {
-        ErrorKind::ConnectionLost | ErrorKind::Serialization | ErrorKind::TimedOut => {
-            Verdict::Transient
-        }
+        ErrorKind::ConnectionLost
+        | ErrorKind::Serialization
+        | ErrorKind::Locked
+        | ErrorKind::Resources
+        | ErrorKind::TimedOut => Verdict::Transient,
         ErrorKind::Apply | ErrorKind::Undigestible => Verdict::Poison,
         ErrorKind::Usage
         | ErrorKind::Config
@@ -40,6 +42,11 @@ pub fn verdict(kind: ErrorKind) -> Verdict {
         | ErrorKind::Io
         | ErrorKind::Internal => Verdict::Fatal,
     }
+}
+
+/// Whether a smaller batch may get through where one failed that way.
+pub(crate) fn is_eased_by_less(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::TimedOut | ErrorKind::Resources)
 }
 
 const DELAY_MIN: Duration = Duration::from_millis(50);

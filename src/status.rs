@@ -4,6 +4,7 @@
 //! own at the mark. It serialises as `highwater status --json` prints it; what only the text
 //! shows is left out there.
 
+mod blocked;
 mod mark;
 mod render;
 mod source;
@@ -91,6 +92,8 @@ pub struct ProjectionStatus {
     pub parked_keys: u64,
     /// How many events were set aside.
     pub dead_letters: u64,
+    /// The transactions that hold the locks that its batches wait for.
+    pub blocked_by: Vec<HeldBy>,
     /// The last error; gone once a batch succeeds.
     pub last_error: Option<LastError>,
     /// The name of its source.
@@ -235,7 +238,7 @@ impl Serialize for State {
 
 /// Reads how everything fares. `known` are the definitions at hand.
 ///
-/// It costs two statements on the read models' database and a few on each source. A mark that
+/// It costs three statements on the read models' database and a few on each source. A mark that
 /// moves slowly, or is held, is looked at for 150 ms.
 ///
 /// # Errors

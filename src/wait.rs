@@ -141,10 +141,13 @@ pub async fn until_visible(
 }
 
 async fn poll(target: &Database, name: &str) -> Result<Option<Polled>> {
-    let client = target.client().await?;
+    let client = target.short().await?;
     let sql = include_str!("../sql/queries/wait/checkpoint.sql");
-    let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await;
-    let rows = rows.map_err(|e| pg::error("cannot read the checkpoint", e))?;
+    let reading = async {
+        let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await;
+        rows.map_err(|e| pg::error("cannot read the checkpoint", e))
+    };
+    let rows = client.within(reading).await?;
     let mut polled: Option<Polled> = None;
     for row in &rows {
         let next = read(row)?;

@@ -246,15 +246,17 @@ impl Context {
 
     /// The database of the read models, with a pool of its own.
     pub(super) async fn target(&self) -> Result<Database> {
-        let sessions = self.config()?.engine.pool_size as usize;
-        Database::new(self.connector().await?.clone(), sessions)
+        let settings = &self.config()?.engine;
+        let target = Database::new(self.connector().await?.clone(), settings.pool_size as usize)?;
+        Ok(target.with_answer_timeout(settings.answer_timeout))
     }
 
     /// highwater's own event table as the source `default`, with a pool of its own.
     pub(super) async fn source(&self) -> Result<TableSource> {
         let connector = self.connector().await?;
         let direct = self.config()?.engine.listen.then(|| connector.direct());
-        let database = Database::new(connector.clone(), SOURCE_SESSIONS)?;
+        let database = Database::new(connector.clone(), SOURCE_SESSIONS)?
+            .with_answer_timeout(self.config()?.engine.answer_timeout);
         Ok(TableSource::new(
             "default",
             database,

@@ -41,6 +41,8 @@ impl Exit {
             ErrorKind::Database
             | ErrorKind::ConnectionLost
             | ErrorKind::Serialization
+            | ErrorKind::Locked
+            | ErrorKind::Resources
             | ErrorKind::Precondition
             | ErrorKind::VersionConflict
             | ErrorKind::IdConflict

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::pg::database::Database;
 use crate::projection::Definition;
+use crate::retry::{Verdict, verdict};
 use crate::source::table::TableSource;
 use crate::status::{self, Status};
 
@@ -45,7 +46,7 @@ async fn watch(ctx: &Context) -> Result<()> {
         match looked.read().await {
             Ok(status) => show(&status, true, ctx)?,
             // A server that starts again is waited for by who watches.
-            Err(error) if error.kind() == ErrorKind::ConnectionLost => {
+            Err(error) if verdict(error.kind()) == Verdict::Transient => {
                 ctx.ui().warn(&error.to_string());
             }
             Err(error) => return Err(error),

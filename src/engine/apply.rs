@@ -7,9 +7,10 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt, pin_mut};
+use tokio::time::timeout;
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +24,7 @@ use crate::pg::transaction::{Opening, Tx};
 use crate::pg::{self, quote_identifier};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
+use crate::retry::{Verdict, verdict};
 use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
 
 pub(super) mod batch;
@@ -180,7 +182,7 @@ impl Applier {
                     .await
             }
         };
-        session.finish(through.is_err()).await;
+        session.finish(through.as_ref().err()).await;
         let through = through?;
         failpoint!("batch.committed");
         Ok(through)
@@ -253,7 +255,9 @@ impl Applier {
             return self.explain_full(ours);
         }
         match (succeeded.checked_sub(STATEMENTS_BEFORE), offset) {
-            (Some(succeeded), offset) => ours.at((statements.locate)(succeeded, offset)),
+            (Some(succeeded), offset) => {
+                explain_statement(ours).at((statements.locate)(succeeded, offset))
+            }
             // The server could not parse the message: no event is at fault, nothing of it ran.
             (None, Some(_)) => ours
                 .with_kind(ErrorKind::Config)
@@ -345,6 +349,14 @@ impl Applier {
     }
 }
 
+/// A statement that is wrong whatever it is given.
+fn explain_statement(error: Error) -> Error {
+    if error.kind() != ErrorKind::Config || error.what_to_do().is_some() {
+        return error;
+    }
+    error.hint("mend the statement or what it names, and run again")
+}
+
 /// The server's hint would lead to a trigger on the view.
 fn explain_write(error: Error) -> Error {
     if error.code() != Some("55000") || !error.message().contains("batch") {
@@ -404,6 +416,9 @@ impl InFlight {
     }
 }
 
+/// How long the server may take to roll a batch back that it has refused already.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(10);
+
 /// A pooled session that is closed, not given back, unless its transaction ended.
 pub(super) struct Session {
     client: Option<PooledClient>,
@@ -427,10 +442,18 @@ impl Session {
         self.client.as_ref().expect("a session before its end")
     }
 
-    /// Ends the transaction if it failed; a session that cannot even roll back is closed.
-    pub(super) async fn finish(&mut self, failed: bool) {
-        if failed && self.client().batch_execute("rollback").await.is_err() {
-            return;
+    /// Ends the transaction if it failed; a session that cannot even roll back is closed. So is one
+    /// where something passing went wrong: the next attempt finds the server's settings as they are
+    /// then.
+    pub(super) async fn finish(&mut self, failed: Option<&Error>) {
+        if let Some(error) = failed {
+            if verdict(error.kind()) == Verdict::Transient {
+                return;
+            }
+            let rolled_back = self.client().batch_execute("rollback");
+            if !matches!(timeout(ROLLBACK_LIMIT, rolled_back).await, Ok(Ok(()))) {
+                return;
+            }
         }
         self.in_flight.set(None);
         self.client = None;

@@ -16,6 +16,8 @@ pub(super) struct BatchSize {
     span_max: u64,
     /// What fits into memory by the last batch that did not.
     fitting: u64,
+    /// What the server bears by the last batch that failed for lack of time or room.
+    bearable: u64,
 }
 
 impl BatchSize {
@@ -24,6 +26,7 @@ impl BatchSize {
             span: FIRST.min(span_max.max(1)),
             span_max: span_max.max(1),
             fitting: u64::MAX,
+            bearable: u64::MAX,
         }
     }
 
@@ -42,7 +45,10 @@ impl BatchSize {
                 .unwrap_or(GROWTH_MAX)
                 .clamp(2, GROWTH_MAX);
             self.span = self.span.saturating_mul(factor);
-            self.span = self.span.min(self.span_max).min(self.fitting);
+            // What was too much once may not be so later.
+            self.bearable = self.bearable.saturating_add(self.bearable / 8 + 1);
+            let most = self.span_max.min(self.fitting).min(self.bearable);
+            self.span = self.span.min(most);
         }
     }
 
@@ -53,9 +59,16 @@ impl BatchSize {
         self.fitting = span.saturating_mul(2).max(1);
     }
 
+    /// A batch of `span` positions was too much for the time or the room there is. The next one is
+    /// half of it, and those after it grow slowly beyond that.
+    pub(super) fn failed(&mut self, span: u64) {
+        self.span = (span / 2).clamp(1, self.span_max);
+        self.bearable = self.span;
+    }
+
     /// The head was reached: what comes next is short, and should be done soon.
     pub(super) fn at_head(&mut self) {
-        self.span = FIRST.min(self.span_max);
+        self.span = FIRST.min(self.span_max).min(self.bearable);
         self.fitting = u64::MAX;
     }
 }
@@ -95,6 +108,22 @@ mod tests {
         size.at_head();
         size.took(FIRST, Duration::from_millis(1));
         assert_eq!(size.span(), FIRST * GROWTH_MAX);
+    }
+
+    #[test]
+    fn a_batch_that_was_too_much_is_halved_and_those_after_it_grow_slowly() {
+        let mut size = BatchSize::new(100_000);
+        size.failed(1_000);
+        size.failed(500);
+        assert_eq!(size.span(), 250);
+        size.took(250, Duration::from_millis(1));
+        assert_eq!(size.span(), 282);
+        for _ in 0..100 {
+            size.took(size.span(), Duration::from_millis(1));
+        }
+        assert_eq!(size.span(), 100_000, "for ever it is not");
+        size.failed(1);
+        assert_eq!(size.span(), 1);
     }
 
     #[test]

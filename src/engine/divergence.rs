@@ -50,8 +50,10 @@ pub(crate) async fn check_live(
     projection: &ProjectionName,
     source: &dyn Source,
 ) -> Result<()> {
-    // Without a session in hand, for the source may need one from the same pool.
-    let checkpoints = checkpoint::live(&*target.client().await?, projection).await?;
+    let client = target.short().await?;
+    let checkpoints = client.within(checkpoint::live(&client, projection)).await?;
+    // The source may need one from the same pool.
+    drop(client);
     for (key, checkpoint) in checkpoints {
         check(&key, &checkpoint, source).await?;
     }

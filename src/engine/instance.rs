@@ -130,7 +130,7 @@ impl Heartbeat {
 
     async fn renew(&self, host: &str) -> Result<()> {
         let began = Instant::now();
-        let client = self.target.client().await?;
+        let client = self.target.short().await?;
         let renewal = Renewal {
             instance: self.instance,
             host,
@@ -139,7 +139,7 @@ impl Heartbeat {
             runners: self.runners(),
             projections: self.boards.iter().filter_map(Board::able).collect(),
         };
-        for (projection, partition) in instance::renew(&client, renewal).await? {
+        for (projection, partition) in client.within(instance::renew(&client, renewal)).await? {
             self.fenced.add(projection, partition);
         }
         self.seen
@@ -148,8 +148,9 @@ impl Heartbeat {
     }
 
     async fn look(&self) -> Result<()> {
-        let client = self.target.client().await?;
-        let (living, projections) = instance::observe(&client, self.instance).await?;
+        let client = self.target.short().await?;
+        let observing = instance::observe(&client, self.instance);
+        let (living, projections) = client.within(observing).await?;
         self.seen.send_modify(|seen| {
             seen.look += 1;
             seen.living = living;

@@ -23,6 +23,8 @@ pub(super) struct Progress {
     pub(super) mark: Position,
     pub(super) head: Position,
     pub(super) gap: Option<OpenGap>,
+    /// Why the source cannot be read now; the reader tries again.
+    pub(super) trouble: Option<Arc<Error>>,
     /// The reader has given up.
     pub(super) failed: Option<Arc<Error>>,
     recent: VecDeque<Passed>,
@@ -146,10 +148,17 @@ impl Publisher {
                 p.begin(self.session);
             }
             let moved = !step.passed.is_empty() || p.mark != step.mark;
-            let news = begins || moved || p.gap != step.gap;
+            let recovered = p.trouble.take().is_some();
+            let news = begins || moved || recovered || p.gap != step.gap;
             p.step(step);
             news
         });
+    }
+
+    /// The source cannot be read now.
+    pub(super) fn trouble(&self, error: &Error) {
+        let error = Arc::new(error.again());
+        self.progress.send_modify(|p| p.trouble = Some(error));
     }
 
     /// The reader gives up.
@@ -190,6 +199,14 @@ impl Following {
         }
         let what = "the source is being read again from the checkpoint";
         Err(Error::new(ErrorKind::ConnectionLost, what))
+    }
+
+    /// Waits until the reader has begun again: then the server answers, and it is time to try.
+    pub(super) async fn begun_again(&self) {
+        let mut progress = self.progress.clone();
+        let session = progress.borrow().session;
+        // An error means that the reader is gone, and then the next turn says why.
+        let _ = progress.wait_for(|p| p.session != session).await;
     }
 
     /// Fails if the reader has given up.

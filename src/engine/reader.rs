@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::Settings;
 use super::divergence;
 use super::progress::Publisher;
-use crate::error::{Error, Result};
+use crate::config::format_duration;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pg::database::{self, Database};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::{Follower, Source, Step};
@@ -51,6 +52,7 @@ impl Reader {
                 return;
             }
             tracing::warn!(source = self.source.name(), error = %error, "reading the source again");
+            self.publisher.trouble(&error);
             if self.publisher.mark() > before {
                 pauses = delays(self.settings.retry_delay_max);
             }
@@ -71,7 +73,9 @@ async fn session(
     wake: &Notify,
     settings: &Settings,
 ) -> Error {
-    let mut follower = match begin(source, target).await {
+    let limit = settings.answer_timeout;
+    let beginning = Box::pin(begin(source, target));
+    let mut follower = match in_time(source, limit * BEGIN_STATEMENTS, beginning).await {
         Ok(follower) => follower,
         Err(error) => return error,
     };
@@ -79,7 +83,7 @@ async fn session(
     let mut cadence = Cadence::new(settings.poll_slowest);
     loop {
         let began = Instant::now();
-        let step = match follower.step().await {
+        let step = match in_time(source, limit, follower.step()).await {
             Ok(step) => step,
             Err(error) => return error,
         };
@@ -92,19 +96,37 @@ async fn session(
     }
 }
 
+/// What is sent one after the other until a source is followed, each within a limit of its own, the
+/// opening of sessions included.
+const BEGIN_STATEMENTS: u32 = 6;
+
+/// A source that does not keep to its own limits is given up all the same.
+async fn in_time<T>(
+    source: &dyn Source,
+    limit: Duration,
+    answer: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Ok(answer) = tokio::time::timeout(limit, answer).await else {
+        let limit = format_duration(limit);
+        let what = format!("source \"{}\" did not answer within {limit}", source.name());
+        return Err(Error::new(ErrorKind::TimedOut, what));
+    };
+    answer
+}
+
 async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Follower>> {
     // Of its own: the source may need one from the same pool meanwhile.
-    let client = target.connector().connect().await?;
-    let floor = divergence::floor(&client, source).await?;
+    let client = target.own().await?;
+    let floor = client.within(divergence::floor(&client, source)).await?;
     let mut follower = source.follow(floor).await?;
     if let Some(server) = source.server().await?
-        && server != database::server(&client).await?
+        && server != client.within(database::server(&client)).await?
     {
         follower.until_durable();
     }
     // Still the same session: the server did not crash between the two, which could have taken
     // back what the floor counts on.
-    divergence::floor(&client, source).await?;
+    client.within(divergence::floor(&client, source)).await?;
     Ok(follower)
 }
 

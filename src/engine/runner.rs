@@ -15,7 +15,7 @@ use super::instance::{Fenced, Seen};
 use super::isolate::Isolation;
 use super::progress::{Following, Progress};
 use super::state::Shared;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics;
 use crate::pg::connect::PooledClient;
@@ -28,6 +28,7 @@ use crate::source::Source;
 
 mod claim;
 mod failure;
+mod limit;
 mod park;
 
 use claim::Claim;
@@ -169,6 +170,7 @@ impl Runner {
                     let pause = pauses.next().unwrap_or(self.parts.settings.retry_delay_max);
                     tokio::select! {
                         () = stop.cancelled() => {}
+                        () = self.parts.following.begun_again() => {}
                         () = tokio::time::sleep(pause) => {}
                     }
                 }
@@ -198,11 +200,7 @@ impl Runner {
     async fn turn(&mut self) -> Result<Turn> {
         if !self.parts.seen.borrow_and_update().is_trusted() {
             // Whatever it did now, another instance might be doing too.
-            let what = "the lease of this instance could not be renewed";
-            self.parts
-                .shared
-                .failed(&Error::new(ErrorKind::ConnectionLost, what));
-            self.set_state(RunnerState::Retrying);
+            self.waits_for_the_lease();
             return Ok(Turn::Wait(None));
         }
         if self.claim.is_none() {
@@ -211,6 +209,10 @@ impl Runner {
         }
         let progress = self.parts.following.progress.borrow_and_update().clone();
         self.parts.following.check_reader()?;
+        if let Some(trouble) = &progress.trouble {
+            self.waits_for_the_source(trouble);
+            return Ok(Turn::Wait(None));
+        }
         if progress.session == 0 {
             return Ok(Turn::Wait(None));
         }
@@ -330,7 +332,7 @@ impl Runner {
             let client = self.covered_session(claim).await?;
             claim.applier.apply(client, range, work).await
         };
-        let through = match applied.await {
+        let through = match self.in_time(applied).await {
             Ok(through) => through,
             Err(error) => return self.batch_failed(error, range).await,
         };
@@ -465,9 +467,5 @@ async fn rolled_back(
 ) {
     stop.cancelled().await;
     tokio::time::sleep(grace).await;
-    if let Some(token) = in_flight.get() {
-        let cancelled = database.connector().cancel(token);
-        // A server that does not answer now is not waited for: the fence keeps the batch exact.
-        let _ = tokio::time::timeout(Duration::from_secs(1), cancelled).await;
-    }
+    limit::cancel(in_flight, database, Duration::from_secs(1)).await;
 }

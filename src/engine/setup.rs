@@ -45,6 +45,12 @@ pub(crate) async fn stored(client: &Client, name: &ProjectionName) -> Result<Opt
     }))
 }
 
+/// As [`stored`], on a session of the pool.
+pub(crate) async fn stored_in(target: &Database, name: &ProjectionName) -> Result<Option<Stored>> {
+    let client = target.short().await?;
+    client.within(stored(&client, name)).await
+}
+
 /// Says how many partitions a projection is to have; [`repartition`] brings it about.
 pub(super) async fn set_partitions(
     client: &Client,
@@ -85,13 +91,13 @@ pub(crate) async fn prepare(
     source: &dyn Source,
 ) -> Result<i32> {
     let definition = projection.definition();
-    let before = stored(&*target.client().await?, &definition.name).await?;
+    let before = stored_in(target, &definition.name).await?;
     let stored = match before {
         Some(stored) => stored,
         None => {
             create(target, projection, source).await?;
             // Another instance may have been first, with another definition.
-            let made = stored(&*target.client().await?, &definition.name).await?;
+            let made = stored_in(target, &definition.name).await?;
             made.ok_or_else(|| dropped(&definition.name))?
         }
     };
@@ -383,8 +389,8 @@ pub(crate) async fn claim(
     source: &dyn Source,
 ) -> Result<Option<Checkpoint>> {
     let claimed = {
-        let client = target.client().await?;
-        let claiming = checkpoint::claim(&client, key, instance, claiming);
+        let client = target.short().await?;
+        let claiming = client.within(checkpoint::claim(&client, key, instance, claiming));
         told(&key.projection, claiming).await?
     };
     failpoint!("claim.done");

@@ -110,8 +110,11 @@ impl Shared {
 
     pub(super) fn moved(&self, position: Position) {
         let mut inner = self.lock();
+        // A checkpoint that was read again says nothing of the error.
+        if position > inner.status.position {
+            inner.status.last_error = None;
+        }
         inner.status.position = position;
-        inner.status.last_error = None;
         inner.moved = Instant::now();
         let elapsed = inner.since.elapsed();
         inner.status.rate = position.since(inner.from) as f64 / elapsed.as_secs_f64().max(0.001);

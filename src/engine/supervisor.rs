@@ -132,8 +132,9 @@ impl Supervisor {
     ) -> Result<Option<i32>> {
         let name = &self.parts.projection.definition().name;
         let asking = || async {
-            let client = self.parts.target.client().await?;
-            checkpoint::partitions(&client, name, generation).await
+            let client = self.parts.target.short().await?;
+            let reading = checkpoint::partitions(&client, name, generation);
+            client.within(reading).await
         };
         self.persistently(stop, asking).await
     }
@@ -163,9 +164,10 @@ impl Supervisor {
         let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
         let generation = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
         divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
-        let client = parts.target.client().await?;
+        let client = parts.target.short().await?;
         let partitions = i32::from(definition.partitions);
-        setup::set_partitions(&client, &definition.name, partitions).await?;
+        let setting = setup::set_partitions(&client, &definition.name, partitions);
+        client.within(setting).await?;
         Ok(generation)
     }
 
@@ -202,11 +204,13 @@ impl Supervisor {
     async fn report_unstarted(&self, error: &Error) {
         let name = &self.parts.projection.definition().name;
         let told = async {
-            let client = self.parts.target.client().await?;
-            let position = checkpoint::lowest(&client, name).await?;
+            let client = self.parts.target.short().await?;
+            let position = client.within(checkpoint::lowest(&client, name)).await?;
             self.parts.board.stands_at(position, position);
             let value = checkpoint::error_value(error, position, 1);
-            checkpoint::report_unstarted(&client, name, self.parts.instance, &value).await
+            let instance = self.parts.instance;
+            let telling = checkpoint::report_unstarted(&client, name, instance, &value);
+            client.within(telling).await
         };
         match tokio::time::timeout(runner::REPORT_LIMIT, told).await {
             Ok(Ok(())) => {}
@@ -352,9 +356,9 @@ impl Supervisor {
         }
         let name = &self.parts.projection.definition().name;
         let done = async {
-            let client = self.parts.target.client().await?;
+            let client = self.parts.target.short().await?;
             failpoint!("layout.begun");
-            let done = setup::repartition(&client, name).await?;
+            let done = client.within(setup::repartition(&client, name)).await?;
             failpoint!("layout.committed");
             if done {
                 tracing::info!(projection = %name, partitions = projection.partitions, "changing the number of partitions");

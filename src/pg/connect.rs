@@ -12,6 +12,7 @@ mod resolve;
 mod settings;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -165,6 +166,16 @@ impl Connector {
         Ok(client)
     }
 
+    /// As [`Connector::connect`], with the connection's task: it is ended when the session is
+    /// dropped, also while the server owes an answer.
+    pub(crate) async fn open_session(&self) -> Result<Opened> {
+        let (client, link) = self.open().await.map_err(|failed| failed.explain(self))?;
+        Ok(Opened {
+            client,
+            driving: drive(link),
+        })
+    }
+
     /// As [`Connector::connect`], tried again with growing delay (50 ms to 1 s, jittered) while
     /// the server cannot be reached, for as long as `limit`.
     ///
@@ -205,7 +216,7 @@ impl Connector {
     pub async fn cancel(&self, token: CancelToken) -> Result<()> {
         let tls = self.tls_for_any()?;
         let cancel = token.cancel_query(tls);
-        let limit = self.settings.timeout.unwrap_or(Duration::MAX);
+        let limit = self.settings.timeout.unwrap_or(CANCEL_LIMIT);
         match tokio::time::timeout(limit, cancel).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(failure::explain("cannot cancel a statement", None, error)),
@@ -219,6 +230,29 @@ impl Connector {
             return self.settings.tls.without_files().connector();
         }
         settings.tls.connector()
+    }
+}
+
+/// How long a cancel request may take where connecting has no limit.
+const CANCEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A session and the task that runs its connection.
+pub(crate) struct Opened {
+    client: Client,
+    driving: JoinHandle<()>,
+}
+
+impl Deref for Opened {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.driving.abort();
     }
 }
 

@@ -1,16 +1,25 @@
 //! One database: how to reach it, and the pool of sessions that everything in it shares.
+//!
+//! Every wait for the server has a limit. Opening a session and waiting for a pooled one have
+//! theirs in [`super::connect`], a batch has its own; all else goes through [`Short`].
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::error::Result;
+use crate::config::ANSWER_TIMEOUT;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pg;
-use crate::pg::connect::{Connector, Pool, PooledClient};
+use crate::pg::connect::{Connector, Opened, Pool, PooledClient};
 
 /// A database and its pool. Clones share the pool.
 #[derive(Clone)]
 pub struct Database {
     connector: Connector,
     pool: Pool,
+    answer_timeout: Duration,
 }
 
 impl Database {
@@ -21,7 +30,18 @@ impl Database {
     /// [`crate::ErrorKind::Config`] for 0 sessions.
     pub fn new(connector: Connector, sessions: usize) -> Result<Database> {
         let pool = connector.pool(sessions)?;
-        Ok(Database { connector, pool })
+        Ok(Database {
+            connector,
+            pool,
+            answer_timeout: ANSWER_TIMEOUT,
+        })
+    }
+
+    /// The same with another limit for short statements, 10 s by default.
+    #[must_use]
+    pub fn with_answer_timeout(mut self, limit: Duration) -> Database {
+        self.answer_timeout = limit;
+        self
     }
 
     /// A session from the pool.
@@ -32,6 +52,33 @@ impl Database {
         self.connector.client_of(&self.pool).await
     }
 
+    /// A session from the pool for short statements.
+    ///
+    /// # Errors
+    /// As [`Database::client`].
+    pub async fn short(&self) -> Result<Short> {
+        let client = self.client().await?;
+        Ok(self.limited(Held::Pooled(client)))
+    }
+
+    /// A session of its own for short statements.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`].
+    pub async fn own(&self) -> Result<Short> {
+        let opened = self.connector.open_session().await?;
+        Ok(self.limited(Held::Own(opened)))
+    }
+
+    fn limited(&self, held: Held) -> Short {
+        Short {
+            held: Some(held),
+            connector: self.connector.clone(),
+            limit: self.answer_timeout,
+            is_owed: AtomicBool::new(false),
+        }
+    }
+
     /// How to reach it.
     pub fn connector(&self) -> &Connector {
         &self.connector
@@ -40,6 +87,93 @@ impl Database {
     /// The pool itself.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+}
+
+/// A session that is closed, not given back, while it owes an answer: whoever had it next would
+/// wait for that answer first.
+pub struct Short {
+    held: Option<Held>,
+    connector: Connector,
+    limit: Duration,
+    is_owed: AtomicBool,
+}
+
+enum Held {
+    Pooled(PooledClient),
+    Own(Opened),
+}
+
+/// How long the server is given to hear that a statement is not waited for any more.
+const CANCEL_LIMIT: Duration = Duration::from_secs(1);
+
+impl Short {
+    /// Waits for statements that were sent on this session, within the limit for short ones.
+    /// Beyond it they are cancelled in the server, as far as it still listens.
+    ///
+    /// # Errors
+    /// Theirs, or [`ErrorKind::TimedOut`].
+    pub async fn within<T>(&self, statements: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.limit, self.answered(statements)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                // What waits for a lock in there would get it some day, and do what nobody wants.
+                let cancelled = self.connector.cancel(self.cancel_token());
+                let _ = tokio::time::timeout(CANCEL_LIMIT, cancelled).await;
+                Err(self.silent())
+            }
+        }
+    }
+
+    /// Waits for statements that were sent on this session as long as the caller does.
+    ///
+    /// # Errors
+    /// Theirs.
+    pub async fn answered<T>(&self, statements: impl Future<Output = Result<T>>) -> Result<T> {
+        self.is_owed.store(true, Ordering::Relaxed);
+        let done = statements.await;
+        self.is_owed.store(false, Ordering::Relaxed);
+        done
+    }
+
+    fn silent(&self) -> Error {
+        let limit = crate::config::format_duration(self.limit);
+        Error::new(
+            ErrorKind::TimedOut,
+            format!("the server did not answer a short statement within {limit}"),
+        )
+        .at(self.connector.describe())
+        .hint(
+            "it hangs, is cut off, or somebody holds a lock on a table of highwater's; another \
+             session is tried",
+        )
+    }
+}
+
+impl Deref for Short {
+    type Target = Client;
+
+    #[allow(
+        clippy::expect_used,
+        reason = "the session is there until it is dropped"
+    )]
+    fn deref(&self) -> &Client {
+        match self.held.as_ref().expect("a session before its end") {
+            Held::Pooled(client) => client,
+            Held::Own(opened) => opened,
+        }
+    }
+}
+
+impl Drop for Short {
+    fn drop(&mut self) {
+        match self.held.take() {
+            Some(Held::Pooled(client)) if self.is_owed.load(Ordering::Relaxed) => {
+                drop(PooledClient::take(client));
+            }
+            // A pooled one goes back; one of its own ends with its connection.
+            _ => {}
+        }
     }
 }
 

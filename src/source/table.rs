@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
-use crate::pg::connect::{Connector, Notifications, PooledClient};
-use crate::pg::database::{self, Database};
+use crate::pg::connect::{Connector, Notifications};
+use crate::pg::database::{self, Database, Short};
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
@@ -96,8 +96,8 @@ impl TableSource {
         }
     }
 
-    async fn client(&self) -> Result<PooledClient> {
-        self.database.client().await
+    async fn client(&self) -> Result<Short> {
+        self.database.short().await
     }
 
     /// Fills `{events}` in a query of `sql/queries/source`.
@@ -121,42 +121,46 @@ impl TableSource {
         take: impl Fn(&Row, RecordedEvent) -> Result<T>,
     ) -> Result<(Range, Vec<T>)> {
         let client = self.client().await?;
-        let doing = "cannot read events";
-        let (types, parked) = lists(&request.filter);
-        let limit = i64::try_from(request.events_max.max(1)).unwrap_or(i64::MAX);
-        let rows = client
-            .query_typed_raw(
-                sql,
-                vec![
-                    (&request.range.after().get() as &Parameter<'_>, Type::INT8),
-                    (&request.range.through().get(), Type::INT8),
-                    (&types, Type::TEXT_ARRAY),
-                    (&limit, Type::INT8),
-                    (&parked, Type::TEXT_ARRAY),
-                ],
-            )
+        client
+            .answered(async {
+                let doing = "cannot read events";
+                let (types, parked) = lists(&request.filter);
+                let limit = i64::try_from(request.events_max.max(1)).unwrap_or(i64::MAX);
+                let rows = client
+                    .query_typed_raw(
+                        sql,
+                        vec![
+                            (&request.range.after().get() as &Parameter<'_>, Type::INT8),
+                            (&request.range.through().get(), Type::INT8),
+                            (&types, Type::TEXT_ARRAY),
+                            (&limit, Type::INT8),
+                            (&parked, Type::TEXT_ARRAY),
+                        ],
+                    )
+                    .await
+                    .map_err(|e| pg::error(doing, e))?;
+                pin_mut!(rows);
+                let (mut taken, mut bytes) = (Vec::new(), 0);
+                let (mut cut, mut last) = (false, None);
+                while let Some(row) = rows.next().await {
+                    let row = row.map_err(|e| pg::error(doing, e))?;
+                    let event = row::event(&row)?;
+                    bytes += event.data.get().len() + event.metadata.get().len();
+                    if bytes > request.bytes_max && !taken.is_empty() {
+                        cut = true;
+                        break;
+                    }
+                    last = Some(event.position);
+                    taken.push(take(&row, event)?);
+                }
+                cut |= taken.len() >= request.events_max;
+                let through = match last {
+                    Some(last) if cut => last,
+                    _ => request.range.through(),
+                };
+                Ok((Range::new(request.range.after(), through), taken))
+            })
             .await
-            .map_err(|e| pg::error(doing, e))?;
-        pin_mut!(rows);
-        let (mut taken, mut bytes) = (Vec::new(), 0);
-        let (mut cut, mut last) = (false, None);
-        while let Some(row) = rows.next().await {
-            let row = row.map_err(|e| pg::error(doing, e))?;
-            let event = row::event(&row)?;
-            bytes += event.data.get().len() + event.metadata.get().len();
-            if bytes > request.bytes_max && !taken.is_empty() {
-                cut = true;
-                break;
-            }
-            last = Some(event.position);
-            taken.push(take(&row, event)?);
-        }
-        cut |= taken.len() >= request.events_max;
-        let through = match last {
-            Some(last) if cut => last,
-            _ => request.range.through(),
-        };
-        Ok((Range::new(request.range.after(), through), taken))
     }
 
     async fn read_batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
@@ -176,77 +180,95 @@ impl TableSource {
 
     async fn middle_of(&self, range: Range, filter: Filter<'_>) -> Result<Option<Middle>> {
         let client = self.client().await?;
-        let (types, parked) = lists(&filter);
-        let text = include_str!("../../sql/queries/source/middle.sql");
-        let sql = self.keyed_sql(text, &filter.keys, "$4");
-        let parameters: [(&Parameter<'_>, Type); 4] = [
-            (&range.after().get(), Type::INT8),
-            (&range.through().get(), Type::INT8),
-            (&types, Type::TEXT_ARRAY),
-            (&parked, Type::TEXT_ARRAY),
-        ];
-        let row = client.query_typed_one(&sql, &parameters).await;
-        let row = row.map_err(|e| pg::error("cannot count the events of a range", e))?;
-        let count: i64 = pg::column(&row, 0)?;
-        if count == 0 {
-            return Ok(None);
-        }
-        Ok(Some(Middle {
-            count: count.unsigned_abs(),
-            first: Position::new(pg::column(&row, 1)?),
-            middle: Position::new(pg::column(&row, 2)?),
-        }))
+        client
+            .answered(async {
+                let (types, parked) = lists(&filter);
+                let text = include_str!("../../sql/queries/source/middle.sql");
+                let sql = self.keyed_sql(text, &filter.keys, "$4");
+                let parameters: [(&Parameter<'_>, Type); 4] = [
+                    (&range.after().get(), Type::INT8),
+                    (&range.through().get(), Type::INT8),
+                    (&types, Type::TEXT_ARRAY),
+                    (&parked, Type::TEXT_ARRAY),
+                ];
+                let row = client.query_typed_one(&sql, &parameters).await;
+                let row = row.map_err(|e| pg::error("cannot count the events of a range", e))?;
+                let count: i64 = pg::column(&row, 0)?;
+                if count == 0 {
+                    return Ok(None);
+                }
+                Ok(Some(Middle {
+                    count: count.unsigned_abs(),
+                    first: Position::new(pg::column(&row, 1)?),
+                    middle: Position::new(pg::column(&row, 2)?),
+                }))
+            })
+            .await
     }
 
     async fn count_in(&self, range: Range, filter: Filter<'_>) -> Result<Counted> {
         let client = self.client().await?;
-        let (types, parked) = lists(&filter);
-        let only = filter.parked(Parked::Only(filter.keys.named()));
-        let text = include_str!("../../sql/queries/source/count.sql");
-        let sql = self.keyed_sql(text, &only.keys, "$4");
-        let parameters: [(&Parameter<'_>, Type); 4] = [
-            (&range.after().get(), Type::INT8),
-            (&range.through().get(), Type::INT8),
-            (&types, Type::TEXT_ARRAY),
-            (&parked, Type::TEXT_ARRAY),
-        ];
-        let row = client.query_typed_one(&sql, &parameters).await;
-        let row = row.map_err(|e| pg::error("cannot count the events of a range", e))?;
-        let count = |at| Ok(pg::column::<i64>(&row, at)?.unsigned_abs());
-        Ok(Counted {
-            scanned: count(0)?,
-            own: count(1)?,
-            aside: count(2)?,
-        })
+        client
+            .answered(async {
+                let (types, parked) = lists(&filter);
+                let only = filter.parked(Parked::Only(filter.keys.named()));
+                let text = include_str!("../../sql/queries/source/count.sql");
+                let sql = self.keyed_sql(text, &only.keys, "$4");
+                let parameters: [(&Parameter<'_>, Type); 4] = [
+                    (&range.after().get(), Type::INT8),
+                    (&range.through().get(), Type::INT8),
+                    (&types, Type::TEXT_ARRAY),
+                    (&parked, Type::TEXT_ARRAY),
+                ];
+                let row = client.query_typed_one(&sql, &parameters).await;
+                let row = row.map_err(|e| pg::error("cannot count the events of a range", e))?;
+                let count = |at| Ok(pg::column::<i64>(&row, at)?.unsigned_abs());
+                Ok(Counted {
+                    scanned: count(0)?,
+                    own: count(1)?,
+                    aside: count(2)?,
+                })
+            })
+            .await
     }
 
     async fn first_in(&self, range: Range) -> Result<Option<Position>> {
         let client = self.client().await?;
-        let sql = self.sql(include_str!("../../sql/queries/source/following.sql"));
-        let parameters: [(&Parameter<'_>, Type); 2] = [
-            (&range.after().get(), Type::INT8),
-            (&range.through().get(), Type::INT8),
-        ];
-        let row = client.query_typed_one(&sql, &parameters).await;
-        let row = row.map_err(|e| pg::error("cannot read the next position", e))?;
-        Ok(pg::column::<Option<i64>>(&row, 0)?.map(Position::new))
+        client
+            .within(async {
+                let sql = self.sql(include_str!("../../sql/queries/source/following.sql"));
+                let parameters: [(&Parameter<'_>, Type); 2] = [
+                    (&range.after().get(), Type::INT8),
+                    (&range.through().get(), Type::INT8),
+                ];
+                let row = client.query_typed_one(&sql, &parameters).await;
+                let row = row.map_err(|e| pg::error("cannot read the next position", e))?;
+                Ok(pg::column::<Option<i64>>(&row, 0)?.map(Position::new))
+            })
+            .await
     }
 
     async fn last_event_at(&self, position: Position) -> Result<Option<(Position, Uuid)>> {
         let client = self.client().await?;
-        let sql = self.sql(include_str!("../../sql/queries/source/last.sql"));
-        let row = client
-            .query_typed_opt(&sql, &[(&position.get(), Type::INT8)])
+        client
+            .within(async {
+                let sql = self.sql(include_str!("../../sql/queries/source/last.sql"));
+                let row = client
+                    .query_typed_opt(&sql, &[(&position.get(), Type::INT8)])
+                    .await
+                    .map_err(|e| pg::error("cannot read the event at a position", e))?;
+                row.map(|row| Ok((Position::new(pg::column(&row, 0)?), pg::column(&row, 1)?)))
+                    .transpose()
+            })
             .await
-            .map_err(|e| pg::error("cannot read the event at a position", e))?;
-        row.map(|row| Ok((Position::new(pg::column(&row, 0)?), pg::column(&row, 1)?)))
-            .transpose()
     }
 
     /// Who the transactions are that hold the mark, by their names in the lock table.
     pub async fn explain(&self, names: &[String]) -> Result<Vec<HeldBy>> {
         let client = self.client().await?;
-        gap::explain(&client, names).await
+        client
+            .within(async { gap::explain(&client, names).await })
+            .await
     }
 }
 
@@ -261,29 +283,33 @@ impl Source for TableSource {
                 return Ok(identity.clone());
             }
             let client = self.client().await?;
-            identity(&client).await
+            client.within(identity(&client)).await
         })
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position>> {
         Box::pin(async move {
             let client = self.client().await?;
-            head(&client, &self.table).await
+            client.within(head(&client, &self.table)).await
         })
     }
 
     fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
         Box::pin(async move {
             let client = self.client().await?;
-            self.seen_primary.check(&client, &self.name).await?;
-            standing::of(&client, &self.table, at, known).await
+            let standing = async {
+                self.seen_primary.check(&client, &self.name).await?;
+                standing::of(&client, &self.table, at, known).await
+            };
+            client.within(standing).await
         })
     }
 
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
-            let client = self.database.connector().connect().await?;
-            self.seen_primary.check(&client, &self.name).await?;
+            let client = self.database.own().await?;
+            let seen = self.seen_primary.check(&client, &self.name);
+            client.within(seen).await?;
             let follower = follower::TableFollower::start(client, &self.table, floor).await?;
             Ok(Box::new(follower) as Box<dyn Follower>)
         })
@@ -314,7 +340,10 @@ impl Source for TableSource {
             // Only our own table has the triggers that write it down.
             match &self.table.identity {
                 Some(_) => Ok(RemovedIn::default()),
-                None => standing::removed_in(&*self.client().await?, range).await,
+                None => {
+                    let client = self.client().await?;
+                    client.within(standing::removed_in(&client, range)).await
+                }
             }
         })
     }
@@ -338,7 +367,10 @@ impl Source for TableSource {
     }
 
     fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {
-        Box::pin(async move { database::server(&*self.client().await?).await.map(Some) })
+        Box::pin(async move {
+            let client = self.client().await?;
+            client.within(database::server(&client)).await.map(Some)
+        })
     }
 
     fn relation(&self) -> Option<&str> {

@@ -137,6 +137,7 @@ impl Status {
         if p.parked_keys > 0 {
             say(parked(p));
         }
+        held::render_blocked(text, name.as_str(), &p.blocked_by, self.at);
         if let Some(error) = &p.last_error {
             render_error(text, p, error, self.at);
         }

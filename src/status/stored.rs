@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::{Client, Row};
 
+use super::blocked::Blocked;
 use super::source::Measured;
 use super::{
     Gone, Known, LastError, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State,
@@ -13,10 +14,12 @@ use super::{
 use crate::engine::RunnerState;
 use crate::error::Result;
 use crate::name::ProjectionName;
+use crate::pg::checkpoint::Key;
 use crate::pg::database::Database;
 use crate::pg::{self, column, column_named, migrate};
 use crate::position::Position;
 use crate::projection::Definition;
+use crate::retry::{Verdict, verdict};
 
 /// The rows of one reading.
 pub(super) struct Stored {
@@ -24,6 +27,7 @@ pub(super) struct Stored {
     /// The highest mark of each source by name, as living instances report it.
     marks: HashMap<String, Position>,
     projections: BTreeMap<ProjectionName, Projection>,
+    blocked: Blocked,
 }
 
 struct Projection {
@@ -57,11 +61,13 @@ struct Checkpoint {
 
 /// Reads what is stored, in one round trip.
 pub(super) async fn read(target: &Database) -> Result<Stored> {
-    let client = target.client().await?;
-    match query(&client).await {
+    let client = target.short().await?;
+    match client.within(query(&client)).await {
         Ok(stored) => Ok(stored),
+        // The session owes an answer, or is gone.
+        Err(error) if verdict(error.kind()) == Verdict::Transient => Err(error),
         // A schema that is missing or too old has a better name than the table it lacks.
-        Err(error) => match migrate::verify(&**client).await {
+        Err(error) => match client.within(migrate::verify(&*client)).await {
             Err(reason) => Err(reason),
             Ok(()) => Err(error),
         },
@@ -85,10 +91,12 @@ async fn query(client: &Client) -> Result<Stored> {
             .map(|(name, mark)| (name, Position::new(mark)))
             .collect(),
         projections: BTreeMap::new(),
+        blocked: Blocked::default(),
     };
     for row in &rows {
         stored.add(row)?;
     }
+    stored.blocked = Blocked::read(client, stored.keys()).await?;
     Ok(stored)
 }
 
@@ -114,6 +122,11 @@ impl Stored {
             projection.checkpoints.push(checkpoint(row, generation)?);
         }
         Ok(())
+    }
+
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        let projections = self.projections.iter();
+        projections.flat_map(|(name, p)| p.checkpoints.iter().map(|c| c.key(name)))
     }
 
     /// The positions of all checkpoints on a source, and 0 for projections that were never run.
@@ -197,6 +210,8 @@ pub(super) fn merge(
         .map(|(name, projection)| {
             let definition = known.iter().find(|d| d.name == *name);
             let mut status = projection.status(name, definition);
+            let keys = projection.checkpoints.iter().map(|c| c.key(name));
+            status.blocked_by = keys.flat_map(|key| stored.blocked.holders(&key)).collect();
             status.measure(of_source(&projection.source));
             status
         })
@@ -289,6 +304,14 @@ fn most_urgent<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> State {
 }
 
 impl Checkpoint {
+    fn key(&self, projection: &ProjectionName) -> Key {
+        Key {
+            projection: projection.clone(),
+            generation: self.generation,
+            partition: self.partition,
+        }
+    }
+
     fn status(&self) -> PartitionStatus {
         PartitionStatus {
             partition: self.partition,
@@ -315,6 +338,7 @@ impl ProjectionStatus {
             partitions: Vec::new(),
             parked_keys: 0,
             dead_letters: 0,
+            blocked_by: Vec::new(),
             last_error: None,
             source: source.to_owned(),
             definition: Known::NeverRun,

@@ -25,7 +25,7 @@ const STREAMS: u64 = 200;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a projection was given, in the order in which it was given it.
-const LEDGER: &str = "create table ledger (
+pub(crate) const LEDGER: &str = "create table ledger (
     applied bigint generated always as identity primary key,
     position bigint not null, stream text not null, version bigint not null)";
 

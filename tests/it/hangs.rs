@@ -1,12 +1,87 @@
 //! What does not answer, or not in time: the engine says so meanwhile, and comes back by itself.
 
+mod locks;
+mod network;
+mod room;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::{Engine, Settings, Until};
+use highwater::engine::{Engine, Handle, RunnerState, Settings, Until};
+use highwater::pg::connect::Connector;
+use highwater::pg::database::Database;
+use highwater::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
+use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{append_rows, one, sql_projection};
+use crate::exactness::{assert_exact, caught_up, positions};
+use crate::support::{append_rows, eventually, one, sql_projection};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Limits that a test can wait for.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.lease = Duration::from_secs(1);
+    settings.answer_timeout = Duration::from_secs(1);
+    settings.batch_timeout = Duration::from_secs(3);
+    settings.retry_delay_max = Duration::from_millis(200);
+    settings
+}
+
+/// An engine without projections on the database of a URL.
+fn engine(url: &str) -> Engine {
+    let pool = || {
+        let database = Database::new(Connector::parse(url).unwrap(), 8).unwrap();
+        database.with_answer_timeout(settings().answer_timeout)
+    };
+    let source = TableSource::new("default", pool(), None, EventTable::own());
+    Engine::new(pool(), settings()).source(Arc::new(source))
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn is_live(handle: &Handle) {
+    eventually("every projection is live", LIMIT, async || {
+        let all = handle.projections();
+        all.iter().all(|p| p.state == RunnerState::Live)
+    })
+    .await;
+}
+
+/// Waits until every projection says that it tries again, and why.
+async fn is_retrying(handle: &Handle, why: &str) {
+    let mut last = Vec::new();
+    let what = format!("every projection is tried again for \"{why}\"");
+    eventually(&what, LIMIT, async || {
+        let all = handle.projections();
+        let found = all.iter().all(|p| {
+            let error = p.last_error.clone().unwrap_or_default();
+            p.state == RunnerState::Retrying && error.contains(why)
+        });
+        let now: Vec<_> = all.into_iter().map(|p| (p.state, p.last_error)).collect();
+        if now != last {
+            println!("{now:?}");
+            last = now;
+        }
+        found
+    })
+    .await;
+}
+
+/// Every ledger holds exactly the log.
+async fn are_exact(client: &Client, ledgers: &[&str]) {
+    caught_up(client).await;
+    let log = positions(client, "select position from highwater.event order by 1").await;
+    for ledger in ledgers {
+        assert_exact(client, ledger, &log).await;
+    }
+}
 
 /// What a batch finds set in its session.
 const SETTINGS: &str = "

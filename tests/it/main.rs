@@ -17,6 +17,7 @@ mod database;
 mod dead_letters;
 mod divergence;
 mod docs;
+mod errors;
 mod exactness;
 mod failover;
 mod fence;

@@ -92,6 +92,7 @@ async fn the_json_has_exactly_the_keys_that_are_promised() {
             "eta_seconds",
             "partitions",
             "parked_keys",
+            "blocked_by",
             "dead_letters",
             "last_error",
         ])

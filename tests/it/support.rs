@@ -1,5 +1,7 @@
 //! What many tests share.
 
+pub(crate) mod proxy;
+
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;

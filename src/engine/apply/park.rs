@@ -23,7 +23,7 @@ impl Applier {
     ) -> Result<()> {
         let mut session = Session::new(client, &self.in_flight);
         let done = self.park_on(&session, letter, cause).await;
-        session.finish(done.is_err()).await;
+        session.finish(done.as_ref().err()).await;
         done
     }
 
@@ -64,7 +64,7 @@ impl Applier {
     ) -> Result<()> {
         let mut session = Session::new(client, &self.in_flight);
         let done = self.redrive_on(&session, letter).await;
-        session.finish(done.is_err()).await;
+        session.finish(done.as_ref().err()).await;
         done
     }
 

@@ -56,7 +56,7 @@ impl Runner {
         .await?;
         if parts.build == Build::Live {
             // A swap, a drop or an accepted change may have come between the two.
-            let stored = setup::stored(&*parts.target.client().await?, name).await?;
+            let stored = setup::stored_in(&parts.target, name).await?;
             let stored = stored.ok_or_else(|| setup::dropped(name))?;
             if stored.generation != key.generation {
                 return Ok(Turn::Ended(Ended::Busy));
@@ -130,9 +130,10 @@ impl Runner {
         };
         let applier = &claim.applier;
         let done = async {
-            let client = applier.target.client().await?;
+            let client = applier.target.short().await?;
             failpoint!("release.begun");
-            checkpoint::release(&client, &applier.key, applier.epoch).await?;
+            let releasing = checkpoint::release(&client, &applier.key, applier.epoch);
+            client.within(releasing).await?;
             instance::nudge(&client).await;
             Ok::<_, Error>(())
         };
@@ -152,9 +153,10 @@ impl Runner {
         };
         let key = &claim.applier.key;
         let (stored, checkpoint) = {
-            let client = self.parts.target.client().await?;
-            let stored = setup::stored(&client, &key.projection).await?;
-            (stored, checkpoint::read(&client, key).await?)
+            let client = self.parts.target.short().await?;
+            let stored = setup::stored(&client, &key.projection);
+            let stored = client.within(stored).await?;
+            (stored, client.within(checkpoint::read(&client, key)).await?)
         };
         let Some(stored) = stored else {
             return Err(setup::dropped(&key.projection));

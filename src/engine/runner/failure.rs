@@ -1,5 +1,6 @@
 //! What becomes of a runner after an error: it tries again, goes on, or ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -38,6 +39,22 @@ impl Runner {
         Next::Ended(Ended::Lost(error))
     }
 
+    /// The instance tries again to renew its lease.
+    pub(super) fn waits_for_the_lease(&self) {
+        let trouble = self.parts.following.progress.borrow().trouble.clone();
+        let trouble = trouble.unwrap_or_else(|| {
+            let what = "the lease of this instance could not be renewed";
+            Arc::new(Error::new(ErrorKind::ConnectionLost, what))
+        });
+        self.waits_for_the_source(&trouble);
+    }
+
+    /// The reader tries again; until then there is nothing to do.
+    pub(super) fn waits_for_the_source(&self, trouble: &Error) {
+        self.parts.shared.failed(trouble);
+        self.set_state(RunnerState::Retrying);
+    }
+
     async fn retry_or_stop(&mut self, error: Error) -> Next {
         self.parts.shared.failed(&error);
         metrics::failure(&self.definition().name, error.kind());
@@ -61,8 +78,14 @@ impl Runner {
     async fn forget_position(&mut self) -> Result<()> {
         match self.read_again().await {
             Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-            // The next turn fails the same way, or finds out.
-            _ => Ok(()),
+            Err(_) => {
+                // The next turn begins with it, and fails the same way or finds out.
+                if let Some(claim) = &mut self.claim {
+                    claim.session = 0;
+                }
+                Ok(())
+            }
+            Ok(_) => Ok(()),
         }
     }
 
@@ -78,7 +101,7 @@ impl Runner {
             let client = self.parts.target.client().await?;
             let mut session = Session::new(client, &InFlight::default());
             let told = self.write_down(session.client(), state, &value).await;
-            session.finish(false).await;
+            session.finish(None).await;
             told
         };
         match tokio::time::timeout(REPORT_LIMIT, told).await {

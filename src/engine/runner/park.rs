@@ -1,7 +1,7 @@
 //! Parking in the loop: an event that cannot be applied is set aside with its key, and a key that
 //! somebody asked to try again is applied letter by letter.
 
-use super::{Runner, Turn};
+use super::{Runner, Turn, limit};
 use crate::engine::apply::Slice;
 use crate::engine::isolate::{self, reference};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,14 +21,16 @@ impl Runner {
     /// A batch failed: halved if an event may be the reason.
     pub(super) async fn batch_failed(&mut self, error: Error, range: Range) -> Result<Turn> {
         if verdict(error.kind()) != Verdict::Poison {
-            return Err(error);
+            return Err(self.ease(error, range));
         }
         let Some(claim) = &self.claim else {
             return Err(error);
         };
         let filter = claim.applier.filter();
         let source = &*self.parts.source;
-        match self.isolation.failed(range, source, filter).await? {
+        let limit = self.parts.settings.batch_timeout;
+        let failed = self.isolation.failed(range, source, filter);
+        match limit::at_most(limit, failed).await? {
             isolate::Verdict::TryShorter => {
                 tracing::debug!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
                 Ok(Turn::Again)
@@ -46,7 +48,9 @@ impl Runner {
         {
             let filter = claim.applier.filter();
             let source = &*self.parts.source;
-            self.isolation.passed(position, source, filter).await?;
+            let limit = self.parts.settings.batch_timeout;
+            let passed = self.isolation.passed(position, source, filter);
+            limit::at_most(limit, passed).await?;
         }
         Ok(())
     }
@@ -71,7 +75,8 @@ impl Runner {
         let position = event.position;
         let key = claim.applier.key_of(&event).await?;
         let client = self.covered_session(claim).await?;
-        let done = claim.applier.park(client, (key, event), &cause).await;
+        let parking = claim.applier.park(client, (key, event), &cause);
+        let done = self.in_time(parking).await;
         done.map_err(|e| with_cause(e, &error))?;
         failpoint!("park.committed");
         metrics::failure(name, error.kind());
@@ -92,8 +97,9 @@ impl Runner {
             return Ok(None);
         };
         let letter = {
-            let client = self.parts.target.client().await?;
-            dead_letter::requested(&client, key, slice.partitions).await?
+            let client = self.parts.target.short().await?;
+            let asking = dead_letter::requested(&client, key, slice.partitions);
+            client.within(asking).await?
         };
         let Some(letter) = letter else {
             self.retried = look;
@@ -101,7 +107,8 @@ impl Runner {
         };
         let _turn = self.parts.turns.clone().acquire_owned().await.ok();
         let (client, _) = claim.applier.session().await?;
-        match claim.applier.redrive(client, letter.clone()).await {
+        let redriving = claim.applier.redrive(client, letter.clone());
+        match self.in_time(redriving).await {
             Ok(()) => {
                 failpoint!("redrive.committed");
                 tracing::info!(projection = %key.projection, position = %letter.position, "applied after all");
@@ -132,8 +139,9 @@ impl Runner {
         let error = parked(error, name, letter);
         let cause = cause(&error, letter);
         let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
-        let client = self.parts.target.client().await?;
-        dead_letter::failed_again(&client, key, epoch, letter.position, &cause).await?;
+        let client = self.parts.target.short().await?;
+        let telling = dead_letter::failed_again(&client, key, epoch, letter.position, &cause);
+        client.within(telling).await?;
         metrics::failure(name, error.kind());
         tracing::warn!(projection = %name, error = %error, "failed again and stays parked");
         Ok(())
@@ -146,8 +154,8 @@ impl Runner {
         };
         let key = &claim.applier.key;
         let checkpoint = {
-            let client = self.parts.target.client().await?;
-            checkpoint::read(&client, key).await?
+            let client = self.parts.target.short().await?;
+            client.within(checkpoint::read(&client, key)).await?
         };
         // What else may have become of the row the fence finds out.
         if let Some(checkpoint) = checkpoint {
@@ -160,8 +168,9 @@ impl Runner {
 /// Which events are a runner's, by its checkpoint's row and the dead letters, which are read after
 /// the row: what is parked or set free since raised `parking`, and the fence compares that.
 pub(super) async fn slice(target: &Database, key: &Key, checkpoint: &Checkpoint) -> Result<Slice> {
-    let client = target.client().await?;
-    let mut parked = dead_letter::parked_keys(&client, key, checkpoint.partitions).await?;
+    let client = target.short().await?;
+    let reading = dead_letter::parked_keys(&client, key, checkpoint.partitions);
+    let mut parked = client.within(reading).await?;
     if mutation::on("parking.followers") {
         parked.clear();
     }

@@ -67,7 +67,7 @@ impl Connector {
     /// A session from a pool of this connector, with an error that names the server.
     ///
     /// # Errors
-    /// As [`Connector::connect`]; [`ErrorKind::TimedOut`] when all sessions stayed in use.
+    /// As [`Connector::connect`]; [`ErrorKind::Locked`] when all sessions stayed in use.
     pub async fn client_of(&self, pool: &Pool) -> Result<PooledClient> {
         pool.get().await.map_err(|error| {
             let error = pool_error(error);
@@ -84,7 +84,7 @@ pub fn pool_error(error: PoolError) -> Error {
     match error {
         PoolError::Backend(error) => failure::explain("cannot connect", None, error),
         PoolError::Timeout(TimeoutType::Wait) => Error::new(
-            ErrorKind::TimedOut,
+            ErrorKind::Locked,
             format!(
                 "all sessions of the pool stayed in use for {} s",
                 WAIT.as_secs()

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -15,6 +14,7 @@ use super::{EventTable, TypeNames};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mark::{Advance, Holder, Mark, Seen};
 use crate::mutation::{self, Stale};
+use crate::pg::database::Short;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
 use crate::source::{BoxFuture, Follower, OpenGap, Step};
@@ -31,7 +31,7 @@ const READ_PAUSE_MAX: Duration = Duration::from_millis(100);
 const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct TableFollower {
-    client: Client,
+    client: Short,
     table: EventTable,
     new_sql: String,
     mark: Mark,
@@ -59,11 +59,11 @@ impl TableFollower {
     /// The start rule: the head is read, then its holders are looked at; until they are gone the
     /// mark follows without a hole from `floor`.
     pub(super) async fn start(
-        client: Client,
+        client: Short,
         table: &EventTable,
         floor: Position,
     ) -> Result<TableFollower> {
-        let head = match super::head(&client, table).await {
+        let head = match client.within(super::head(&client, table)).await {
             Ok(head) => head,
             Err(error) => return Err(gap::why(&client, table, error).await),
         };

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mark::Holder;
 use crate::pg::{self, Parameter, column, column_named};
 use crate::position::Position;
+use crate::retry::{Verdict, verdict};
 
 use super::EventTable;
 
@@ -81,7 +82,7 @@ pub(super) async fn look(client: &Client, relation: &str, policy: &GapPolicy) ->
 
 /// The broken precondition, if that is why the rows could not be read; else `error` itself.
 pub(super) async fn why(client: &Client, table: &EventTable, error: Error) -> Error {
-    if error.kind() == ErrorKind::ConnectionLost {
+    if verdict(error.kind()) == Verdict::Transient {
         return error;
     }
     match look(client, &table.relation, &table.gap).await {
@@ -203,10 +204,10 @@ fn broken(relation: &str, what: &str, hint: &str) -> Error {
     Error::new(ErrorKind::Precondition, format!("{relation} {what}")).hint(hint)
 }
 
-/// A transaction that holds the mark. What the role may not see is `None`; `pg_monitor` sees all.
+/// A transaction that others wait for: it holds the mark, or a lock. What the role may not see is `None`; `pg_monitor` sees all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeldBy {
-    /// Its name in the lock table.
+    /// Its name in the lock table, or that of the batch that waits for it.
     #[serde(skip)]
     pub name: String,
     /// The server process; `None` for a prepared transaction.
@@ -233,7 +234,12 @@ pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<Hel
         .query_typed(sql, &[(&names, Type::TEXT_ARRAY)])
         .await
         .map_err(|e| pg::error("cannot see who holds the mark", e))?;
-    let held_by = |row: &Row| {
+    rows.iter().map(HeldBy::read).collect()
+}
+
+impl HeldBy {
+    /// From a row with the columns in the order of the fields.
+    pub(crate) fn read(row: &Row) -> Result<HeldBy> {
         Ok(HeldBy {
             name: column(row, 0)?,
             pid: column(row, 1)?,
@@ -244,6 +250,5 @@ pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<Hel
             prepared: column(row, 6)?,
             state: column(row, 7)?,
         })
-    };
-    rows.iter().map(held_by).collect()
+    }
 }

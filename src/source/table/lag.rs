@@ -19,29 +19,37 @@ impl TableSource {
     /// The head and the ages after `positions`, in one statement that only uses the index.
     pub(crate) async fn lag(&self, positions: &[Position]) -> Result<Lag> {
         let client = self.client().await?;
-        let sql = self.sql(include_str!("../../../sql/queries/status/lag.sql"));
-        let numbers: Vec<i64> = positions.iter().map(|p| p.get()).collect();
-        let row = client
-            .query_typed_one(&sql, &[(&numbers, Type::INT8_ARRAY)])
+        client
+            .within(async {
+                let sql = self.sql(include_str!("../../../sql/queries/status/lag.sql"));
+                let numbers: Vec<i64> = positions.iter().map(|p| p.get()).collect();
+                let row = client
+                    .query_typed_one(&sql, &[(&numbers, Type::INT8_ARRAY)])
+                    .await
+                    .map_err(|e| pg::error("cannot read the head of the log", e))?;
+                let ages: Vec<Option<f64>> = column(&row, 1)?;
+                Ok(Lag {
+                    head: Position::new(column(&row, 0)?),
+                    // A clock that went back makes no event younger than now.
+                    ages: ages.iter().map(|a| a.unwrap_or(0.0).max(0.0)).collect(),
+                })
+            })
             .await
-            .map_err(|e| pg::error("cannot read the head of the log", e))?;
-        let ages: Vec<Option<f64>> = column(&row, 1)?;
-        Ok(Lag {
-            head: Position::new(column(&row, 0)?),
-            // A clock that went back makes no event younger than now.
-            ages: ages.iter().map(|a| a.unwrap_or(0.0).max(0.0)).collect(),
-        })
     }
 
     /// When the first event after `position` was recorded.
     pub(crate) async fn recorded_after(&self, position: Position) -> Result<Option<Timestamp>> {
         let client = self.client().await?;
-        let sql = self.sql(include_str!(
-            "../../../sql/queries/status/recorded_after.sql"
-        ));
-        let parameters: [(&Parameter<'_>, Type); 1] = [(&position.get(), Type::INT8)];
-        let row = client.query_typed_opt(&sql, &parameters).await;
-        let row = row.map_err(|e| pg::error("cannot read the event beyond the gap", e))?;
-        row.map_or(Ok(None), |row| column(&row, 0))
+        client
+            .within(async {
+                let sql = self.sql(include_str!(
+                    "../../../sql/queries/status/recorded_after.sql"
+                ));
+                let parameters: [(&Parameter<'_>, Type); 1] = [(&position.get(), Type::INT8)];
+                let row = client.query_typed_opt(&sql, &parameters).await;
+                let row = row.map_err(|e| pg::error("cannot read the event beyond the gap", e))?;
+                row.map_or(Ok(None), |row| column(&row, 0))
+            })
+            .await
     }
 }

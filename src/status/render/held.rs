@@ -73,7 +73,24 @@ pub(super) fn render_remedy(text: &mut String, gap: &Gap) {
         text,
         "  every projection on it waits until they commit or roll back:"
     );
-    for holder in &gap.held_by {
+    render_ends(text, &gap.held_by);
+}
+
+/// A batch waits for a lock.
+pub(super) fn render_blocked(text: &mut String, name: &str, holders: &[HeldBy], now: Timestamp) {
+    for one in holders {
+        let _ = writeln!(
+            text,
+            "\n{name}: its batch waits for a lock of {}",
+            holder(one, now)
+        );
+    }
+    render_ends(text, holders);
+}
+
+/// What ends each of them.
+fn render_ends(text: &mut String, holders: &[HeldBy]) {
+    for holder in holders {
         let _ = match (&holder.prepared, holder.pid) {
             (Some(gid), _) => {
                 let gid = gid.replace('\'', "''");

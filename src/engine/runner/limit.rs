@@ -1,0 +1,139 @@
+//! How long a batch may take, and what becomes of one that takes longer.
+//!
+//! The server ends a statement after `batch_timeout` by itself ([`Opening`]), also when nobody asks
+//! for it any more. Here the same limit holds for the whole batch and for a server that says nothing
+//! at all: the batch is cancelled, and if not even that is answered its session is closed. A
+//! server that answers nobody is noticed sooner, by asking it something else meanwhile.
+//!
+//! Whether the batch was committed is never guessed: the checkpoint is read again.
+//!
+//! [`Opening`]: crate::pg::transaction::Opening
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+
+use super::Runner;
+use crate::config::format_duration;
+use crate::engine::apply::InFlight;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg;
+use crate::pg::database::Database;
+use crate::position::Range;
+use crate::retry::is_eased_by_less;
+
+impl Runner {
+    /// Waits for a batch, but not for longer than its limit, nor on a server that answers nobody.
+    pub(super) async fn in_time<T>(&self, batch: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = self.parts.settings.batch_timeout;
+        let began = Instant::now();
+        tokio::pin!(batch);
+        tokio::select! {
+            done = &mut batch => return done.map_err(|e| self.explain_loss(e, began.elapsed())),
+            error = self.server_is_silent() => return Err(error),
+            () = sleep(limit) => {}
+        }
+        let answer = self.parts.settings.answer_timeout;
+        cancel(&self.in_flight, &self.parts.target, answer).await;
+        match timeout(answer, batch).await {
+            // It ended, one way or the other.
+            Ok(done) => done.map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => error.hint(format!(
+                    "it took longer than engine.batch_timeout, {}",
+                    format_duration(limit)
+                )),
+                _ => error,
+            }),
+            Err(_) => Err(Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "the batch took longer than {} and could not be cancelled",
+                    format_duration(limit)
+                ),
+            )
+            .hint("its session was closed; raise engine.batch_timeout if batches take that long")),
+        }
+    }
+
+    /// The server ends a transaction whose client says nothing for a lease; the driver knows of it
+    /// only that the connection is closed.
+    fn explain_loss(&self, error: Error, elapsed: Duration) -> Error {
+        let lease = self.parts.settings.lease;
+        let is_coded = self.parts.projection.statements().is_none();
+        if error.kind() != ErrorKind::ConnectionLost || !is_coded || elapsed < lease {
+            return error;
+        }
+        error.with_kind(ErrorKind::TimedOut).hint(format!(
+            "the server ends a batch whose code says nothing to it for longer than engine.lease, {}: \
+             do less between two statements, or raise the lease",
+            format_duration(lease)
+        ))
+    }
+
+    /// Resolves when the server does not answer while a batch is in flight.
+    async fn server_is_silent(&self) -> Error {
+        loop {
+            sleep(self.parts.settings.answer_timeout).await;
+            let Err(error) = self.ask().await else {
+                continue;
+            };
+            // Whoever says no is there; a pool whose sessions are all at work says nothing of it.
+            if error.code().is_some() || error.kind() == ErrorKind::Locked {
+                continue;
+            }
+            let what = format!("the server does not answer any more: {}", error.message());
+            return Error::new(ErrorKind::ConnectionLost, what)
+                .hint("the checkpoint is read again when it does");
+        }
+    }
+
+    async fn ask(&self) -> Result<()> {
+        let client = self.parts.target.short().await?;
+        let asked = async {
+            let answer = client.simple_query("").await;
+            answer.map_err(|e| pg::error("cannot reach the server", e))
+        };
+        client.within(asked).await.map(drop)
+    }
+
+    /// After a batch that failed for lack of time or room the next one is smaller. One event that
+    /// is too much by itself is tried for ever, and says so.
+    pub(super) fn ease(&mut self, error: Error, range: Range) -> Error {
+        if !is_eased_by_less(error.kind()) {
+            return error;
+        }
+        self.size.failed(range.width());
+        if range.width() > 1 {
+            return error;
+        }
+        let next = "this one event alone runs into it: raise the role's statement_timeout, \
+                    engine.batch_timeout or what the server lacks";
+        match error.what_to_do() {
+            Some(hint) => {
+                let hint = format!("{hint}; {next}");
+                error.hint(hint)
+            }
+            None => error.hint(next),
+        }
+    }
+}
+
+/// Waits for what a source counts, which may take as long as a batch.
+pub(super) async fn at_most<T>(
+    limit: Duration,
+    counting: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    timeout(limit, counting).await.unwrap_or_else(|_| {
+        let limit = format_duration(limit);
+        let what = format!("the source counted its events for longer than {limit}");
+        Err(Error::new(ErrorKind::TimedOut, what).hint("raise engine.batch_timeout"))
+    })
+}
+
+/// Cancels the batch in flight in the server, if there is one and the server listens.
+pub(super) async fn cancel(in_flight: &InFlight, database: &Database, limit: Duration) {
+    if let Some(token) = in_flight.get() {
+        // The fence keeps the batch exact whatever comes of it.
+        let _ = timeout(limit, database.connector().cancel(token)).await;
+    }
+}
