@@ -2,9 +2,12 @@
 
 alter table highwater.projection
     add column partitions integer not null default 1 check (partitions between 1 and 1024),
+    add column cut_by text,
     add column paused_at timestamptz;
 comment on column highwater.projection.partitions is
     'How many partitions the projection is to have; its checkpoints follow once all are at one position.';
+comment on column highwater.projection.cut_by is
+    'The key of the live generation, by which its partitions are cut; null until it runs.';
 comment on column highwater.projection.paused_at is
     'Since when an operator holds it, on all instances; null if it runs.';
 

@@ -155,7 +155,8 @@ impl Supervisor {
         divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
         let client = parts.target.short().await?;
         let partitions = i32::from(definition.partitions);
-        let setting = setup::set_partitions(&client, &definition.name, partitions);
+        let (name, key) = (&definition.name, &definition.key);
+        let setting = setup::set_partitions(&client, name, partitions, key);
         client.within(setting).await?;
         Ok(generation)
     }
