@@ -276,12 +276,14 @@ fn differences(ledger: &Ledger) -> Vec<Difference> {
 }
 
 async fn read(target: &Database, name: Option<&ProjectionName>) -> Result<Vec<Stored>> {
-    let client = target.client().await?;
+    let client = target.short().await?;
     let sql = include_str!("../sql/queries/audit/ledgers.sql");
     let name = name.map(ProjectionName::as_str);
-    let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await;
-    let rows = rows.map_err(|e| pg::own_error("cannot read the ledgers", e))?;
-    rows.iter().map(stored).collect()
+    let reading = async {
+        let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await;
+        rows.map_err(|e| pg::own_error("cannot read the ledgers", e))
+    };
+    client.within(reading).await?.iter().map(stored).collect()
 }
 
 fn stored(row: &Row) -> Result<Stored> {

@@ -141,7 +141,11 @@ impl Cluster {
     ) -> Result<Option<Cluster>> {
         let root = place::project_root(home, project_dir)?;
         match running::settled(&root).await? {
-            Some((data_dir, running)) => adopt(data_dir, running).map(Some),
+            Some((data_dir, running)) => {
+                // Its owner may have got no further than the server.
+                start::make_database(&running.socket_dir).await?;
+                adopt(data_dir, running).map(Some)
+            }
             None => Ok(None),
         }
     }

@@ -70,6 +70,18 @@ pub trait Source: Send + Sync + 'static {
     /// A connection on which wakes arrive; `None` if this source has none and is only polled.
     fn wakes(&self) -> BoxFuture<'_, Result<Option<Box<dyn Wakes>>>>;
 
+    /// The oldest events, up to this position, were removed on purpose; the start if none were, or if
+    /// the source does not write that down.
+    fn removed_through(&self) -> BoxFuture<'_, Result<Position>> {
+        Box::pin(async { Ok(Position::START) })
+    }
+
+    /// A statement as SQL text that raises HW104 if events after `read_up_to` were removed, for a
+    /// transaction that reads [`Source::relation`].
+    fn check_unread(&self, _read_up_to: Position) -> Option<String> {
+        None
+    }
+
     /// The name of the server that the events are in, as long as it runs: what crashes together has
     /// one name. `None` if nothing that was read can be taken back by a crash.
     fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {

@@ -2,9 +2,12 @@
 
 alter table highwater.projection
     add column partitions integer not null default 1 check (partitions between 1 and 1024),
+    add column cut_by text,
     add column paused_at timestamptz;
 comment on column highwater.projection.partitions is
     'How many partitions the projection is to have; its checkpoints follow once all are at one position.';
+comment on column highwater.projection.cut_by is
+    'The key of the live generation, by which its partitions are cut; null until it runs.';
 comment on column highwater.projection.paused_at is
     'Since when an operator holds it, on all instances; null if it runs.';
 
@@ -418,6 +421,22 @@ begin
     return null;
 end $$;
 comment on function highwater.forget_removed() is 'Internal: TRUNCATE begins a new log.';
+
+-- The end of a batch that was read in this database: raises HW104 if events were removed that its
+-- projection has not read. It follows the statements that read, so that what is removed after it was
+-- read by them.
+create function highwater.check_unread(read_up_to bigint) returns void language plpgsql as $$
+declare
+    through bigint := (select s.removed_through from highwater.source s);
+begin
+    if through > read_up_to then
+        raise exception using
+            errcode = 'HW104',
+            message = pg_catalog.format('events up to %s were removed, of which %s was the last read',
+                through, read_up_to);
+    end if;
+end $$;
+comment on function highwater.check_unread(bigint) is 'Internal: raises HW104.';
 
 create trigger record_removed after delete on highwater.event
     referencing old table as gone

@@ -13,6 +13,7 @@ use futures_util::{FutureExt, StreamExt, pin_mut};
 use tokio::time::timeout;
 use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
+use super::divergence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
@@ -65,7 +66,7 @@ pub(super) struct Slice {
 /// while it waited for another could wait for its like for ever.
 pub(super) enum Work<'a> {
     /// The server reads the range itself, from this relation.
-    InServer(Statements<'a>, &'a str),
+    InServer(Statements<'a>, &'a str, Position),
     /// The events were read.
     Read(ReadWork),
 }
@@ -92,6 +93,8 @@ pub(super) struct Passed {
 pub(super) struct Limits {
     pub(super) events_max: usize,
     pub(super) bytes_max: usize,
+    /// Up to where the runner knows that it has missed nothing.
+    pub(super) read_up_to: Position,
 }
 
 impl Applier {
@@ -123,7 +126,7 @@ impl Applier {
     pub(super) async fn read(&self, range: Range, limits: Limits) -> Result<Work<'_>> {
         let in_server = self.projection.statements().zip(self.source.relation());
         if let Some((statements, relation)) = in_server {
-            return Ok(Work::InServer(statements, relation));
+            return Ok(Work::InServer(statements, relation, limits.read_up_to));
         }
         let (range, mut aside) = self.read_parked(range, limits).await?;
         let request = ReadRequest {
@@ -133,6 +136,8 @@ impl Applier {
             bytes_max: limits.bytes_max,
         };
         let batch = self.source.read(request).await?;
+        // After the events: what was removed later had been read.
+        divergence::check_unread(&self.key, limits.read_up_to, &*self.source).await?;
         let through = batch.range.through();
         aside.retain(|(_, event)| event.position <= through);
         let last = match batch.events.last() {
@@ -177,8 +182,8 @@ impl Applier {
         let mut session = Session::new(client, &self.in_flight);
         let through = match work {
             Work::Read(work) => self.apply_batch(&session, &work).await,
-            Work::InServer(statements, relation) => {
-                self.apply_in_server(&session, statements, relation, range)
+            Work::InServer(statements, relation, read_up_to) => {
+                self.apply_in_server(&session, statements, relation, range, read_up_to)
                     .await
             }
         };
@@ -194,11 +199,16 @@ impl Applier {
         statements: Statements<'_>,
         relation: &str,
         range: Range,
+        read_up_to: Position,
     ) -> Result<Position> {
         let batch = self.batch_text(relation);
         let count = batch.count(range);
         let fence = self.fence().text_in_server(range, relation, &count);
-        let last = self.set_aside(&batch, range);
+        let mut last = self.set_aside(&batch, range);
+        // Behind the statements that read: what is removed later had been read.
+        if let Some(check) = self.source.check_unread(read_up_to) {
+            last.push_str(&format!("{check};\n"));
+        }
         self.run_statements(session, &fence, statements, &batch, range, &last)
             .await?;
         Ok(range.through())
@@ -253,6 +263,9 @@ impl Applier {
         let ours = explain_write(pg::error("apply failed", error));
         if ours.kind() == ErrorKind::ParkedFull {
             return self.explain_full(ours);
+        }
+        if ours.kind() == ErrorKind::Stranded {
+            return divergence::removed_unread(&self.key, ours);
         }
         match (succeeded.checked_sub(STATEMENTS_BEFORE), offset) {
             (Some(succeeded), offset) => {

@@ -162,6 +162,30 @@ impl Difference {
     }
 }
 
+/// Refuses to pass over events that were removed while the projection had only read up to a
+/// position.
+pub(crate) async fn check_unread(
+    key: &Key,
+    read_up_to: Position,
+    source: &dyn Source,
+) -> Result<()> {
+    let through = source.removed_through().await?;
+    if through <= read_up_to {
+        return Ok(());
+    }
+    let what =
+        format!("events up to {through} were removed, of which {read_up_to} was the last read");
+    Err(removed_unread(key, Error::new(ErrorKind::Stranded, what)))
+}
+
+/// What the server or [`check_unread`] says, with the way out.
+pub(crate) fn removed_unread(key: &Key, error: Error) -> Error {
+    let name = &key.projection;
+    error.hint(format!(
+        "bring the removed events back, or highwater accept {name} to go on without them"
+    ))
+}
+
 fn stranded(key: &Key, position: Position, source: &str, oldest: Option<Position>) -> Error {
     let name = &key.projection;
     let left = match oldest {

@@ -32,7 +32,7 @@ use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, column, dead_letter, quote_identifier};
 use crate::position::Position;
-use crate::projection::Runnable;
+use crate::projection::{Definition, Runnable};
 use crate::source::Source;
 
 /// A rebuild of one projection.
@@ -214,11 +214,13 @@ pub async fn accept(
     let done = async {
         // Waits for a batch in flight: the view changes between two batches.
         lock_live(&client, &definition.name).await?;
+        check_cut(&client, definition).await?;
         let sql = include_str!("../../sql/queries/projection/accept.sql");
-        let parameters: [(&Parameter<'_>, Type); 3] = [
+        let parameters: [(&Parameter<'_>, Type); 4] = [
             (&definition.name.as_str(), Type::TEXT),
             (&definition.hash, Type::TEXT),
             (&definition.source, Type::TEXT),
+            (&definition.key, Type::TEXT),
         ];
         let changed = client.execute_typed(sql, &parameters).await;
         let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
@@ -231,6 +233,27 @@ pub async fn accept(
     let accepted = setup::end(&client, done.await).await?;
     failpoint!("accept.committed");
     Ok(accepted)
+}
+
+/// Refuses another key where it would move keys between partitions that stand at different
+/// positions: events would be lost or applied twice.
+async fn check_cut(client: &Client, definition: &Definition) -> Result<()> {
+    let name = &definition.name;
+    let sql = include_str!("../../sql/queries/projection/is_cut.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] =
+        [(&name.as_str(), Type::TEXT), (&definition.key, Type::TEXT)];
+    let row = client.query_typed_opt(sql, &parameters).await;
+    let row = row.map_err(|e| pg::own_error("cannot compare the keys", e))?;
+    if !row.map(|row| column(&row, 0)).transpose()?.unwrap_or(false) {
+        return Ok(());
+    }
+    let what = format!(
+        "the key of \"{name}\" cannot change now: its partitions stand at different positions"
+    );
+    Err(Error::new(ErrorKind::Config, what).hint(format!(
+        "highwater rebuild {name}; or put the key back, let highwater run {name} --until-caught-up \
+         bring them to one position, and accept it then"
+    )))
 }
 
 /// Drops a projection: its schemas with the read model, and its checkpoints.

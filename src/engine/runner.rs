@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Settings;
 use super::apply::{InFlight, Limits};
 use super::batch_size::BatchSize;
+use super::divergence;
 use super::instance::{Fenced, Seen};
 use super::isolate::Isolation;
 use super::progress::{Following, Progress};
@@ -326,6 +327,7 @@ impl Runner {
                 .unwrap_or(usize::MAX)
                 .min(BATCH_READ_MAX),
             bytes_max: BATCH_BYTES_MAX,
+            read_up_to: claim.position,
         };
         let applied = async {
             let work = claim.applier.read(range, limits).await?;
@@ -357,7 +359,11 @@ impl Runner {
         if from.forward(self.size.span()) < target {
             // Wide holes are stepped over, so that a batch's span is about its events.
             match self.parts.source.first(Range::new(from, target)).await? {
-                None => return Ok(None),
+                None => {
+                    let (key, source) = (&claim.applier.key, &*self.parts.source);
+                    divergence::check_unread(key, claim.position, source).await?;
+                    return Ok(None);
+                }
                 Some(first) => from = first.previous(),
             }
         }

@@ -51,15 +51,19 @@ pub(crate) async fn stored_in(target: &Database, name: &ProjectionName) -> Resul
     client.within(stored(&client, name)).await
 }
 
-/// Says how many partitions a projection is to have; [`repartition`] brings it about.
+/// Says how many partitions a projection is to have, and by which key; [`repartition`] brings it about.
 pub(super) async fn set_partitions(
     client: &Client,
     name: &ProjectionName,
     partitions: i32,
+    key: &str,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/projection/set_partitions.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&name.as_str(), Type::TEXT), (&partitions, Type::INT4)];
+    let parameters: [(&Parameter<'_>, Type); 3] = [
+        (&name.as_str(), Type::TEXT),
+        (&partitions, Type::INT4),
+        (&key, Type::TEXT),
+    ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
         .map_err(|e| pg::own_error("cannot set the number of partitions", e))
@@ -114,11 +118,16 @@ pub(super) async fn renew_batch(
     schema: &str,
 ) -> Result<()> {
     let definition = projection.definition();
-    let client = target.client().await?;
-    if projection.statements().is_none() || knows_keys(&client, schema).await? {
+    if projection.statements().is_none() {
         return Ok(());
     }
-    drop(client);
+    let known = {
+        let client = target.short().await?;
+        client.within(knows_keys(&client, schema)).await?
+    };
+    if known {
+        return Ok(());
+    }
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.
     let client = target.connector().connect().await?;
     begin(&client).await?;

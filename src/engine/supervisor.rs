@@ -4,13 +4,11 @@
 //! It acts on what the instance sees ([`super::instance::Seen`]), which may be old: a claim that
 //! comes too late gets nothing, and a runner whose checkpoint went elsewhere is fenced.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +29,10 @@ use crate::projection::Runnable;
 use crate::retry::{Verdict, delays, verdict};
 use crate::runner_state::RunnerState;
 use crate::source::Source;
+
+mod layout;
+
+use layout::Layout;
 
 /// How soon it is looked again for a checkpoint that could not be had.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -57,19 +59,6 @@ pub(super) struct Supervisor {
     parts: Parts,
     runners: JoinSet<(i32, Ended)>,
     layout: Layout,
-}
-
-/// What is known of the partitions of one generation with one number of partitions.
-#[derive(Default)]
-struct Layout {
-    generation: i32,
-    partitions: usize,
-    /// The runners at work, each with what ends it.
-    held: BTreeMap<i32, CancellationToken>,
-    /// The look on which a claim got nothing: the next try needs a newer one.
-    tried: BTreeMap<i32, u64>,
-    passed: BTreeSet<i32>,
-    stopped: BTreeMap<i32, Error>,
 }
 
 impl Supervisor {
@@ -166,7 +155,8 @@ impl Supervisor {
         divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
         let client = parts.target.short().await?;
         let partitions = i32::from(definition.partitions);
-        let setting = setup::set_partitions(&client, &definition.name, partitions);
+        let (name, key) = (&definition.name, &definition.key);
+        let setting = setup::set_partitions(&client, name, partitions, key);
         client.within(setting).await?;
         Ok(generation)
     }
@@ -459,57 +449,5 @@ impl Supervisor {
         }
         self.parts.board.remove(partition);
         None
-    }
-}
-
-impl Layout {
-    /// Forgets what was true of another generation or another number of partitions.
-    fn become_that_of(&mut self, projection: &Observed) {
-        let partitions = projection.checkpoints.len();
-        if (self.generation, self.partitions) == (projection.generation, partitions) {
-            return;
-        }
-        // Runners of the layout before find out by themselves.
-        self.generation = projection.generation;
-        self.partitions = partitions;
-        self.tried.clear();
-        self.passed.clear();
-        self.stopped.clear();
-    }
-
-    /// Who began after an error has stopped a partition may have taken it up again.
-    fn forget_stops(&mut self, checkpoints: &[ObservedCheckpoint], me: Uuid) {
-        let is_anothers = |c: &&ObservedCheckpoint| c.owner.is_some_and(|owner| owner != me);
-        for checkpoint in checkpoints.iter().filter(is_anothers) {
-            self.stopped.remove(&checkpoint.partition);
-        }
-    }
-
-    fn end_all(&self) {
-        self.held.values().for_each(CancellationToken::cancel);
-    }
-
-    /// Ends runners until no more than `share` go on.
-    fn end_all_above(&self, share: usize) {
-        let going = self.held.values().filter(|ends| !ends.is_cancelled());
-        going.skip(share).for_each(CancellationToken::cancel);
-    }
-
-    /// Why a partition has stopped, as its runner here said it or as it is written down.
-    fn error_of(&self, checkpoint: &ObservedCheckpoint) -> Error {
-        if let Some(error) = self.stopped.get(&checkpoint.partition) {
-            return error.again();
-        }
-        let text = |key: &str| {
-            let value = checkpoint.error.as_ref().and_then(|error| error.get(key));
-            value.and_then(Value::as_str)
-        };
-        let kind = text("kind").and_then(ErrorKind::named);
-        let what = text("message").unwrap_or("it was stopped, and no error is written down");
-        let error = Error::new(kind.unwrap_or(ErrorKind::Apply), what);
-        match text("hint") {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
     }
 }

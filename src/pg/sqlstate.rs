@@ -54,6 +54,7 @@ fn exact(code: &str) -> Option<ErrorKind> {
         "HW101" => ErrorKind::Fenced,
         "HW102" => ErrorKind::Internal,
         "HW103" => ErrorKind::ParkedFull,
+        "HW104" => ErrorKind::Stranded,
         "25006" | "53300" | "HV00N" => ErrorKind::ConnectionLost,
         "55P03" | "55006" => ErrorKind::Locked,
         "57014" | "25P03" | "25P04" => ErrorKind::TimedOut,

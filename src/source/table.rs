@@ -366,6 +366,22 @@ impl Source for TableSource {
         })
     }
 
+    fn removed_through(&self) -> BoxFuture<'_, Result<Position>> {
+        Box::pin(async move {
+            if self.table.identity.is_some() {
+                return Ok(Position::START);
+            }
+            let client = self.client().await?;
+            let (_, removed) = standing::removed(&client, &[]).await?;
+            Ok(removed.through)
+        })
+    }
+
+    fn check_unread(&self, read_up_to: Position) -> Option<String> {
+        let is_ours = self.table.identity.is_none();
+        is_ours.then(|| format!("select highwater.check_unread({read_up_to})"))
+    }
+
     fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {
         Box::pin(async move {
             let client = self.client().await?;

@@ -118,6 +118,9 @@ impl Status {
                 since(self.at, gone.seen_at)
             ));
         }
+        if p.partitions.len() > 1 {
+            say(partitions(p));
+        }
         if let Some(paused_at) = p.paused_at {
             let since = since(self.at, paused_at);
             say(format!(
@@ -151,6 +154,29 @@ fn parked(p: &ProjectionStatus) -> String {
         if letters == 1 { "" } else { "s" },
         p.name
     )
+}
+
+/// So many partitions are shown one by one; further ones only as a number.
+const PARTITIONS_SHOWN: usize = 32;
+
+fn partitions(p: &ProjectionStatus) -> String {
+    let mut text = format!("{} partitions", p.partitions.len());
+    for partition in p.partitions.iter().take(PARTITIONS_SHOWN) {
+        let owner = partition.owner.as_deref().unwrap_or("nobody");
+        let _ = write!(
+            text,
+            "\n  {:>4}  {:<11}  {} at {}",
+            partition.partition,
+            partition.state.as_str(),
+            owner,
+            at(partition.position)
+        );
+    }
+    let more = p.partitions.len().saturating_sub(PARTITIONS_SHOWN);
+    if more > 0 {
+        let _ = write!(text, "\n  and {more} more, which --json shows");
+    }
+    text
 }
 
 fn changing(change: &Repartition) -> String {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use highwater::audit::{Audit, Difference, audit};
+use highwater::dead_letters::{Selection, discard};
 use highwater::projection::Runnable;
 use highwater::source::Source;
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
@@ -10,7 +11,7 @@ use highwater::{ErrorKind, ProjectionName};
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::support::{COUNTS, append_rows, sql_projection};
+use crate::support::{COUNTS, append_rows, one, sql_projection};
 
 fn picky() -> Arc<dyn Runnable> {
     sql_projection(
@@ -168,4 +169,63 @@ async fn another_log_and_a_source_that_is_not_there_are_named() {
     let sources: [Arc<dyn Source>; 1] = [database.source()];
     let error = audit(&database.pooled(), &sources, &[], Some(&name)).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Fails at events that are bad, until somebody mends it.
+const MENDED: &str = "/* highwater
+partitions = PARTITIONS
+on_error = \"park\"
+*/
+-- highwater: up
+create table seen (position bigint primary key, n int);
+create table switch as select 0 as n;
+-- highwater: apply
+insert into seen select position, 1 / case when data ? 'bad' then (select n from switch) else 1 end
+from batch;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledgers_of_parked_events_agree_through_new_partitions_a_retry_and_a_discard() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let events = "insert into highwater.event (stream, version, type, data)
+        select 's' || n % 10, n / 10 + 1, 'T', case when n in (21, 32, 43) then '{\"bad\": 1}' else '{}' end::jsonb
+        from generate_series(10, 99) n";
+    let mended = |n: i32| sql_projection("mended", &MENDED.replace("PARTITIONS", &n.to_string()));
+    let sums = "select concat_ws(' ', sum(applied), sum(parked), sum(discarded))
+                from (select applied, parked, discarded from highwater.checkpoint
+                      union all select applied, parked, discarded from highwater.ledger) l";
+    let steps: [(i32, &str, &str); 5] = [
+        (2, events, "69 21 0"),
+        (3, "select 1", "69 21 0"),
+        (
+            3,
+            "update mended.switch set n = 1; update highwater.dead_letter set retry_requested_at = now() where key = 's1'",
+            "77 13 0",
+        ),
+        (
+            2,
+            "update highwater.dead_letter set retry_requested_at = now() where key = 's2'",
+            "84 6 0",
+        ),
+        (2, "DISCARD", "84 0 6"),
+    ];
+    for (partitions, before, expected) in steps {
+        if before == "DISCARD" {
+            let name = "mended".parse().unwrap();
+            let discarded = discard(&database.pooled(), &name, &Selection::All, "too late").await;
+            assert_eq!(discarded.unwrap().discarded, 6);
+        } else {
+            client.batch_execute(before).await.unwrap();
+        }
+        let mended = mended(partitions);
+        run_to_head(&database, database.source(), vec![mended.clone()])
+            .await
+            .unwrap();
+        assert_eq!(one::<String>(&client, sums).await, expected, "{before}");
+        let found = audited(&database, &[mended]).await;
+        assert!(found.agrees(), "{before}: {}", found.render());
+    }
+    let seen = "select count(*) from mended.seen";
+    assert_eq!(one::<i64>(&client, seen).await, 84);
 }

@@ -1,6 +1,8 @@
 //! A log that is not the one that was applied: it went back, began anew or is another one. It is told
 //! by name; nothing is passed over and nothing applied twice.
 
+use std::time::Duration;
+
 use highwater::engine::rebuild::accept;
 use highwater::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
@@ -8,8 +10,8 @@ use highwater::{Error, ErrorKind, Outcome, Position};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::exactness::{ledger_in_rust, ledger_in_sql, positions};
-use crate::support::{append_rows, one};
+use crate::exactness::{Running, ledger_in_rust, ledger_in_sql, positions};
+use crate::support::{append_rows, eventually, one};
 
 /// Events go as a log that goes back loses them, and not as somebody deletes them.
 async fn lose(client: &Client, events: &str) {
@@ -364,4 +366,49 @@ async fn numbers_that_were_never_events_strand_nobody() {
         .unwrap();
     caught_up(&database).await;
     assert_eq!(applied(&client).await, [500_001, 500_003]);
+}
+
+/// Retention does not wait for a projection that is behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_removed_while_a_projection_catches_up_strand_it() {
+    for projection in [ledger_in_sql("in_sql"), ledger_in_rust("in_rust")] {
+        let database = TestDatabase::new().await;
+        let client = database.client().await;
+        append_rows(&client, "s", 1..=10).await;
+        let name = projection.definition().name.clone();
+        let engine = || {
+            let mut settings = Settings::default();
+            settings.batch_events_max = 2;
+            Engine::new(database.pooled(), settings)
+                .source(database.source())
+                .projection(projection.clone())
+        };
+        let first = Until::Passed(Position::new(2));
+        engine().run(first, CancellationToken::new()).await.unwrap();
+        let holder = database.client().await;
+        let lock = format!("begin; lock table {name}.ledger in share row exclusive mode");
+        holder.batch_execute(&lock).await.unwrap();
+        let running = Running::start(engine());
+        let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database() and application_name like 'highwater%'";
+        eventually("a batch waits", Duration::from_secs(30), async || {
+            one::<i64>(&client, waiting).await > 0
+        })
+        .await;
+        let retention = "delete from highwater.event where position <= 6";
+        client.batch_execute(retention).await.unwrap();
+        holder.batch_execute("rollback").await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(30), running.ended()).await;
+        let report = ended.expect("it stops");
+        let error = report.outcomes[0].1.error().expect("it is stranded");
+        assert_eq!(error.kind(), ErrorKind::Stranded, "{name}: {error}");
+        let choice = format!("highwater accept {name}");
+        assert!(error.to_string().contains(&choice), "{error}");
+        let sql = format!("select position from {name}.ledger order by applied");
+        let applied = positions(&client, &sql).await;
+        assert!(
+            [&[1, 2][..], &[1, 2, 3, 4]].contains(&&*applied),
+            "{name}: {applied:?}"
+        );
+    }
 }

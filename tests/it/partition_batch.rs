@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use highwater::audit::audit;
+use highwater::engine::rebuild::accept;
 use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Projection, Runnable};
 use highwater::source::{Batch, Source};
@@ -25,10 +26,14 @@ async fn append_orders(client: &Client) {
 }
 
 fn partitioned(partitions: i32, up: &str, apply: &str) -> Arc<dyn Runnable> {
+    with_key(KEY, partitions, up, apply)
+}
+
+fn with_key(key: &str, partitions: i32, up: &str, apply: &str) -> Arc<dyn Runnable> {
     let text = format!(
         "/* highwater
 events = [\"Placed\"]
-key = \"{KEY}\"
+key = \"{key}\"
 partitions = {partitions}
 */
 -- highwater: up
@@ -165,10 +170,9 @@ async fn a_view_that_an_earlier_version_made_is_replaced_before_it_shows_the_key
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let by_view = &WAYS[5..7].join("\n");
-    let one_partition = partitioned(1, UP, by_view);
-    run_to_head(&database, database.source(), vec![one_partition])
-        .await
-        .unwrap();
+    let orders = partitioned(4, UP, by_view);
+    let built = run_to_head(&database, database.source(), vec![orders.clone()]).await;
+    assert!(matches!(built.unwrap().outcomes[0].1, Outcome::CaughtUp));
     let earlier = "create or replace view orders.batch as
         select e.position, e.stream, e.version, e.type, e.data, e.metadata, e.id, e.recorded_at
         from highwater.event e cross join (select) as read_only
@@ -176,7 +180,6 @@ async fn a_view_that_an_earlier_version_made_is_replaced_before_it_shows_the_key
           and e.type in ('Placed')";
     client.batch_execute(earlier).await.unwrap();
     append_orders(&client).await;
-    let orders = partitioned(4, UP, by_view);
     let report = run_to_head(&database, database.source(), vec![orders])
         .await
         .unwrap();
@@ -186,6 +189,46 @@ async fn a_view_that_an_earlier_version_made_is_replaced_before_it_shows_the_key
     );
     let seen = "select count(*) from orders.seen";
     assert_eq!(one::<i64>(&client, seen).await, 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_is_accepted_only_where_all_partitions_stand_at_one_position() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_orders(&client).await;
+    let apply = "insert into seen select 'w', position, null from batch;";
+    let by_customer = partitioned(3, "", apply);
+    run_to_head(&database, database.source(), vec![by_customer])
+        .await
+        .unwrap();
+    let by_stream = with_key("stream", 3, "", apply);
+    let back = "update highwater.checkpoint set position = position - 1 where partition = 2";
+    client.batch_execute(back).await.unwrap();
+    let refused = accept(&database.pooled(), &*by_stream, &*database.source()).await;
+    let error = refused.unwrap_err();
+    assert!(error.to_string().contains("different positions"), "{error}");
+    // What keeps the key is accepted wherever they stand.
+    let same_key = partitioned(3, "", &apply.replace("'w'", "'v'"));
+    assert!(
+        accept(&database.pooled(), &*same_key, &*database.source())
+            .await
+            .unwrap()
+    );
+    let level = "update highwater.checkpoint set position = position + 1 where partition = 2";
+    client.batch_execute(level).await.unwrap();
+    assert!(
+        accept(&database.pooled(), &*by_stream, &*database.source())
+            .await
+            .unwrap()
+    );
+    append_rows(&client, "s", 1..=9).await;
+    let report = run_to_head(&database, database.source(), vec![by_stream])
+        .await
+        .unwrap();
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
 }
 
 /// Takes note of the events that it is handed.

@@ -1,10 +1,10 @@
 -- Purpose: takes a changed definition for the live read model; a stop for that reason is over.
--- Parameters: $1 projection; $2 the new hash; $3 its source.
+-- Parameters: $1 projection; $2 the new hash; $3 its source; $4 its key.
 -- Must hold: whoever runs it with the definition before is fenced, for it would pass over events
 -- that the new one wants. What was counted before was counted by another filter, so the ledger
 -- begins anew.
 with accepted as (
-    update highwater.projection set hash = $2, source = $3
+    update highwater.projection set hash = $2, source = $3, cut_by = $4
      where name = $1 and (hash, source) is distinct from ($2, $3)
     returning name, generation
 ), closed as (

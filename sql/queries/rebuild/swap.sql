@@ -5,7 +5,8 @@
 -- checkpoint. It waits for a rebuild that is just beginning.
 with swapped as (
     update highwater.projection
-       set generation = next_generation, hash = next_hash, next_generation = null, next_hash = null
+       set generation = next_generation, hash = next_hash, cut_by = null,
+           next_generation = null, next_hash = null
      where name = $1 and next_generation = $2
     returning name, generation
 ), gone as (

@@ -39,6 +39,12 @@ async fn holds_everywhere(listen: bool) {
             "{}",
             seen.render(false)
         );
+        let owners = "4 partitions\n     0  ";
+        assert!(
+            seen.render(false).contains(owners),
+            "{}",
+            seen.render(false)
+        );
         assert!(resume(&database.pooled(), &name).await.unwrap());
         until_shared(&client, &[2, 2]).await;
     }

@@ -1,0 +1,75 @@
+//! What a supervisor knows of the partitions of one layout.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind};
+use crate::pg::instance::{Observed, ObservedCheckpoint};
+
+/// What is known of the partitions of one generation with one number of partitions.
+#[derive(Default)]
+pub(super) struct Layout {
+    pub(super) generation: i32,
+    pub(super) partitions: usize,
+    /// The runners at work, each with what ends it.
+    pub(super) held: BTreeMap<i32, CancellationToken>,
+    /// The look on which a claim got nothing: the next try needs a newer one.
+    pub(super) tried: BTreeMap<i32, u64>,
+    pub(super) passed: BTreeSet<i32>,
+    pub(super) stopped: BTreeMap<i32, Error>,
+}
+
+impl Layout {
+    /// Forgets what was true of another generation or another number of partitions.
+    pub(super) fn become_that_of(&mut self, projection: &Observed) {
+        let partitions = projection.checkpoints.len();
+        if (self.generation, self.partitions) == (projection.generation, partitions) {
+            return;
+        }
+        // Runners of the layout before find out by themselves.
+        self.generation = projection.generation;
+        self.partitions = partitions;
+        self.tried.clear();
+        self.passed.clear();
+        self.stopped.clear();
+    }
+
+    /// Who began after an error has stopped a partition may have taken it up again.
+    pub(super) fn forget_stops(&mut self, checkpoints: &[ObservedCheckpoint], me: Uuid) {
+        let is_anothers = |c: &&ObservedCheckpoint| c.owner.is_some_and(|owner| owner != me);
+        for checkpoint in checkpoints.iter().filter(is_anothers) {
+            self.stopped.remove(&checkpoint.partition);
+        }
+    }
+
+    pub(super) fn end_all(&self) {
+        self.held.values().for_each(CancellationToken::cancel);
+    }
+
+    /// Ends runners until no more than `share` go on.
+    pub(super) fn end_all_above(&self, share: usize) {
+        let going = self.held.values().filter(|ends| !ends.is_cancelled());
+        going.skip(share).for_each(CancellationToken::cancel);
+    }
+
+    /// Why a partition has stopped, as its runner here said it or as it is written down.
+    pub(super) fn error_of(&self, checkpoint: &ObservedCheckpoint) -> Error {
+        if let Some(error) = self.stopped.get(&checkpoint.partition) {
+            return error.again();
+        }
+        let text = |key: &str| {
+            let value = checkpoint.error.as_ref().and_then(|error| error.get(key));
+            value.and_then(Value::as_str)
+        };
+        let kind = text("kind").and_then(ErrorKind::named);
+        let what = text("message").unwrap_or("it was stopped, and no error is written down");
+        let error = Error::new(kind.unwrap_or(ErrorKind::Apply), what);
+        match text("hint") {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
