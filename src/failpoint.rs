@@ -63,10 +63,15 @@ mod active {
         // An event is set aside in the transaction that moves the checkpoint over it.
         "park.inserted",
         "park.committed",
+        // Another try of dead letters is asked for, and who runs the projection was not told.
+        "retry.requested",
         // A dead letter is applied after all.
         "redrive.committed",
+        // That it failed again is written down.
+        "redrive.refused",
         // Dead letters are given up in their transaction.
         "discard.settled",
+        "discard.committed",
         // The checkpoint is to be moved over a range without wanted events.
         "flush.begun",
         "flush.committed",

@@ -53,6 +53,7 @@ pub async fn retry(
     let client = target.client().await?;
     let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
     let rows = query(&client, sql, name, selection, &[]).await?;
+    failpoint!("retry.requested");
     let (keys, letters) = counted(&rows)?;
     selection.check_found(name, letters)?;
     let sql = include_str!("../../sql/queries/dead_letter/is_run.sql");
@@ -89,7 +90,9 @@ pub async fn discard(
     let client = target.connector().connect().await?;
     setup::begin(&client).await?;
     let done = in_transaction(&client, name, selection, reason).await;
-    setup::end(&client, done).await
+    let discarded = setup::end(&client, done).await?;
+    failpoint!("discard.committed");
+    Ok(discarded)
 }
 
 async fn in_transaction(

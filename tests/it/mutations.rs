@@ -10,10 +10,6 @@ use highwater::mutation::MUTATIONS;
 const FOUND: &[(&str, &str)] = &[
     (
         "fence",
-        "many_instances::processes::a_stopped_process_that_wakes_after_its_lease_never_commits_what_others_did",
-    ),
-    (
-        "fence",
         "fence::a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epoch",
     ),
     (

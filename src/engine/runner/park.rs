@@ -142,6 +142,7 @@ impl Runner {
         let client = self.parts.target.short().await?;
         let telling = dead_letter::failed_again(&client, key, epoch, letter.position, &cause);
         client.within(telling).await?;
+        failpoint!("redrive.refused");
         metrics::failure(name, error.kind());
         tracing::warn!(projection = %name, error = %error, "failed again and stays parked");
         Ok(())
