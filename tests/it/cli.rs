@@ -9,6 +9,7 @@ mod events;
 mod exit;
 mod init;
 mod killed;
+mod pooler;
 mod private;
 mod run;
 

@@ -31,6 +31,7 @@ mod mutations;
 mod parking;
 mod partition_batch;
 mod partitions;
+mod pooler;
 mod rebuild;
 mod runner;
 mod rust_projection;
