@@ -320,7 +320,7 @@ impl Runner {
             return Ok(Turn::Again);
         };
         // Closed by nobody; without it the pool alone would make runners wait.
-        let _turn = self.parts.turns.clone().acquire_owned().await.ok();
+        let session_turn = self.parts.turns.clone().acquire_owned().await.ok();
         let began = Instant::now();
         let limits = Limits {
             events_max: usize::try_from(self.size.span())
@@ -336,7 +336,11 @@ impl Runner {
         };
         let through = match self.in_time(applied).await {
             Ok(through) => through,
-            Err(error) => return self.batch_failed(error, range).await,
+            Err(error) => {
+                // Parking takes one of its own: a runner that held two could wait for its like.
+                drop(session_turn);
+                return self.batch_failed(error, range).await;
+            }
         };
         let done = Range::new(range.after(), through);
         self.size.took(done.width(), began.elapsed());

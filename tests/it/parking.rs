@@ -4,6 +4,7 @@
 mod history;
 mod limits;
 mod rust;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
