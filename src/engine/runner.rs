@@ -31,8 +31,10 @@ mod claim;
 mod failure;
 mod limit;
 mod park;
+mod redrive;
 
 use claim::Claim;
+use redrive::Retries;
 
 pub(super) use failure::REPORT_LIMIT;
 
@@ -96,8 +98,7 @@ pub(super) struct Runner {
     claim: Option<Claim>,
     size: BatchSize,
     isolation: Isolation,
-    /// Of which look at the instances nothing is left that is to be tried again.
-    retried: u64,
+    retries: Retries,
     in_flight: InFlight,
     attempts: u32,
 }
@@ -133,7 +134,7 @@ impl Runner {
             parts,
             claim: None,
             isolation: Isolation::default(),
-            retried: 0,
+            retries: Retries::default(),
             in_flight: InFlight::default(),
             attempts: 0,
         }
@@ -235,10 +236,7 @@ impl Runner {
             }
             return Ok(turn);
         }
-        if let Some(turn) = self.redrive_next().await? {
-            return Ok(turn);
-        }
-        self.advance(&progress).await
+        self.redrive_or_advance(&progress).await
     }
 
     /// Applies, passes over or flushes what lies between the checkpoint and the mark.
