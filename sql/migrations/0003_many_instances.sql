@@ -104,6 +104,13 @@ create index on highwater.dead_letter (projection, generation, key, position);
 create index on highwater.dead_letter (projection, generation, position)
     where retry_requested_at is not null;
 
+-- The highest epochs of projections that were dropped: one that is made again under the name goes on
+-- from there.
+create table highwater.dropped (
+    projection text primary key,
+    epoch      bigint not null
+);
+
 -- What was given up, by whom and why.
 create table highwater.discarded (
     projection   text not null,
