@@ -465,3 +465,28 @@ async fn a_live_runner_takes_the_swapped_generation_although_nothing_is_appended
     stop.cancel();
     engine.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_of_several_partitions_is_rebuilt_too() {
+    let (database, client) = built(30).await;
+    let partitioned = format!("/* highwater\npartitions = 3\n*/\n{COUNTS}");
+    let projection = sql_projection("counts", &partitioned);
+    run_to_head(&database, database.source(), vec![projection.clone()])
+        .await
+        .unwrap();
+    append_rows(&client, "t", 1..=10).await;
+    let rebuild = Rebuild::new(
+        database.pooled(),
+        database.source(),
+        projection,
+        Settings::default(),
+    );
+    let done = rebuild.run(CancellationToken::new()).await;
+    assert!(
+        matches!(done, Ok(Rebuilt::Swapped { generation: 2, .. })),
+        "{done:?}"
+    );
+    assert_eq!(total(&client).await, 40);
+    let partitions = "select count(*) from highwater.checkpoint where generation = 2";
+    assert_eq!(one::<i64>(&client, partitions).await, 3);
+}
