@@ -409,3 +409,21 @@ async fn without_the_schema_status_says_to_run_init() {
     assert_eq!(error.kind(), ErrorKind::Database);
     assert_eq!(error.what_to_do(), Some("run highwater init"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranded_projection_is_not_told_to_run_again_nor_that_nothing_is_lost() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    for version in 1..=5 {
+        append(&client, "s", version).await;
+    }
+    let retention = "delete from highwater.event where position <= 3";
+    client.batch_execute(retention).await.unwrap();
+    run_to_head(&database, database.source(), vec![counts()])
+        .await
+        .unwrap();
+    let text = read(&database).await.render(false);
+    assert!(text.contains("kind    stranded"), "{text}");
+    assert!(text.contains("highwater accept counts"), "{text}");
+    assert!(!text.contains("nothing is lost"), "{text}");
+}
