@@ -73,7 +73,8 @@ pub(crate) fn own_error(doing: &str, error: tokio_postgres::Error) -> Error {
 
 const RIGHTS: &str = "grant the role what it needs on schema highwater: select on all tables and \
                       all sequences to read; insert on event to append; insert, update and delete \
-                      on projection, checkpoint, instance, ledger, dead_letter and discarded to run \
+                      on projection, checkpoint, instance, ledger, dead_letter, discarded and \
+                      dropped to run \
                       projections";
 
 /// An error of one of highwater's own statements on its own schema: what the server refuses there

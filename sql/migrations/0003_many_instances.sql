@@ -102,6 +102,13 @@ comment on column highwater.dead_letter.fingerprint is
     'What is alike in errors of one cause.';
 create index on highwater.dead_letter (projection, generation, key, position);
 
+-- The highest epochs of projections that were dropped: one that is made again under the name goes on
+-- from there.
+create table highwater.dropped (
+    projection text primary key,
+    epoch      bigint not null
+);
+
 -- What was given up, by whom and why.
 create table highwater.discarded (
     projection   text not null,

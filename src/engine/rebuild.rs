@@ -186,14 +186,17 @@ impl Rebuild {
                 (&definition.hash, Type::TEXT),
                 (&identity, Type::TEXT),
             ];
-            let row = client.query_typed_one(sql, &parameters).await;
-            let row = row.map_err(|e| pg::error("cannot begin the rebuild", e))?;
+            // One row for each partition.
+            let rows = client.query_typed(sql, &parameters).await;
+            let rows = rows.map_err(|e| pg::error("cannot begin the rebuild", e))?;
+            let first = rows.first().ok_or_else(|| not_built(name))?;
+            let next = column::<i32>(first, 0)?;
             setup::create_schema(client, &next_schema(name)).await?;
             let schema = next_schema(name);
             setup::fill_schema(client, &*self.projection, &schema).await?;
             setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
             failpoint!("rebuild.begun");
-            column::<i32>(&row, 0)
+            Ok(next)
         };
         let next = setup::end(client, done.await).await?;
         failpoint!("rebuild.committed");

@@ -19,6 +19,7 @@ use super::state::Shared;
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics;
+use crate::pg::checkpoint::{Epoch, Key};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::position::{Position, Range};
@@ -94,6 +95,8 @@ pub(super) struct Parts {
 pub(super) struct Runner {
     parts: Parts,
     claim: Option<Claim>,
+    /// The checkpoint that is this runner's to give back, even if nothing came of the claim.
+    held: Option<(Key, Epoch)>,
     size: BatchSize,
     isolation: Isolation,
     /// Of which look at the instances nothing is left that is to be tried again.
@@ -132,6 +135,7 @@ impl Runner {
             size: BatchSize::new(u64::from(parts.settings.batch_events_max)),
             parts,
             claim: None,
+            held: None,
             isolation: Isolation::default(),
             retried: 0,
             in_flight: InFlight::default(),
@@ -143,7 +147,7 @@ impl Runner {
     /// given back, unless an error has stopped it.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let ended = self.turns(&stop).await;
-        if let Ended::CaughtUp | Ended::Drained | Ended::Relaid = ended {
+        if !matches!(ended, Ended::Lost(_)) {
             self.release().await;
         }
         ended
@@ -425,7 +429,7 @@ impl Runner {
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = self.parts.following.progress.changed() => {}
+            Ok(()) = self.parts.following.progress.changed() => {}
             () = self.parts.fenced.changed() => {}
             Ok(()) = self.parts.seen.changed() => {}
             () = flush => {}

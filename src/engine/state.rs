@@ -160,8 +160,8 @@ struct BoardInner {
     position: Position,
     target: Position,
     last_error: Option<String>,
-    /// Its read model is there, and the definition is that of it.
-    prepared: bool,
+    /// Others share its partitions with this process.
+    able: bool,
     runners: BTreeMap<i32, Shared>,
 }
 
@@ -173,7 +173,7 @@ impl Board {
             position: Position::START,
             target: Position::START,
             last_error: None,
-            prepared: false,
+            able: false,
             runners: BTreeMap::new(),
         })))
     }
@@ -208,14 +208,20 @@ impl Board {
     /// The name, if this process can run the projection.
     pub(super) fn able(&self) -> Option<String> {
         let inner = self.lock();
-        let able = inner.prepared && inner.state != RunnerState::Stopped;
+        let able = inner.able && inner.state != RunnerState::Stopped;
         able.then(|| inner.name.to_string())
     }
 
-    pub(super) fn prepared(&self) {
+    /// The read model is there: others share its partitions with this process.
+    pub(super) fn able_to_run(&self) {
         let mut inner = self.lock();
-        inner.prepared = true;
+        inner.able = true;
         inner.last_error = None;
+    }
+
+    /// The run of it is over.
+    pub(super) fn over(&self) {
+        self.lock().able = false;
     }
 
     pub(super) fn runners(&self) -> Vec<RunnerStatus> {

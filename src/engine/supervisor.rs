@@ -57,8 +57,18 @@ pub(super) struct Parts {
 
 pub(super) struct Supervisor {
     parts: Parts,
-    runners: JoinSet<(i32, Ended)>,
+    runners: JoinSet<(Place, Ended)>,
     layout: Layout,
+    /// It was told that a pause is waited for.
+    says_paused: bool,
+}
+
+/// Of which layout a runner is, and of which partition.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    generation: i32,
+    layout: i32,
+    partition: i32,
 }
 
 impl Supervisor {
@@ -67,6 +77,7 @@ impl Supervisor {
             parts,
             runners: JoinSet::new(),
             layout: Layout::default(),
+            says_paused: false,
         }
     }
 
@@ -79,6 +90,8 @@ impl Supervisor {
         };
         self.layout.end_all();
         while self.runners.join_next().await.is_some() {}
+        self.parts.board.over();
+        self.parts.nudge.notify_one();
         if let Outcome::Stopped(error) = &outcome {
             self.parts.board.failed(error);
             self.parts.board.set_state(RunnerState::Stopped);
@@ -140,7 +153,10 @@ impl Supervisor {
             }
         };
         self.layout.generation = generation;
-        self.parts.board.prepared();
+        // A batch job takes what is free and is soon gone: nobody leaves it a share.
+        if self.parts.until.is_none() {
+            self.parts.board.able_to_run();
+        }
         self.parts.nudge.notify_one();
         Ok(true)
     }
@@ -233,8 +249,8 @@ impl Supervisor {
             tokio::select! {
                 () = stop.cancelled() => {}
                 Some(ended) = self.runners.join_next() => {
-                    if let Ok((partition, ended)) = ended
-                        && let Some(outcome) = self.ended(partition, ended, seen.look)
+                    if let Ok((place, ended)) = ended
+                        && let Some(outcome) = self.ended(place, ended, seen.look)
                     {
                         return outcome;
                     }
@@ -275,15 +291,22 @@ impl Supervisor {
         }
         if projection.paused {
             self.layout.end_all();
+            if self.parts.until.is_some() && !self.says_paused {
+                tracing::warn!(projection = %definition.name, "is paused; highwater resume lets it go on");
+            }
+            self.says_paused = true;
             return None;
         }
+        self.says_paused = false;
         if self.repartition(projection).await {
             return None;
         }
         let share = seen.share(self.parts.instance, projection);
         self.layout.end_all_above(share);
         for checkpoint in checkpoints {
-            if self.layout.held.len() < share && self.may_claim(checkpoint, seen.look) {
+            // Those who run already may not take up what had stopped before this instance began.
+            let is_due = self.layout.held.len() < share || checkpoint.stopped_before;
+            if is_due && self.may_claim(checkpoint, seen.look) {
                 let generation = projection.generation;
                 self.start(checkpoint.partition, Build::Live, generation, stop);
             }
@@ -314,12 +337,18 @@ impl Supervisor {
         };
         let has_passed = |c: &ObservedCheckpoint| {
             let until = self.parts.until;
-            until.is_some_and(|head| c.position >= head && !c.retries)
+            // One that had stopped is claimed first: what stopped it may still be so.
+            let is_sound = !c.retries && !c.stopped_before;
+            until.is_some_and(|head| c.position >= head && is_sound)
                 || layout.passed.contains(&c.partition)
         };
         let checkpoints = &projection.checkpoints;
+        let any_stopped = checkpoints.iter().any(is_stopped);
+        // The next layout will not come before what has stopped goes on.
+        let waits_in_vain = |c: &ObservedCheckpoint| any_stopped && is_drained(c);
         let is_done = |c: &ObservedCheckpoint| {
-            is_stopped(c) || has_passed(c) && !layout.held.contains_key(&c.partition)
+            let is_held = layout.held.contains_key(&c.partition);
+            is_stopped(c) || (has_passed(c) || waits_in_vain(c)) && !is_held
         };
         if !checkpoints.iter().all(is_done) {
             return None;
@@ -376,15 +405,12 @@ impl Supervisor {
         let is_free = checkpoint
             .owner
             .is_none_or(|owner| owner == self.parts.instance);
-        let is_drained = checkpoint
-            .drain_at
-            .is_some_and(|end| checkpoint.position >= end);
         let is_new = layout
             .tried
             .get(partition)
             .is_none_or(|tried| *tried < look);
         is_free
-            && !is_drained
+            && !is_drained(checkpoint)
             && is_new
             && !checkpoint.stopped
             && !layout.stopped.contains_key(partition)
@@ -411,17 +437,25 @@ impl Supervisor {
             turns: parts.turns.clone(),
         });
         let ends = stop.child_token();
+        let place = Place {
+            generation,
+            layout: self.layout.number,
+            partition,
+        };
         self.layout.held.insert(partition, ends.clone());
         self.runners.spawn(async move {
             // Outside of a batch: one that panics in it is stopped by its runner.
             let ended = AssertUnwindSafe(runner.run(ends)).catch_unwind().await;
             let ended = ended.unwrap_or_else(|panic| Ended::Stopped(apply::panicked(&*panic)));
-            (partition, ended)
+            (place, ended)
         });
     }
 
     /// A runner has ended. An outcome if that ends the run of the projection.
-    fn ended(&mut self, partition: i32, ended: Ended, look: u64) -> Option<Outcome> {
+    fn ended(&mut self, place: Place, ended: Ended, look: u64) -> Option<Outcome> {
+        let partition = place.partition;
+        let is_of_now =
+            (place.generation, place.layout) == (self.layout.generation, self.layout.number);
         self.layout.held.remove(&partition);
         self.layout.tried.insert(partition, look);
         let pause = match ended {
@@ -435,6 +469,8 @@ impl Supervisor {
             nudge.notify_one();
         });
         match ended {
+            // What it came to says nothing of the partitions that there are now.
+            _ if !is_of_now => {}
             Ended::CaughtUp => {
                 self.layout.passed.insert(partition);
             }
@@ -450,4 +486,10 @@ impl Supervisor {
         self.parts.board.remove(partition);
         None
     }
+}
+
+/// Whether it is where its layout ends.
+fn is_drained(checkpoint: &ObservedCheckpoint) -> bool {
+    let end = checkpoint.drain_at;
+    end.is_some_and(|end| checkpoint.position >= end)
 }

@@ -89,12 +89,15 @@ pub(crate) struct Observed {
 pub(crate) struct ObservedCheckpoint {
     pub(crate) partition: i32,
     pub(crate) partitions: i32,
+    pub(crate) layout: i32,
     pub(crate) position: Position,
     pub(crate) drain_at: Option<Position>,
     /// The living instance that has it.
     pub(crate) owner: Option<Uuid>,
     /// An error has stopped it since the instance that asks began.
     pub(crate) stopped: bool,
+    /// An error had stopped it before the instance that asks began.
+    pub(crate) stopped_before: bool,
     /// Dead letters of it are to be tried again.
     pub(crate) retries: bool,
     pub(crate) error: Option<Value>,

@@ -219,3 +219,98 @@ async fn what_stopped_here_is_taken_up_by_who_starts_later_while_this_instance_l
     assert!(!first.is_finished(), "it goes on with the other");
     first.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_job_that_is_done_with_one_projection_leaves_it_to_others() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=5).await;
+    let [quick, slow] = ["quick", "slow"].map(|name| ledger_partitioned(name, 1));
+    let both = [quick.clone(), slow];
+    engine(&database, true, &both)
+        .run(Until::CaughtUp, CancellationToken::new())
+        .await
+        .unwrap();
+    append_rows(&client, "t", 1..=5).await;
+    // The job has to wait for one of the two.
+    let holder = database.client().await;
+    holder
+        .batch_execute("begin; lock table slow.ledger")
+        .await
+        .unwrap();
+    let job = engine(&database, true, &both).run(Until::CaughtUp, CancellationToken::new());
+    let job = tokio::spawn(job);
+    let held = "select count(*) from highwater.checkpoint
+                 where projection = 'slow' and owner is not null";
+    eventually("the job is at work", LIMIT, async || {
+        positions(&client, held).await == [1]
+    })
+    .await;
+    let live = Running::start(engine(&database, true, &both));
+    let of_quick = "select count(*) from highwater.checkpoint
+                     where projection = 'quick' and state = 'live' and owner is not null";
+    eventually("the other one runs live", LIMIT, async || {
+        positions(&client, of_quick).await == [1]
+    })
+    .await;
+    append_rows(&client, "u", 1..=5).await;
+    let applied = "select count(*) from quick.ledger";
+    eventually("it goes on", LIMIT, async || {
+        positions(&client, applied).await == [15]
+    })
+    .await;
+    holder.batch_execute("commit").await.unwrap();
+    job.await.unwrap().unwrap();
+    caught_up(&client).await;
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_is_made_again_under_its_name_fences_who_ran_the_one_before() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=5).await;
+    let ledger = [ledger_partitioned("ledger", 2)];
+    let run = async || {
+        let engine = engine(&database, true, &ledger);
+        engine
+            .run(Until::CaughtUp, CancellationToken::new())
+            .await
+            .unwrap()
+    };
+    run().await;
+    run().await;
+    let epochs = "select max(epoch) from highwater.checkpoint";
+    let before = positions(&client, epochs).await[0];
+    highwater::engine::rebuild::drop_projection(&database.pooled(), &"ledger".parse().unwrap())
+        .await
+        .unwrap();
+    run().await;
+    assert!(positions(&client, epochs).await[0] > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_projection_at_the_head_is_looked_at_before_it_counts_as_caught_up() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "s", 1..=5).await;
+    let ledger = [ledger_partitioned("ledger", 1)];
+    let run = async || {
+        let engine = engine(&database, true, &ledger);
+        engine
+            .run(Until::CaughtUp, CancellationToken::new())
+            .await
+            .unwrap()
+    };
+    run().await;
+    let stop = "update highwater.checkpoint set state = 'stopped', stopped_at = clock_timestamp(),
+                       last_error = '{\"kind\": \"diverged\"}'";
+    client.batch_execute(stop).await.unwrap();
+    let report = run().await;
+    assert!(
+        matches!(report.outcomes[0].1, Outcome::CaughtUp),
+        "{report:?}"
+    );
+    let stopped = "select count(*) from highwater.checkpoint where state = 'stopped'";
+    assert_eq!(positions(&client, stopped).await, [0], "it was claimed");
+}

@@ -489,3 +489,28 @@ async fn an_earlier_try_goes_on_if_it_has_read_what_was_removed_and_is_taken_awa
     client.batch_execute(retention).await.unwrap();
     is_refused(&database, &client, &broken, 80).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_of_several_partitions_is_rebuilt_too() {
+    let (database, client) = built(30).await;
+    let partitioned = format!("/* highwater\npartitions = 3\n*/\n{COUNTS}");
+    let projection = sql_projection("counts", &partitioned);
+    run_to_head(&database, database.source(), vec![projection.clone()])
+        .await
+        .unwrap();
+    append_rows(&client, "t", 1..=10).await;
+    let rebuild = Rebuild::new(
+        database.pooled(),
+        database.source(),
+        projection,
+        Settings::default(),
+    );
+    let done = rebuild.run(CancellationToken::new()).await;
+    assert!(
+        matches!(done, Ok(Rebuilt::Swapped { generation: 2, .. })),
+        "{done:?}"
+    );
+    assert_eq!(total(&client).await, 40);
+    let partitions = "select count(*) from highwater.checkpoint where generation = 2";
+    assert_eq!(one::<i64>(&client, partitions).await, 3);
+}

@@ -1,7 +1,7 @@
 -- Purpose: takes a free checkpoint: nobody of an earlier epoch can commit after this.
 -- Parameters: $1 projection; $2 generation; $3 partition; $4 the instance.
 -- Must hold: one statement, which never waits. No row comes back while another living instance has
--- it, or a batch of a predecessor is in flight, or an error has stopped it since this instance began.
+-- it, or it is paused, or a batch of a predecessor is in flight, or an error has stopped it since this instance began.
 -- What it returns is what has been reached.
 with free as (
     select c.projection, c.generation, c.partition
@@ -12,6 +12,8 @@ with free as (
                             where i.id = c.owner and i.seen_at + i.lease > clock_timestamp()))
        and (c.stopped_at is null
             or c.stopped_at < (select i.started_at from highwater.instance i where i.id = $4))
+       and not exists (select from highwater.projection p
+                        where p.name = $1 and p.paused_at is not null)
        for update of c skip locked
 )
 update highwater.checkpoint c

@@ -16,11 +16,13 @@ select coalesce((select jsonb_agg(jsonb_build_object(
                'checkpoints', (
                    select coalesce(jsonb_agg(jsonb_build_object(
                               'partition', c.partition, 'partitions', c.partitions,
+                              'layout', c.layout,
                               'position', c.position, 'drain_at', c.drain_at,
                               'owner', (select i.id from highwater.instance i
                                          where i.id = c.owner
                                            and i.seen_at + i.lease > clock_timestamp()),
                               'stopped', coalesce(c.stopped_at >= (select started_at from me), false),
+                              'stopped_before', coalesce(c.stopped_at < (select started_at from me), false),
                               'retries', exists (
                                   select from highwater.dead_letter d
                                    where d.projection = c.projection

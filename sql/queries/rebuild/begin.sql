@@ -18,6 +18,9 @@ with earlier as (
      where name = $1
     returning name, next_generation, partitions
 )
-insert into highwater.checkpoint (projection, generation, partition, partitions, source_identity)
-select name, next_generation, n, partitions, $3 from marked, generate_series(0, partitions - 1) n
+insert into highwater.checkpoint
+    (projection, generation, partition, partitions, source_identity, epoch)
+select name, next_generation, n, partitions, $3,
+       coalesce((select max(c.epoch) from highwater.checkpoint c where c.projection = $1), 0)
+  from marked, generate_series(0, partitions - 1) n
 returning generation

@@ -46,14 +46,14 @@ impl Runner {
             generation: parts.generation,
             partition: parts.partition,
         };
-        let claimed = setup::claim(
-            &parts.target,
-            &key,
-            parts.instance,
-            claiming,
-            &*parts.source,
-        )
-        .await?;
+        let claimed = setup::claim(&parts.target, &key, parts.instance, claiming).await?;
+        // From here on it is given back or reported, whatever is found wrong with it.
+        self.held = claimed.as_ref().map(|claimed| (key.clone(), claimed.epoch));
+        let parts = &self.parts;
+        let name = &self.definition().name;
+        if let Some(checkpoint) = &claimed {
+            divergence::check(&key, checkpoint, &*parts.source).await?;
+        }
         if parts.build == Build::Live {
             // A swap, a drop or an accepted change may have come between the two.
             let stored = setup::stored_in(&parts.target, name).await?;
@@ -125,14 +125,13 @@ impl Runner {
 
     /// Gives the checkpoint back. Best effort: without it the lease has to end first.
     pub(super) async fn release(&self) {
-        let Some(claim) = &self.claim else {
+        let Some((key, epoch)) = &self.held else {
             return;
         };
-        let applier = &claim.applier;
         let done = async {
-            let client = applier.target.short().await?;
+            let client = self.parts.target.short().await?;
             failpoint!("release.begun");
-            let releasing = checkpoint::release(&client, &applier.key, applier.epoch);
+            let releasing = checkpoint::release(&client, key, *epoch);
             client.within(releasing).await?;
             instance::nudge(&client).await;
             Ok::<_, Error>(())

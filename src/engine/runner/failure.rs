@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use super::{Ended, Next, Runner};
+use super::{Ended, Next, Runner, Turn};
 use crate::engine::apply::{InFlight, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
@@ -23,6 +23,7 @@ impl Runner {
         self.attempts = self.attempts.saturating_add(1);
         if error.kind() == ErrorKind::Fenced && error.code().is_some() {
             return match self.read_again().await {
+                Ok(Turn::Ended(ended)) => Next::Ended(ended),
                 Ok(_) => Next::AtOnce,
                 Err(error) if error.kind() == ErrorKind::Fenced => self.lost(error),
                 Err(error) => self.retry_or_stop(error).await,
@@ -64,7 +65,8 @@ impl Runner {
             self.report(RunnerState::Retrying, &error).await;
             // What the connection took with it is read again: a commit may have gone through.
             return match self.forget_position().await {
-                Ok(()) => Next::Retry,
+                Ok(Turn::Ended(ended)) => Next::Ended(ended),
+                Ok(_) => Next::Retry,
                 Err(error) => self.lost(error),
             };
         }
@@ -75,7 +77,7 @@ impl Runner {
     }
 
     /// After a transient error the stored position is not known until it is read again.
-    async fn forget_position(&mut self) -> Result<()> {
+    async fn forget_position(&mut self) -> Result<Turn> {
         match self.read_again().await {
             Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
             Err(_) => {
@@ -83,9 +85,9 @@ impl Runner {
                 if let Some(claim) = &mut self.claim {
                     claim.session = 0;
                 }
-                Ok(())
+                Ok(Turn::Again)
             }
-            Ok(_) => Ok(()),
+            turn => turn,
         }
     }
 
@@ -114,19 +116,9 @@ impl Runner {
     }
 
     async fn write_down(&self, client: &Client, state: RunnerState, error: &Value) -> Result<()> {
-        match &self.claim {
-            Some(claim) => {
-                let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
-                checkpoint::report(client, key, epoch, state.as_str(), Some(error)).await
-            }
-            None if state == RunnerState::Stopped => {
-                checkpoint::report_unstarted(
-                    client,
-                    &self.definition().name,
-                    self.parts.instance,
-                    error,
-                )
-                .await
+        match &self.held {
+            Some((key, epoch)) => {
+                checkpoint::report(client, key, *epoch, state.as_str(), Some(error)).await
             }
             None => Ok(()),
         }

@@ -13,7 +13,8 @@ use crate::pg::instance::{Observed, ObservedCheckpoint};
 #[derive(Default)]
 pub(super) struct Layout {
     pub(super) generation: i32,
-    pub(super) partitions: usize,
+    /// Rises with each change of the number of partitions.
+    pub(super) number: i32,
     /// The runners at work, each with what ends it.
     pub(super) held: BTreeMap<i32, CancellationToken>,
     /// The look on which a claim got nothing: the next try needs a newer one.
@@ -25,13 +26,16 @@ pub(super) struct Layout {
 impl Layout {
     /// Forgets what was true of another generation or another number of partitions.
     pub(super) fn become_that_of(&mut self, projection: &Observed) {
-        let partitions = projection.checkpoints.len();
-        if (self.generation, self.partitions) == (projection.generation, partitions) {
+        let number = projection
+            .checkpoints
+            .first()
+            .map_or(0, |first| first.layout);
+        if (self.generation, self.number) == (projection.generation, number) {
             return;
         }
         // Runners of the layout before find out by themselves.
         self.generation = projection.generation;
-        self.partitions = partitions;
+        self.number = number;
         self.tried.clear();
         self.passed.clear();
         self.stopped.clear();
