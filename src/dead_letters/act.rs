@@ -36,6 +36,12 @@ pub struct Discarded {
     pub still_parked_keys: i64,
     /// How many letters these keys have.
     pub left_behind: i64,
+    /// How many of these have failed themselves, and fail again unless the cause is mended.
+    #[serde(skip)]
+    pub still_failing: i64,
+    /// The one key that is still parked, if it is one.
+    #[serde(skip)]
+    pub key: Option<Option<String>>,
 }
 
 /// Asks for another try of the letters selected, with all others of their keys, and tells whoever
@@ -123,11 +129,16 @@ async fn in_transaction(
     let left = client.query_typed(sql, &parameters).await;
     let left = left.map_err(|e| pg::own_error("cannot see what is left", e))?;
     let (still_parked_keys, left_behind) = counted(&left)?;
+    let still_failing = left.first().map(|row| column(row, 2)).transpose()?;
+    let mut of = keys.iter();
+    let first = of.next().filter(|first| of.all(|key| key == *first));
     Ok(Discarded {
         projection: name.clone(),
         discarded: keys.len(),
         still_parked_keys,
         left_behind,
+        still_failing: still_failing.unwrap_or_default(),
+        key: first.cloned(),
     })
 }
 

@@ -15,7 +15,8 @@
 //! generation, if it has the same definition.
 //!
 //! **Failures.** A crash before the swap's commit leaves the live generation as it was; a crash
-//! after it leaves the schema `NAME__old`, which the next rebuild drops.
+//! after it leaves the schema `NAME__old`, which the next rebuild drops. A next generation that can
+//! never be complete, for events that it has not read were removed, is given up with all it made.
 
 use std::sync::Arc;
 
@@ -94,10 +95,11 @@ impl Rebuild {
         let client = self.target.connector().connect().await?;
         drop_schema(&client, &old_schema(name)).await?;
         check_dependents(&client, name).await?;
+        self.check_complete(&client).await?;
         let generation = self.prepare(&client).await?;
         drop(client);
         let head = self.source.head().await?;
-        if !self.fill(generation, head, &stop).await? {
+        if !self.fill_or_give_up(generation, head, &stop).await? {
             let position = self.board.get().position;
             return Ok(Rebuilt::Interrupted { position });
         }
@@ -112,6 +114,55 @@ impl Rebuild {
         })
     }
 
+    /// Refuses to build from a log whose oldest events were removed, unless an earlier try has read
+    /// them.
+    async fn check_complete(&self, client: &Client) -> Result<()> {
+        let name = &self.projection.definition().name;
+        let stored = setup::stored(client, name).await?;
+        let stored = stored.ok_or_else(|| not_built(name))?;
+        let through = self.source.removed_through().await?;
+        let generation = match self.goes_on(client, &stored).await? {
+            Some(next) if read_up_to(client, name, next).await? >= through => return Ok(()),
+            Some(next) => next,
+            None if through == Position::START => return Ok(()),
+            None => return Err(incomplete(name, self.source.name(), through)),
+        };
+        give_up(client, name, generation).await?;
+        Err(incomplete(name, self.source.name(), through))
+    }
+
+    /// The next generation of an earlier try, if it is of the same definition.
+    async fn goes_on(&self, client: &Client, stored: &setup::Stored) -> Result<Option<i32>> {
+        let definition = self.projection.definition();
+        let is_same = stored.next_hash.as_deref() == Some(&definition.hash);
+        match stored.next_generation {
+            Some(next) if is_same => {
+                let is_there = schema_exists(client, &next_schema(&definition.name)).await?;
+                Ok(is_there.then_some(next))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Fills; if events are removed meanwhile that it has not read, nothing of it is left.
+    async fn fill_or_give_up(
+        &self,
+        generation: i32,
+        head: Position,
+        stop: &CancellationToken,
+    ) -> Result<bool> {
+        match self.fill(generation, head, stop).await {
+            Err(error) if error.kind() == ErrorKind::Stranded => {
+                let name = &self.projection.definition().name;
+                let client = self.target.connector().connect().await?;
+                give_up(&client, name, generation).await?;
+                let through = self.source.removed_through().await?;
+                Err(incomplete(name, self.source.name(), through).source(error))
+            }
+            filled => filled,
+        }
+    }
+
     /// Makes the rows and the schema of the next generation, or recognises those of an earlier
     /// try. Returns its number.
     async fn prepare(&self, client: &Client) -> Result<i32> {
@@ -120,10 +171,7 @@ impl Rebuild {
         let stored = setup::stored(client, name)
             .await?
             .ok_or_else(|| not_built(name))?;
-        if let Some(next) = stored.next_generation
-            && stored.next_hash.as_deref() == Some(&definition.hash)
-            && schema_exists(client, &next_schema(name)).await?
-        {
+        if let Some(next) = self.goes_on(client, &stored).await? {
             let (projection, source) = (&*self.projection, &*self.source);
             setup::renew_batch(&self.target, projection, source, &next_schema(name)).await?;
             return Ok(next);
@@ -303,6 +351,46 @@ fn old_schema(name: &ProjectionName) -> String {
 fn not_built(name: &ProjectionName) -> Error {
     let what = format!("projection \"{name}\" has no read model here");
     Error::new(ErrorKind::NotFound, what).hint(format!("highwater run {name} builds it"))
+}
+
+fn incomplete(name: &ProjectionName, source: &str, through: Position) -> Error {
+    let what = format!(
+        "\"{name}\" cannot be built anew: events of source \"{source}\" up to {through} were removed, \
+         and a new read model would lack them; the one there is stays as it is"
+    );
+    Error::new(ErrorKind::Stranded, what).hint(format!(
+        "highwater accept {name} keeps the read model; to build one from the events that are left: \
+         highwater drop {name}, highwater run {name}, which stops as stranded, and then highwater \
+         accept {name}"
+    ))
+}
+
+/// Up to where a generation has read: its partition that is furthest behind.
+async fn read_up_to(client: &Client, name: &ProjectionName, generation: i32) -> Result<Position> {
+    let sql = include_str!("../../sql/queries/rebuild/read_up_to.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] =
+        [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
+    let row = client.query_typed_one(sql, &parameters).await;
+    let row = row.map_err(|e| pg::own_error("cannot read the next checkpoint", e))?;
+    Ok(Position::new(column(&row, 0)?))
+}
+
+/// Takes away what was made of the next generation, unless it is another one by now.
+async fn give_up(client: &Client, name: &ProjectionName, generation: i32) -> Result<()> {
+    setup::begin(client).await?;
+    let done = async {
+        setup::told(name, setup::lock(client, name)).await?;
+        let sql = include_str!("../../sql/queries/rebuild/give_up.sql");
+        let parameters: [(&Parameter<'_>, Type); 2] =
+            [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
+        let given_up = client.execute_typed(sql, &parameters).await;
+        let given_up = given_up.map_err(|e| pg::own_error("cannot give the rebuild up", e))?;
+        match given_up {
+            0 => Ok(()),
+            _ => drop_schema(client, &next_schema(name)).await,
+        }
+    };
+    setup::end(client, done.await).await
 }
 
 /// Locks the projection, then the checkpoints of its live generation, and returns the highest.
