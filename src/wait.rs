@@ -310,26 +310,45 @@ fn reason(
     if projection.partitions.is_empty() {
         return format!("it was never run; highwater run {name} builds it");
     }
-    if projection.state == status::State::Idle {
+    if projection.state == status::State::Idle && projection.paused_at.is_none() {
         return format!("nobody runs it; start highwater run {name}");
     }
-    if let Some(source) = source {
-        if let Some(problem) = &source.problem {
-            return problem.to_string();
-        }
-        if source.mark.is_some_and(|mark| mark < goal)
-            && let Some(held) = source.held(status.at)
-        {
-            return held;
-        }
+    if let Some(obstacle) = obstacle(projection, source, status, goal) {
+        return obstacle;
     }
-    match (&projection.last_error, projection.eta_seconds) {
-        (Some(error), _) => format!("it failed and is tried again: {}", error.message),
-        (None, Some(eta)) if eta > 0.0 => {
-            format!("it needs about {} more; wait longer", span(eta))
-        }
+    match projection.eta_seconds {
+        Some(eta) if eta > 0.0 => format!("it needs about {} more; wait longer", span(eta)),
         _ => "it is on its way; wait longer, or see highwater status".to_owned(),
     }
+}
+
+/// What keeps a projection that is run from `goal`, besides the work that is left.
+pub(crate) fn obstacle(
+    projection: &ProjectionStatus,
+    source: Option<&SourceStatus>,
+    status: &status::Status,
+    goal: Position,
+) -> Option<String> {
+    if projection.paused_at.is_some() {
+        let name = &projection.name;
+        return Some(format!(
+            "it is paused; highwater resume {name} lets it go on"
+        ));
+    }
+    if let Some(problem) = source.and_then(|s| s.problem.as_ref()) {
+        return Some(problem.to_string());
+    }
+    if let Some(blocked) = projection.blocked(status.at) {
+        return Some(blocked);
+    }
+    if let Some(source) = source
+        && source.mark.is_some_and(|mark| mark < goal)
+        && let Some(held) = source.held(status.at)
+    {
+        return Some(held);
+    }
+    let error = projection.last_error.as_ref()?;
+    Some(format!("it failed and is tried again: {}", error.message))
 }
 
 impl Waited {

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::exit::{Done, Exit, Failure};
-use super::text::count;
-use crate::dead_letters::{self, Selection};
+use super::text::{count, thousands};
+use crate::dead_letters::{self, Discarded, Selection};
 use crate::error::{Error, ErrorKind, Printable};
 use crate::name::ProjectionName;
 
@@ -235,14 +235,47 @@ async fn discard(args: Discard, ctx: &Context) -> Done {
     let number = i64::try_from(discarded.discarded).unwrap_or(i64::MAX);
     ctx.line(&format!("{name}: {} discarded", events(number)))?;
     if discarded.left_behind > 0 {
-        ctx.line(&format!(
-            "{name}: {} of {} stay parked behind what was discarded; highwater dead-letters retry \
-             {name} applies them",
-            events(discarded.left_behind),
-            keys(discarded.still_parked_keys),
-        ))?;
+        ctx.line(&left_behind(&discarded))?;
     }
     Ok(Exit::Done)
+}
+
+/// What is still parked of the keys that something was discarded of, and what may be done.
+fn left_behind(discarded: &Discarded) -> String {
+    let name = &discarded.projection;
+    let retry = format!(
+        "highwater dead-letters retry {name} {}",
+        flags(discarded.key.as_ref())
+    );
+    let left = format!(
+        "{name}: {} of {} stay parked",
+        events(discarded.left_behind),
+        keys(discarded.still_parked_keys)
+    );
+    match discarded.still_failing {
+        0 => format!("{left} behind what was discarded; {retry} applies them in order"),
+        failing => format!(
+            "{left}, {} of them with an error of their own: mend its cause or discard these too; then \
+             {retry} applies the others in order",
+            thousands(failing.unsigned_abs())
+        ),
+    }
+}
+
+/// What names the letters of a key on the command line of a shell.
+fn flags(key: Option<&Option<String>>) -> String {
+    match key {
+        Some(None) => "--null-key".to_owned(),
+        // Such a one cannot be printed so that it is read back.
+        Some(Some(key)) if !key.chars().any(char::is_control) => {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,".contains(c);
+            match !key.is_empty() && key.chars().all(is_plain) {
+                true => format!("--key {key}"),
+                false => format!("--key '{}'", key.replace('\'', "'\\''")),
+            }
+        }
+        _ => "--all".to_owned(),
+    }
 }
 
 fn write(text: &str, ctx: &Context) -> Result<(), Error> {

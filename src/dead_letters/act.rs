@@ -36,6 +36,12 @@ pub struct Discarded {
     pub still_parked_keys: i64,
     /// How many letters these keys have.
     pub left_behind: i64,
+    /// How many of these have failed themselves, and fail again unless the cause is mended.
+    #[serde(skip)]
+    pub still_failing: i64,
+    /// The one key that is still parked, if it is one.
+    #[serde(skip)]
+    pub key: Option<Option<String>>,
 }
 
 /// Asks for another try of the letters selected, with all others of their keys, and tells whoever
@@ -50,16 +56,20 @@ pub async fn retry(
     selection: &Selection,
 ) -> Result<Requested> {
     check_name(target, name).await?;
-    let client = target.client().await?;
+    let client = target.short().await?;
     let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
-    let rows = query(&client, sql, name, selection, &[]).await?;
+    let requesting = query(&client, sql, name, selection, &[]);
+    let rows = client.within(requesting).await?;
     failpoint!("retry.requested");
     let (keys, letters) = counted(&rows)?;
     selection.check_found(name, letters)?;
     let sql = include_str!("../../sql/queries/dead_letter/is_run.sql");
     let parameters = [(&name.as_str() as &pg::Parameter<'_>, Type::TEXT)];
-    let row = client.query_typed_one(sql, &parameters).await;
-    let row = row.map_err(|e| pg::own_error("cannot see who runs the projection", e))?;
+    let looking = async {
+        let row = client.query_typed_one(sql, &parameters).await;
+        row.map_err(|e| pg::own_error("cannot see who runs the projection", e))
+    };
+    let row = client.within(looking).await?;
     instance::nudge(&client).await;
     Ok(Requested {
         projection: name.clone(),
@@ -102,7 +112,11 @@ async fn in_transaction(
     reason: &str,
 ) -> Result<Discarded> {
     let sql = include_str!("../../sql/queries/dead_letter/lock.sql");
-    setup::told(name, query(client, sql, name, selection, &[])).await?;
+    let locking = async {
+        setup::lock(client, name).await?;
+        query(client, sql, name, selection, &[]).await
+    };
+    setup::told(name, locking).await?;
     let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
     let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
     selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;
@@ -115,11 +129,16 @@ async fn in_transaction(
     let left = client.query_typed(sql, &parameters).await;
     let left = left.map_err(|e| pg::own_error("cannot see what is left", e))?;
     let (still_parked_keys, left_behind) = counted(&left)?;
+    let still_failing = left.first().map(|row| column(row, 2)).transpose()?;
+    let mut of = keys.iter();
+    let first = of.next().filter(|first| of.all(|key| key == *first));
     Ok(Discarded {
         projection: name.clone(),
         discarded: keys.len(),
         still_parked_keys,
         left_behind,
+        still_failing: still_failing.unwrap_or_default(),
+        key: first.cloned(),
     })
 }
 

@@ -106,7 +106,8 @@ impl Isolation {
 pub(super) fn poison(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
     let next = format!(
         "the projection stands before this event and lost nothing: mend it, highwater accept {name} \
-         if its file changed, then highwater run goes on"
+         if its file changed, then highwater run goes on; on_error = \"park\" in its file would let the \
+         events of other keys go on meanwhile"
     );
     let hint = match error.what_to_do() {
         Some(hint) => format!("{hint}; {next}"),

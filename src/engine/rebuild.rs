@@ -6,7 +6,7 @@
 //! **States.** none ──prepare──▶ filling ──fill──▶ caught up ──swap──▶ none. A rebuild that ends
 //! in between goes on where it was, if the definition is still the same; else it begins again.
 //!
-//! **The swap.** One transaction locks the live checkpoint, which lets a batch in flight finish
+//! **The swap.** One transaction locks the projection and its live checkpoints, which lets a batch in flight finish
 //! and holds the next one back; the next generation is brought to exactly where the live one
 //! stands; both schemas are renamed, grants carried over, the rows changed. Readers never block:
 //! renaming a schema locks none of its tables, and prepared statements follow.
@@ -15,7 +15,8 @@
 //! generation, if it has the same definition.
 //!
 //! **Failures.** A crash before the swap's commit leaves the live generation as it was; a crash
-//! after it leaves the schema `NAME__old`, which the next rebuild drops.
+//! after it leaves the schema `NAME__old`, which the next rebuild drops. A next generation that can
+//! never be complete, for events that it has not read were removed, is given up with all it made.
 
 use std::sync::Arc;
 
@@ -94,22 +95,72 @@ impl Rebuild {
         let client = self.target.connector().connect().await?;
         drop_schema(&client, &old_schema(name)).await?;
         check_dependents(&client, name).await?;
+        self.check_complete(&client).await?;
         let generation = self.prepare(&client).await?;
         drop(client);
         let head = self.source.head().await?;
-        if !self.fill(generation, head, &stop).await? {
+        if !self.fill_or_give_up(generation, head, &stop).await? {
             let position = self.board.get().position;
             return Ok(Rebuilt::Interrupted { position });
         }
         failpoint!("rebuild.filled");
         let position = self.swap(generation, &stop).await?;
         failpoint!("swap.committed");
-        let client = self.target.client().await?;
+        let client = self.target.connector().connect().await?;
         drop_schema(&client, &old_schema(name)).await?;
         Ok(Rebuilt::Swapped {
             generation,
             position,
         })
+    }
+
+    /// Refuses to build from a log whose oldest events were removed, unless an earlier try has read
+    /// them.
+    async fn check_complete(&self, client: &Client) -> Result<()> {
+        let name = &self.projection.definition().name;
+        let stored = setup::stored(client, name).await?;
+        let stored = stored.ok_or_else(|| not_built(name))?;
+        let through = self.source.removed_through().await?;
+        let generation = match self.goes_on(client, &stored).await? {
+            Some(next) if read_up_to(client, name, next).await? >= through => return Ok(()),
+            Some(next) => next,
+            None if through == Position::START => return Ok(()),
+            None => return Err(incomplete(name, self.source.name(), through)),
+        };
+        give_up(client, name, generation).await?;
+        Err(incomplete(name, self.source.name(), through))
+    }
+
+    /// The next generation of an earlier try, if it is of the same definition.
+    async fn goes_on(&self, client: &Client, stored: &setup::Stored) -> Result<Option<i32>> {
+        let definition = self.projection.definition();
+        let is_same = stored.next_hash.as_deref() == Some(&definition.hash);
+        match stored.next_generation {
+            Some(next) if is_same => {
+                let is_there = schema_exists(client, &next_schema(&definition.name)).await?;
+                Ok(is_there.then_some(next))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Fills; if events are removed meanwhile that it has not read, nothing of it is left.
+    async fn fill_or_give_up(
+        &self,
+        generation: i32,
+        head: Position,
+        stop: &CancellationToken,
+    ) -> Result<bool> {
+        match self.fill(generation, head, stop).await {
+            Err(error) if error.kind() == ErrorKind::Stranded => {
+                let name = &self.projection.definition().name;
+                let client = self.target.connector().connect().await?;
+                give_up(&client, name, generation).await?;
+                let through = self.source.removed_through().await?;
+                Err(incomplete(name, self.source.name(), through).source(error))
+            }
+            filled => filled,
+        }
     }
 
     /// Makes the rows and the schema of the next generation, or recognises those of an earlier
@@ -120,18 +171,15 @@ impl Rebuild {
         let stored = setup::stored(client, name)
             .await?
             .ok_or_else(|| not_built(name))?;
-        if let Some(next) = stored.next_generation
-            && stored.next_hash.as_deref() == Some(&definition.hash)
-            && schema_exists(client, &next_schema(name)).await?
-        {
+        if let Some(next) = self.goes_on(client, &stored).await? {
             let (projection, source) = (&*self.projection, &*self.source);
             setup::renew_batch(&self.target, projection, source, &next_schema(name)).await?;
             return Ok(next);
         }
         let identity = self.source.identity().await?;
-        drop_schema(client, &next_schema(name)).await?;
         setup::begin(client).await?;
         let done = async {
+            setup::told(name, setup::lock(client, name)).await?;
             let sql = include_str!("../../sql/queries/rebuild/begin.sql");
             let parameters: [(&Parameter<'_>, Type); 3] = [
                 (&name.as_str(), Type::TEXT),
@@ -143,8 +191,10 @@ impl Rebuild {
             let rows = rows.map_err(|e| pg::error("cannot begin the rebuild", e))?;
             let first = rows.first().ok_or_else(|| not_built(name))?;
             let next = column::<i32>(first, 0)?;
-            setup::create_schema(client, &next_schema(name)).await?;
             let schema = next_schema(name);
+            // Whoever filled it is fenced by now.
+            drop_schema(client, &schema).await?;
+            setup::create_schema(client, &schema).await?;
             setup::fill_schema(client, &*self.projection, &schema).await?;
             setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
             failpoint!("rebuild.begun");
@@ -303,12 +353,56 @@ fn not_built(name: &ProjectionName) -> Error {
     Error::new(ErrorKind::NotFound, what).hint(format!("highwater run {name} builds it"))
 }
 
-/// Locks the checkpoints of the live generation and returns the highest of them.
+fn incomplete(name: &ProjectionName, source: &str, through: Position) -> Error {
+    let what = format!(
+        "\"{name}\" cannot be built anew: events of source \"{source}\" up to {through} were removed, \
+         and a new read model would lack them; the one there is stays as it is"
+    );
+    Error::new(ErrorKind::Stranded, what).hint(format!(
+        "highwater accept {name} keeps the read model; to build one from the events that are left: \
+         highwater drop {name}, highwater run {name}, which stops as stranded, and then highwater \
+         accept {name}"
+    ))
+}
+
+/// Up to where a generation has read: its partition that is furthest behind.
+async fn read_up_to(client: &Client, name: &ProjectionName, generation: i32) -> Result<Position> {
+    let sql = include_str!("../../sql/queries/rebuild/read_up_to.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] =
+        [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
+    let row = client.query_typed_one(sql, &parameters).await;
+    let row = row.map_err(|e| pg::own_error("cannot read the next checkpoint", e))?;
+    Ok(Position::new(column(&row, 0)?))
+}
+
+/// Takes away what was made of the next generation, unless it is another one by now.
+async fn give_up(client: &Client, name: &ProjectionName, generation: i32) -> Result<()> {
+    setup::begin(client).await?;
+    let done = async {
+        setup::told(name, setup::lock(client, name)).await?;
+        let sql = include_str!("../../sql/queries/rebuild/give_up.sql");
+        let parameters: [(&Parameter<'_>, Type); 2] =
+            [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
+        let given_up = client.execute_typed(sql, &parameters).await;
+        let given_up = given_up.map_err(|e| pg::own_error("cannot give the rebuild up", e))?;
+        match given_up {
+            0 => Ok(()),
+            _ => drop_schema(client, &next_schema(name)).await,
+        }
+    };
+    setup::end(client, done.await).await
+}
+
+/// Locks the projection, then the checkpoints of its live generation, and returns the highest.
 async fn lock_live(client: &Client, name: &ProjectionName) -> Result<Position> {
     let sql = include_str!("../../sql/queries/rebuild/lock_live.sql");
     let parameters: [(&Parameter<'_>, Type); 1] = [(&name.as_str(), Type::TEXT)];
-    let rows = setup::told(name, client.query_typed(sql, &parameters)).await;
-    let rows = rows.map_err(|e| pg::own_error("cannot lock the live checkpoint", e))?;
+    let locking = async {
+        setup::lock(client, name).await?;
+        let rows = client.query_typed(sql, &parameters).await;
+        rows.map_err(|e| pg::own_error("cannot lock the live checkpoint", e))
+    };
+    let rows = setup::told(name, locking).await?;
     let mut highest = None;
     for row in &rows {
         highest = highest.max(Some(Position::new(column(row, 0)?)));

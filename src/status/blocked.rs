@@ -31,9 +31,21 @@ impl Blocked {
         Ok(blocked)
     }
 
-    /// Who holds up the batch of this checkpoint.
-    pub(super) fn holders(&self, key: &Key) -> Vec<HeldBy> {
-        let holders = self.0.get(&batch_name(key));
-        holders.cloned().unwrap_or_default()
+    /// Who holds up the batches of these checkpoints, each of them once. A batch that is only in the
+    /// queue for the same lock holds up nobody: it waits for the same ones.
+    pub(super) fn holders(&self, keys: &[Key]) -> Vec<HeldBy> {
+        let names: Vec<String> = keys.iter().map(batch_name).collect();
+        let waits = |one: &HeldBy| {
+            let application = one.application.as_ref();
+            application.is_some_and(|a| names.contains(a) && self.0.contains_key(a))
+        };
+        let mut holders: Vec<HeldBy> = Vec::new();
+        for one in names.iter().filter_map(|name| self.0.get(name)).flatten() {
+            let is_known = |h: &HeldBy| (h.pid, &h.prepared) == (one.pid, &one.prepared);
+            if !waits(one) && !holders.iter().any(is_known) {
+                holders.push(one.clone());
+            }
+        }
+        holders
     }
 }

@@ -209,6 +209,16 @@ fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {
     what
 }
 
+/// The kinds after which a run goes on where it stopped, once the cause is mended. Of all others the
+/// hint alone says what to do: the log or the definition is another one, or there is no more room.
+const MENDED_BY_RUNNING: [&str; 5] = [
+    "apply",
+    "undigestible",
+    "config",
+    "database",
+    "precondition",
+];
+
 fn render_error(text: &mut String, p: &ProjectionStatus, error: &LastError, now: Timestamp) {
     let verb = match p.state {
         State::Runner(RunnerState::Stopped) => "stopped",
@@ -236,7 +246,9 @@ fn render_error(text: &mut String, p: &ProjectionStatus, error: &LastError, now:
     if let Some(hint) = &error.hint {
         let _ = writeln!(text, "  hint    {hint}");
     }
-    if p.state == State::Runner(RunnerState::Stopped) && error.kind != "changed" {
+    if p.state == State::Runner(RunnerState::Stopped)
+        && MENDED_BY_RUNNING.contains(&error.kind.as_str())
+    {
         let _ = writeln!(
             text,
             "  to do   highwater run {} goes on after {} once it is mended; nothing is lost",

@@ -210,8 +210,8 @@ pub(super) fn merge(
         .map(|(name, projection)| {
             let definition = known.iter().find(|d| d.name == *name);
             let mut status = projection.status(name, definition);
-            let keys = projection.checkpoints.iter().map(|c| c.key(name));
-            status.blocked_by = keys.flat_map(|key| stored.blocked.holders(&key)).collect();
+            let keys: Vec<Key> = projection.checkpoints.iter().map(|c| c.key(name)).collect();
+            status.blocked_by = stored.blocked.holders(&keys);
             status.measure(of_source(&projection.source));
             status
         })

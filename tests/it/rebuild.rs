@@ -336,36 +336,65 @@ async fn a_schema_of_that_name_that_is_not_ours_is_refused_and_left_alone() {
     );
 }
 
+async fn until_waiting(client: &Client, sessions: i64) {
+    let waiting = "select count(*) from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock'";
+    eventually(
+        "sessions wait for a lock",
+        Duration::from_secs(10),
+        async || one::<i64>(client, waiting).await == sessions,
+    )
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_that_another_one_replaced_swaps_nothing() {
+    let (database, client) = built(50).await;
+    let gate = "create table public.gate ()";
+    client.batch_execute(gate).await.unwrap();
+    let holder = database.client().await;
+    let closed = "begin; lock table public.gate";
+    holder.batch_execute(closed).await.unwrap();
+    let gated = "from batch where not exists (select from public.gate)";
+    let first = rebuild(&database, &DOUBLED.replace("from batch", gated));
+    let first = tokio::spawn(async move { first.run(CancellationToken::new()).await });
+    until_waiting(&client, 1).await;
+    let tripled = rebuild(&database, &DOUBLED.replace('2', "3"));
+    let second = tokio::spawn(async move { tripled.run(CancellationToken::new()).await });
+    until_waiting(&client, 2).await;
+    holder.batch_execute("commit").await.unwrap();
+    let error = first.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
+    let done = second.await.unwrap().unwrap();
+    assert!(
+        matches!(done, Rebuilt::Swapped { generation: 3, .. }),
+        "{done:?}"
+    );
+    assert_eq!(total(&client).await, 150);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_begins_while_another_one_swaps_comes_after_it() {
     let (database, client) = built(50).await;
     let holder = database.client().await;
     holder
         .batch_execute("begin; select from highwater.checkpoint for update")
         .await
         .unwrap();
-    let waiting = "select count(*) from pg_stat_activity
-         where datname = current_database() and wait_event_type = 'Lock'";
     let first = rebuild(&database, DOUBLED);
     let first = tokio::spawn(async move { first.run(CancellationToken::new()).await });
-    eventually("it is to swap", Duration::from_secs(10), async || {
-        one::<i64>(&client, waiting).await == 1
-    })
-    .await;
+    until_waiting(&client, 1).await;
     let tripled = rebuild(&database, &DOUBLED.replace('2', "3"));
     let second = tokio::spawn(async move { tripled.run(CancellationToken::new()).await });
-    eventually("both are to swap", Duration::from_secs(10), async || {
-        one::<i64>(&client, waiting).await == 2
-    })
-    .await;
+    until_waiting(&client, 2).await;
     holder.batch_execute("commit").await.unwrap();
-    let error = first.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("another rebuild"), "{error}");
-    let done = second.await.unwrap().unwrap();
-    assert!(
-        matches!(done, Rebuilt::Swapped { generation: 3, .. }),
-        "{done:?}"
-    );
+    for (running, expected) in [(first, 2), (second, 3)] {
+        let done = running.await.unwrap().unwrap();
+        assert!(
+            matches!(done, Rebuilt::Swapped { generation, .. } if generation == expected),
+            "{done:?}"
+        );
+    }
     assert_eq!(total(&client).await, 150);
 }
 
@@ -435,6 +464,59 @@ async fn a_live_runner_takes_the_swapped_generation_although_nothing_is_appended
     eventually("it is live again", limit, async || is_live(2).await == 1).await;
     stop.cancel();
     engine.await.unwrap().unwrap();
+}
+
+/// What a rebuild leaves behind: its number, its checkpoints and its schema.
+const LEFT: &str =
+    "select (select count(*) from highwater.projection where next_generation is not null)
+    + (select count(*) from highwater.checkpoint where generation <> 1)
+    + (select count(*) from pg_namespace where nspname = 'counts__next')";
+
+/// It is refused, says a way out, and leaves the live read model and nothing else.
+async fn is_refused(database: &TestDatabase, client: &Client, text: &str, through: i64) {
+    let before = total(client).await;
+    let refused = rebuild(database, text).run(CancellationToken::new()).await;
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stranded, "{error}");
+    let said = error.to_string();
+    let removed = format!("up to {through} were removed");
+    assert!(said.contains(&removed), "{said}");
+    let words = ["highwater accept counts", "highwater drop counts"];
+    assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    assert_eq!(one::<i64>(client, LEFT).await, 0, "{said}");
+    assert_eq!(total(client).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_from_a_log_that_lacks_its_oldest_events_is_refused_and_leaves_nothing() {
+    let (database, client) = built(100).await;
+    let retention = "delete from highwater.event where position <= 40";
+    client.batch_execute(retention).await.unwrap();
+    is_refused(&database, &client, DOUBLED, 40).await;
+    is_refused(&database, &client, DOUBLED, 40).await;
+    let counts = sql_projection("counts", COUNTS);
+    let report = run_to_head(&database, database.source(), vec![counts]).await;
+    assert!(matches!(report.unwrap().outcomes[0].1, Outcome::CaughtUp));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_try_goes_on_if_it_has_read_what_was_removed_and_is_taken_away_if_not() {
+    let (database, client) = built(100).await;
+    let broken = COUNTS.replace("count(*)", "sum(1 / (version - 60))");
+    let stopped = rebuild(&database, &broken)
+        .run(CancellationToken::new())
+        .await;
+    assert_eq!(stopped.unwrap_err().event_ref().unwrap().position.get(), 60);
+    let retention = "delete from highwater.event where position <= 59";
+    client.batch_execute(retention).await.unwrap();
+    let stopped = rebuild(&database, &broken)
+        .run(CancellationToken::new())
+        .await;
+    let error = stopped.unwrap_err();
+    assert_eq!(error.event_ref().unwrap().position.get(), 60, "{error}");
+    let retention = "delete from highwater.event where position <= 80";
+    client.batch_execute(retention).await.unwrap();
+    is_refused(&database, &client, &broken, 80).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

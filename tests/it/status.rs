@@ -215,6 +215,7 @@ async fn a_stopped_projection_keeps_its_state_and_error_when_its_instance_is_gon
         "event   position 1, T, ",
         "tried   once, ",
         "highwater run fails goes on after 0 once it is mended; nothing is lost",
+        "on_error = \"park\" in its file would let the events of other keys go on",
         "fails: its file is gone",
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -408,4 +409,22 @@ async fn without_the_schema_status_says_to_run_init() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
     assert_eq!(error.what_to_do(), Some("run highwater init"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranded_projection_is_not_told_to_run_again_nor_that_nothing_is_lost() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    for version in 1..=5 {
+        append(&client, "s", version).await;
+    }
+    let retention = "delete from highwater.event where position <= 3";
+    client.batch_execute(retention).await.unwrap();
+    run_to_head(&database, database.source(), vec![counts()])
+        .await
+        .unwrap();
+    let text = read(&database).await.render(false);
+    assert!(text.contains("kind    stranded"), "{text}");
+    assert!(text.contains("highwater accept counts"), "{text}");
+    assert!(!text.contains("nothing is lost"), "{text}");
 }

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use highwater::engine::Settings;
+use highwater::pause::pause;
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::wait::{Target, Waited, until_visible};
 use highwater::{Engine, ErrorKind, Position, Result, Until};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
+use crate::support::{COUNTS, append, eventually, one, sql_projection, table_source};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(60);
@@ -239,4 +240,43 @@ async fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
     let empty = TestDatabase::empty().await;
     let error = wait(&empty, "counts", at(1), LONG).await.unwrap_err();
     assert_eq!(error.what_to_do(), Some("run highwater init"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_and_a_lock_are_the_reasons_that_are_named() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let engine = Engine::new(database.pooled(), Settings::default())
+        .source(database.source())
+        .projection(sql_projection("counts", COUNTS));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
+    append(&client, "s", 1).await;
+    wait(&database, "counts", at(1), LONG).await.unwrap();
+
+    let other = database.client().await;
+    let lock = "begin; lock table counts.counts in share mode";
+    other.batch_execute(lock).await.unwrap();
+    let pid: i32 = one(&other, "select pg_backend_pid()").await;
+    append(&client, "s", 2).await;
+    let blocked = format!("its batch waits for a lock of pid {pid} (");
+    eventually("the lock is named", LONG, async || {
+        let told = why(wait(&database, "counts", at(2), SHORT).await.unwrap());
+        told.contains(&blocked) && told.contains(&format!("select pg_terminate_backend({pid});"))
+    })
+    .await;
+    other.batch_execute("rollback").await.unwrap();
+    wait(&database, "counts", at(2), LONG).await.unwrap();
+
+    let name = "counts".parse().unwrap();
+    pause(&database.pooled(), &name, LONG).await.unwrap();
+    append(&client, "s", 3).await;
+    let paused = why(wait(&database, "counts", at(3), SHORT).await.unwrap());
+    let expected = "it is paused; highwater resume counts lets it go on";
+    assert!(paused.ends_with(expected), "{paused}");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    // Nor is it said to be run, when it would not go on.
+    let paused = why(wait(&database, "counts", at(3), SHORT).await.unwrap());
+    assert!(paused.ends_with(expected), "{paused}");
 }

@@ -1,6 +1,7 @@
--- Purpose: how many of some keys are still parked, and how many letters these have.
+-- Purpose: how many of some keys are still parked, how many letters these have, and how many of the
+-- letters have an error of their own; the letters of others only stand behind such a one.
 -- Parameters: $1 projection; $2 the keys.
-select count(distinct key) + coalesce(max((key is null)::integer), 0), count(*)
+select count(distinct key) + coalesce(max((key is null)::integer), 0), count(*), count(error)
   from highwater.dead_letter d
   join highwater.projection p on p.name = d.projection and p.generation = d.generation
  where p.name = $1

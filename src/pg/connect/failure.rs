@@ -45,23 +45,26 @@ impl Failed {
                 explained.at(endpoint.describe())
             }
             Some((endpoint, Cause::NoAnswer(limit))) => {
-                silent(&what, limit).at(endpoint.describe())
+                silent(&what, Some(&endpoint), limit).at(endpoint.describe())
             }
             Some((_, Cause::Local(error))) => error,
         }
     }
 }
 
-fn silent(what: &str, limit: Duration) -> Error {
+fn silent(what: &str, endpoint: Option<&Endpoint>, limit: Duration) -> Error {
     Error::new(
         ErrorKind::ConnectionLost,
         format!("{what}: no answer within {} s", limit.as_secs_f32()),
     )
-    .hint(UNREACHABLE)
+    .hint(unreachable_hint(endpoint))
 }
 
 pub(super) fn no_answer(connector: &Connector, limit: Duration) -> Error {
-    silent("cannot connect", limit).at(connector.describe())
+    // What is true of one socket holds for all; of hosts it is the general advice.
+    let all = &connector.settings.endpoints;
+    let socket = all.first().filter(|_| all.iter().all(Endpoint::is_socket));
+    silent("cannot connect", socket, limit).at(connector.describe())
 }
 
 /// The driver's error while connecting, as ours.
@@ -90,7 +93,7 @@ pub(super) fn explain(
             ErrorKind::ConnectionLost,
             format!("{what}: the server did not answer in time"),
         )
-        .hint(UNREACHABLE);
+        .hint(unreachable_hint(endpoint));
     }
     let is_login = ["authentication error", "invalid configuration"]
         .iter()

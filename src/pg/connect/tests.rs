@@ -193,6 +193,23 @@ async fn a_server_that_does_not_answer_is_given_up_after_the_timeout() {
     );
 }
 
+#[tokio::test]
+async fn nobody_is_told_to_look_at_hosts_and_firewalls_for_a_socket() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let there = directory.path().join(".s.PGSQL.5432");
+    let listener = std::os::unix::net::UnixListener::bind(there).expect("bind");
+    let host = directory.path().display();
+    let connector = parse(&format!("host={host} user=u dbname=d connect_timeout=1"));
+    let silent = connector.connect().await.expect_err("silent");
+    let late = connector.connect_within(Duration::from_millis(100)).await;
+    drop(listener);
+    for error in [silent, late.expect_err("silent")] {
+        let hint = error.what_to_do().expect("a hint");
+        assert!(hint.contains("its socket in this directory"), "{error}");
+        assert!(!hint.contains("firewall"), "{error}");
+    }
+}
+
 #[test]
 fn a_pool_of_nobody_is_refused() {
     assert!(parse("postgresql://u@h/d").pool(0).is_err());

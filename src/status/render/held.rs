@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{at, since};
 use crate::source::table::HeldBy;
-use crate::status::{Gap, SourceStatus};
+use crate::status::{Gap, ProjectionStatus, SourceStatus};
 
 const QUERY_SHOWN_MAX: usize = 200;
 
@@ -14,6 +14,19 @@ impl SourceStatus {
     /// Who holds the mark, in one sentence; `None` if nobody does.
     pub(crate) fn held(&self, now: Timestamp) -> Option<String> {
         self.gap.as_ref().map(|gap| held(gap, now))
+    }
+}
+
+impl ProjectionStatus {
+    /// Who holds the lock that its batch waits for, and what ends it; `None` if it waits for none.
+    pub(crate) fn blocked(&self, now: Timestamp) -> Option<String> {
+        let one = self.blocked_by.first()?;
+        let more = match self.blocked_by.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more, which highwater status shows"),
+        };
+        let waits = format!("its batch waits for a lock of {}", holder(one, now));
+        Some(format!("{waits}; {}{more}", end(one)))
     }
 }
 
@@ -81,30 +94,31 @@ pub(super) fn render_blocked(text: &mut String, name: &str, holders: &[HeldBy], 
     for one in holders {
         let _ = writeln!(
             text,
-            "\n{name}: its batch waits for a lock of {}",
-            holder(one, now)
+            "\n{name}: its batch waits for a lock of {}\n  {}",
+            holder(one, now),
+            end(one)
         );
     }
-    render_ends(text, holders);
 }
 
 /// What ends each of them.
 fn render_ends(text: &mut String, holders: &[HeldBy]) {
     for holder in holders {
-        let _ = match (&holder.prepared, holder.pid) {
-            (Some(gid), _) => {
-                let gid = gid.replace('\'', "''");
-                writeln!(
-                    text,
-                    "  commit prepared '{gid}'; or rollback prepared '{gid}';"
-                )
-            }
-            (None, Some(pid)) => writeln!(
-                text,
-                "  select pg_terminate_backend({pid}); ends it and rolls it back"
-            ),
-            (None, None) => writeln!(text, "  select * from pg_prepared_xacts; shows its name"),
-        };
+        let _ = writeln!(text, "  {}", end(holder));
+    }
+}
+
+/// What ends a transaction.
+fn end(holder: &HeldBy) -> String {
+    match (&holder.prepared, holder.pid) {
+        (Some(gid), _) => {
+            let gid = gid.replace('\'', "''");
+            format!("commit prepared '{gid}'; or rollback prepared '{gid}';")
+        }
+        (None, Some(pid)) => {
+            format!("select pg_terminate_backend({pid}); ends it and rolls it back")
+        }
+        (None, None) => "select * from pg_prepared_xacts; shows its name".to_owned(),
     }
 }
 

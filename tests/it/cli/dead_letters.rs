@@ -84,8 +84,10 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
     let id = event["id"].as_str().unwrap();
     let why = "--reason=sent by mistake";
     let discard = run(&["dead-letters", "discard", "counts", "--event", id, why]).await;
-    let told = "counts: 1 event discarded\ncounts: 2 events of 1 key stay parked behind";
-    assert!(discard.expect(0).stdout.starts_with(told), "{discard:?}");
+    let told = "counts: 1 event discarded\ncounts: 2 events of 1 key stay parked, 2 of them with an \
+                error of their own: mend its cause or discard these too; then highwater dead-letters \
+                retry counts --key -k applies the others in order\n";
+    assert_eq!(discard.expect(0).stdout, told);
     let discard = run(&["dead-letters", "discard", "counts", "--all", why, "--json"]).await;
     assert_eq!(discard.expect(0).json()["discarded"], 2);
 }
@@ -185,4 +187,68 @@ seen = [{ stream = \"b\", version = 1 }]
     let shown = format!("{}{}", ran.expect(1).stdout, ran.stderr);
     let told = "the event at position 2 (T) cannot be applied, and its key is parked";
     assert!(shown.contains(told), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_discard_leaves_behind_is_told_with_a_command_that_works_as_it_is_printed() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let shop = Shop::new();
+    let by_key = PARKING.replace("on_error", "key = \"data->>'k'\"\non_error");
+    shop.write("projections/seen.sql", &by_key);
+    let url = Some(database.url());
+    // The first event of the key is poison, and two more follow.
+    let events = "insert into highwater.event (stream, version, type, data)
+        select 'b', v, 'T', jsonb_build_object('k', k)
+          from (values (2, 'it''s a key'), (3, 'it''s a key'), (4, 'it''s a key')) e (v, k);
+        insert into highwater.event (stream, version, type, data)
+        select 'c', v, 'T', '{}' from generate_series(1, 3) v";
+    client.batch_execute(events).await.unwrap();
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(3);
+    let discard = async |version: i64| {
+        let sql = format!(
+            "select id::text from highwater.event where stream = 'b' and version = {version}"
+        );
+        let id: String = one(&client, &sql).await;
+        let ran = shop
+            .run(
+                url,
+                &[
+                    "dead-letters",
+                    "discard",
+                    "seen",
+                    "--event",
+                    &id,
+                    "--reason=no",
+                ],
+            )
+            .await;
+        ran.expect(0).stdout.clone()
+    };
+    let said = discard(4).await;
+    assert!(
+        said.contains("2 events of 1 key stay parked, 1 of them with an error"),
+        "{said}"
+    );
+    let said = discard(2).await;
+    let command = "highwater dead-letters retry seen --key 'it'\\''s a key'";
+    let expected =
+        format!("1 event of 1 key stay parked behind what was discarded; {command} applies");
+    assert!(said.contains(&expected), "{said}");
+    let binary = env!("CARGO_BIN_EXE_highwater");
+    let line = command.replacen("highwater", binary, 1);
+    let ran = std::process::Command::new("sh")
+        .args(["-c", &line])
+        .env("DATABASE_URL", database.url())
+        .current_dir(shop.dir())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(
+        printed.contains("1 event of 1 key will be tried again"),
+        "{ran:?}"
+    );
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
+    let seen = "select count(*) from seen.seen where stream = 'b'";
+    assert_eq!(one::<i64>(&client, seen).await, 1);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{LIMIT, are_exact, engine, is_live, is_retrying};
 use crate::exactness::{Running, ledger_in_rust, ledger_in_sql};
-use crate::support::{append_rows, eventually, one};
+use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
 
 async fn look(url: &str) -> Status {
     let database = || Database::new(Connector::parse(url).unwrap(), 4).unwrap();
@@ -144,5 +144,42 @@ async fn a_change_of_the_event_table_that_is_held_open_is_waited_for() {
     append_rows(&client, "s", 21..=40).await;
     are_exact(&client, &["in_sql", "in_rust"]).await;
     is_live(&handle).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocker_of_several_partitions_is_told_once() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let header = "/* highwater\npartitions = 4\n*/\n";
+    let counts = sql_projection("counts", &format!("{header}{COUNTS}"));
+    let engine = engine(database.url()).projection(counts);
+    let handle = engine.handle();
+    let running = Running::start(engine);
+    is_live(&handle).await;
+    let other = database.client().await;
+    let lock = "begin; lock table counts.counts in share mode";
+    other.batch_execute(lock).await.unwrap();
+    let pid: i32 = one(&other, "select pg_backend_pid()").await;
+    for stream in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        append_rows(&client, stream, 1..=1).await;
+    }
+    let waiting = "select count(*) from pg_stat_activity where datname = current_database()
+                   and application_name like 'highwater:counts:%' and wait_event_type = 'Lock'";
+    let mut found = look(database.url()).await;
+    eventually("several batches wait", LIMIT, async || {
+        let before: i64 = one(&client, waiting).await;
+        found = look(database.url()).await;
+        let after: i64 = one(&client, waiting).await;
+        before >= 2 && after >= 2
+    })
+    .await;
+    let holders = &found.projection("counts").unwrap().blocked_by;
+    let pids: Vec<_> = holders.iter().map(|h| h.pid).collect();
+    assert_eq!(pids, [Some(pid)], "{found:?}");
+    let text = found.render(false);
+    assert_eq!(text.matches("waits for a lock").count(), 1, "{text}");
+    assert_eq!(text.matches("pg_terminate_backend").count(), 1, "{text}");
+    other.batch_execute("rollback").await.unwrap();
     running.stop().await;
 }

@@ -1,0 +1,20 @@
+-- Purpose: takes the rows of the next generation away, for it can never be complete. No row if it is
+-- not the next one any more.
+-- Parameters: $1 projection; $2 the generation.
+-- Must hold: in the transaction that drops its schema. Whoever fills it is fenced.
+with given_up as (
+    update highwater.projection
+       set next_generation = null, next_hash = null
+     where name = $1 and next_generation = $2
+    returning name
+), gone as (
+    delete from highwater.checkpoint c using given_up g
+     where c.projection = g.name and c.generation = $2
+), gone_letters as (
+    delete from highwater.dead_letter d using given_up g
+     where d.projection = g.name and d.generation = $2
+), gone_ledgers as (
+    delete from highwater.ledger l using given_up g
+     where l.projection = g.name and l.generation = $2
+)
+select name from given_up
