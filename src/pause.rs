@@ -31,11 +31,11 @@ pub struct Paused {
 /// # Errors
 /// If there is no such projection, or the database refuses.
 pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) -> Result<Paused> {
-    let client = target.client().await?;
-    let is_new = set(&client, name, true).await?;
+    let client = target.short().await?;
+    let is_new = client.within(set(&client, name, true)).await?;
     instance::nudge(&client).await;
     let ended = async {
-        while is_held(&client, name).await? {
+        while client.within(is_held(&client, name)).await? {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
         Ok::<_, Error>(())
@@ -44,9 +44,12 @@ pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) ->
         Ok(ended) => ended.map(|()| false)?,
         Err(_) => true,
     };
+    // Another session, for this one may owe an answer.
+    drop(client);
+    let client = target.short().await?;
     Ok(Paused {
         is_new,
-        position: checkpoint::lowest(&client, name).await?,
+        position: client.within(checkpoint::lowest(&client, name)).await?,
         is_held,
     })
 }
@@ -56,8 +59,8 @@ pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) ->
 /// # Errors
 /// As [`pause`].
 pub async fn resume(target: &Database, name: &ProjectionName) -> Result<bool> {
-    let client = target.client().await?;
-    let changed = set(&client, name, false).await?;
+    let client = target.short().await?;
+    let changed = client.within(set(&client, name, false)).await?;
     instance::nudge(&client).await;
     Ok(changed)
 }

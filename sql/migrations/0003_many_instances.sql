@@ -331,19 +331,33 @@ $$;
 -- Brings the number of partitions to what projection.partitions says. The first call decides where
 -- the layout ends, at the highest of its checkpoints; none passes it then. Once all stand there, a
 -- call puts the partitions of the next layout in their place. Says whether it did anything.
--- Must hold: all checkpoints are locked, in one order, so that no batch is in flight meanwhile.
-create function highwater.repartition(projection text) returns boolean language plpgsql as $$
+-- Must hold: all checkpoints are locked, after the projection's row and in the order of partitions,
+-- so that no batch is in flight meanwhile. Batches in flight are waited for, or the change would never
+-- come about under load: 1 s for each, 5 s for all. Beyond that it does nothing and lets go of what it
+-- has, for who calls it has other things to look after, and calls it again.
+create function highwater.repartition(projection text) returns boolean
+language plpgsql set lock_timeout = '1s' as $$
 declare
     wanted highwater.projection;
     highest highwater.checkpoint;
     behind boolean;
+    latest timestamptz := clock_timestamp() + interval '5 s';
 begin
-    select p.* into wanted from highwater.projection p
-     where p.name = repartition.projection for update;
-    if not found then return false; end if;
-    perform from highwater.checkpoint c
-      where c.projection = wanted.name and c.generation = wanted.generation
-      order by c.partition for update;
+    begin
+        select p.* into wanted from highwater.projection p
+         where p.name = repartition.projection for no key update;
+        if not found then return false; end if;
+        -- One statement each, which sees what was committed while an earlier one waited.
+        for n in 0 .. (select coalesce(max(c.partition), -1) from highwater.checkpoint c
+                        where c.projection = wanted.name and c.generation = wanted.generation) loop
+            if clock_timestamp() > latest then return false; end if;
+            perform from highwater.checkpoint c
+              where c.projection = wanted.name and c.generation = wanted.generation
+                and c.partition = n for update;
+        end loop;
+    exception when lock_not_available then
+        return false;
+    end;
     select c.* into highest from highwater.checkpoint c
      where c.projection = wanted.name and c.generation = wanted.generation
      order by c.position desc, c.event_position desc nulls last limit 1;

@@ -56,16 +56,20 @@ pub async fn retry(
     selection: &Selection,
 ) -> Result<Requested> {
     check_name(target, name).await?;
-    let client = target.client().await?;
+    let client = target.short().await?;
     let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
-    let rows = query(&client, sql, name, selection, &[]).await?;
+    let requesting = query(&client, sql, name, selection, &[]);
+    let rows = client.within(requesting).await?;
     failpoint!("retry.requested");
     let (keys, letters) = counted(&rows)?;
     selection.check_found(name, letters)?;
     let sql = include_str!("../../sql/queries/dead_letter/is_run.sql");
     let parameters = [(&name.as_str() as &pg::Parameter<'_>, Type::TEXT)];
-    let row = client.query_typed_one(sql, &parameters).await;
-    let row = row.map_err(|e| pg::own_error("cannot see who runs the projection", e))?;
+    let looking = async {
+        let row = client.query_typed_one(sql, &parameters).await;
+        row.map_err(|e| pg::own_error("cannot see who runs the projection", e))
+    };
+    let row = client.within(looking).await?;
     instance::nudge(&client).await;
     Ok(Requested {
         projection: name.clone(),
@@ -108,7 +112,11 @@ async fn in_transaction(
     reason: &str,
 ) -> Result<Discarded> {
     let sql = include_str!("../../sql/queries/dead_letter/lock.sql");
-    setup::told(name, query(client, sql, name, selection, &[])).await?;
+    let locking = async {
+        setup::lock(client, name).await?;
+        query(client, sql, name, selection, &[]).await
+    };
+    setup::told(name, locking).await?;
     let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
     let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
     selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;

@@ -6,7 +6,7 @@
 //! **States.** none ──prepare──▶ filling ──fill──▶ caught up ──swap──▶ none. A rebuild that ends
 //! in between goes on where it was, if the definition is still the same; else it begins again.
 //!
-//! **The swap.** One transaction locks the live checkpoint, which lets a batch in flight finish
+//! **The swap.** One transaction locks the projection and its live checkpoints, which lets a batch in flight finish
 //! and holds the next one back; the next generation is brought to exactly where the live one
 //! stands; both schemas are renamed, grants carried over, the rows changed. Readers never block:
 //! renaming a schema locks none of its tables, and prepared statements follow.
@@ -106,7 +106,7 @@ impl Rebuild {
         failpoint!("rebuild.filled");
         let position = self.swap(generation, &stop).await?;
         failpoint!("swap.committed");
-        let client = self.target.client().await?;
+        let client = self.target.connector().connect().await?;
         drop_schema(&client, &old_schema(name)).await?;
         Ok(Rebuilt::Swapped {
             generation,
@@ -177,9 +177,9 @@ impl Rebuild {
             return Ok(next);
         }
         let identity = self.source.identity().await?;
-        drop_schema(client, &next_schema(name)).await?;
         setup::begin(client).await?;
         let done = async {
+            setup::told(name, setup::lock(client, name)).await?;
             let sql = include_str!("../../sql/queries/rebuild/begin.sql");
             let parameters: [(&Parameter<'_>, Type); 3] = [
                 (&name.as_str(), Type::TEXT),
@@ -191,8 +191,10 @@ impl Rebuild {
             let rows = rows.map_err(|e| pg::error("cannot begin the rebuild", e))?;
             let first = rows.first().ok_or_else(|| not_built(name))?;
             let next = column::<i32>(first, 0)?;
-            setup::create_schema(client, &next_schema(name)).await?;
             let schema = next_schema(name);
+            // Whoever filled it is fenced by now.
+            drop_schema(client, &schema).await?;
+            setup::create_schema(client, &schema).await?;
             setup::fill_schema(client, &*self.projection, &schema).await?;
             setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
             failpoint!("rebuild.begun");
@@ -377,6 +379,7 @@ async fn read_up_to(client: &Client, name: &ProjectionName, generation: i32) -> 
 async fn give_up(client: &Client, name: &ProjectionName, generation: i32) -> Result<()> {
     setup::begin(client).await?;
     let done = async {
+        setup::told(name, setup::lock(client, name)).await?;
         let sql = include_str!("../../sql/queries/rebuild/give_up.sql");
         let parameters: [(&Parameter<'_>, Type); 2] =
             [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
@@ -390,12 +393,16 @@ async fn give_up(client: &Client, name: &ProjectionName, generation: i32) -> Res
     setup::end(client, done.await).await
 }
 
-/// Locks the checkpoints of the live generation and returns the highest of them.
+/// Locks the projection, then the checkpoints of its live generation, and returns the highest.
 async fn lock_live(client: &Client, name: &ProjectionName) -> Result<Position> {
     let sql = include_str!("../../sql/queries/rebuild/lock_live.sql");
     let parameters: [(&Parameter<'_>, Type); 1] = [(&name.as_str(), Type::TEXT)];
-    let rows = setup::told(name, client.query_typed(sql, &parameters)).await;
-    let rows = rows.map_err(|e| pg::own_error("cannot lock the live checkpoint", e))?;
+    let locking = async {
+        setup::lock(client, name).await?;
+        let rows = client.query_typed(sql, &parameters).await;
+        rows.map_err(|e| pg::own_error("cannot lock the live checkpoint", e))
+    };
+    let rows = setup::told(name, locking).await?;
     let mut highest = None;
     for row in &rows {
         highest = highest.max(Some(Position::new(column(row, 0)?)));

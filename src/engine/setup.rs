@@ -131,18 +131,24 @@ pub(super) async fn renew_batch(
     let client = target.connector().connect().await?;
     begin(&client).await?;
     let done = async {
-        let sql = include_str!("../../sql/queries/projection/lock.sql");
-        let name = definition.name.as_str();
-        let parameters: [(&Parameter<'_>, Type); 1] = [(&name, Type::TEXT)];
-        let locking = client.execute_typed(sql, &parameters);
-        let locked = told(&definition.name, locking).await;
-        locked.map_err(|e| pg::own_error("cannot lock the projection", e))?;
+        told(&definition.name, lock(&client, &definition.name)).await?;
         match knows_keys(&client, schema).await? {
             true => Ok(()),
             false => show_batch(&client, projection, source, schema).await,
         }
     };
     end(&client, done.await).await
+}
+
+/// Locks a projection's row: before its checkpoints, and in a statement of its own.
+pub(crate) async fn lock(client: &Client, name: &ProjectionName) -> Result<()> {
+    let sql = include_str!("../../sql/queries/projection/lock.sql");
+    let locked = client
+        .execute_typed(sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    locked
+        .map(drop)
+        .map_err(|e| pg::own_error("cannot lock the projection", e))
 }
 
 async fn knows_keys(client: &Client, schema: &str) -> Result<bool> {

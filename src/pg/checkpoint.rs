@@ -4,12 +4,19 @@
 //! model. What a runner holds in memory is a copy that the fence compares.
 //!
 //! **The formula.** A batch `(after, through]` commits only if its transaction moved the row
-//! `where position = after and epoch = mine` (the fence, its first statement). A claim
-//! raises the epoch ([`claim`]); it waits for the row lock of whatever is still in flight, so its
-//! answer is the position that everything before has reached.
+//! `where position = after and epoch = mine and parking = as I know it`, not beyond `drain_at` (the
+//! fence, its first statement). A claim raises the epoch ([`claim`]). It takes a free row only and
+//! never waits: while a predecessor's batch is in flight it gets none. A forced one waits for that
+//! batch. Either way its answer is the position that everything before has reached.
 //!
-//! **Consequences.** The last to claim wins. A runner whose epoch is past can burn CPU but never
-//! commit. The position only rises.
+//! **Consequences.** A runner whose epoch is past can burn CPU but never commit. The position only
+//! rises.
+//!
+//! **The order of locks.** Whoever locks more than one row takes the projection's first, in a
+//! statement of its own and `for no key update` (a batch that parks refers to it), then its
+//! checkpoints in the order of partitions. A later statement sees the rows of whoever was waited
+//! for; one that waited itself would miss those of a new layout. A batch has the row of its own
+//! checkpoint only and never locks the projection's.
 //!
 //! **Failures.** Zero rows raise HW101 in the server. The runner then reads the row again
 //! ([`read`]): its epoch still stands, so it goes on from the position there (a commit whose
@@ -68,8 +75,6 @@ pub struct Checkpoint {
     pub drain_at: Option<Position>,
     /// Rises whenever keys are parked or set free.
     pub parking: i64,
-    /// How many events its ledger counts as parked.
-    pub parked: i64,
 }
 
 /// How a checkpoint is claimed.
@@ -229,7 +234,6 @@ fn checkpoint(row: &Row) -> Result<Checkpoint> {
         partitions: column(row, 5)?,
         drain_at: column::<Option<i64>>(row, 6)?.map(Position::new),
         parking: column(row, 7)?,
-        parked: column(row, 8)?,
     })
 }
 
@@ -355,7 +359,10 @@ pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
         "another instance has taken partition {} of \"{}\" over (epoch {})",
         key.partition, key.projection, found.0
     );
-    Error::new(ErrorKind::Fenced, what).hint("let one of the two end")
+    Error::new(ErrorKind::Fenced, what).hint(
+        "nothing, if this process was cut off or slow, or somebody accepted a change; \
+         highwater status shows who runs it",
+    )
 }
 
 /// The error of a runner whose generation is not the one it was.

@@ -69,3 +69,29 @@ async fn engines_that_start_a_new_projection_at_once_build_it_once() {
     let total: i64 = one(&client, "select sum(n)::bigint from counts.counts").await;
     assert_eq!(total, 100);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_has_given_a_checkpoint_back_does_not_say_how_it_fares() {
+    let (_database, client) = built().await;
+    let me = uuid::Uuid::new_v4();
+    let state = async |owner: Option<uuid::Uuid>| {
+        let sql = "update highwater.checkpoint set owner = $1, state = 'idle' returning epoch";
+        let epoch: i64 = client.query_one(sql, &[&owner]).await.unwrap().get(0);
+        let runners = serde_json::json!([{
+            "projection": "counts", "generation": 1, "partition": 0, "epoch": epoch,
+            "state": "draining", "rate": 0.0
+        }]);
+        let sql = include_str!("../../sql/queries/instance/renew.sql");
+        let (marks, names) = (serde_json::json!({}), vec!["counts"]);
+        client
+            .query(
+                sql,
+                &[&me, &"host", &1_i32, &1.0_f64, &marks, &runners, &names],
+            )
+            .await
+            .unwrap();
+        one::<String>(&client, "select state from highwater.checkpoint").await
+    };
+    assert_eq!(state(Some(me)).await, "draining");
+    assert_eq!(state(None).await, "idle");
+}

@@ -24,6 +24,7 @@ mod fence;
 mod given_expect;
 mod hangs;
 mod ledger;
+mod lock_order;
 mod many_instances;
 mod mark;
 mod migrate;

@@ -22,4 +22,4 @@ update highwater.checkpoint c
   from free f
  where (c.projection, c.generation, c.partition) = (f.projection, f.generation, f.partition)
 returning c.position, c.epoch, c.source_identity, c.event_position, c.event_id,
-          c.partitions, c.drain_at, c.parking, c.parked
+          c.partitions, c.drain_at, c.parking

@@ -7,4 +7,4 @@ update highwater.checkpoint
        updated_at = clock_timestamp()
  where projection = $1 and generation = $2 and partition = $3
 returning position, epoch, source_identity, event_position, event_id,
-          partitions, drain_at, parking, parked
+          partitions, drain_at, parking

@@ -2,7 +2,7 @@
 -- Parameters: $1 projection.
 -- Must hold: who changes them afterwards has locked them before.
 select c.position, c.epoch, c.source_identity, c.event_position, c.event_id,
-       c.partitions, c.drain_at, c.parking, c.parked, c.generation, c.partition
+       c.partitions, c.drain_at, c.parking, c.generation, c.partition
 from highwater.checkpoint c
 join highwater.projection p on p.name = c.projection and p.generation = c.generation
 where c.projection = $1

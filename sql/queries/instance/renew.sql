@@ -18,7 +18,8 @@ with alive as (
     select c.projection, c.generation, c.partition, m.state, m.rate
       from highwater.checkpoint c
       join mine m using (projection, generation, partition, epoch)
-     where (c.state, round(c.rate)) is distinct from (m.state, round(m.rate))
+     -- Who has given it back does not say any more how it fares.
+     where c.owner = $1 and (c.state, round(c.rate)) is distinct from (m.state, round(m.rate))
        for update of c skip locked
 ), reported as (
     update highwater.checkpoint c

@@ -16,6 +16,8 @@ with accepted as (
            counted_from = c.position,
            scanned = 0, applied = 0, filtered = 0, parked = 0, discarded = 0,
            last_error = case when c.last_error->>'kind' <> 'changed' then c.last_error end,
+           stopped_at = case when c.state = 'stopped' and c.last_error->>'kind' <> 'changed'
+                             then c.stopped_at end,
            state = case when c.state = 'stopped' and c.last_error->>'kind' <> 'changed' then c.state
                         else 'idle' end
       from accepted a

@@ -1,7 +1,8 @@
 -- Purpose: makes the rows of the next generation, in place of those of an earlier try.
 -- Parameters: $1 projection; $2 hash of the definition it is built with; $3 source's identity.
--- Must hold: in the transaction that creates its schema. A rebuild that another process has just
--- begun is waited for, and replaced: its runner is fenced, for its row is gone.
+-- Must hold: in the transaction that creates its schema, with the projection's row locked, so that
+-- a swap that was waited for is seen. A rebuild that another process has begun is replaced: its
+-- runner is fenced, for its row is gone.
 with earlier as (
     delete from highwater.checkpoint c using highwater.projection p
      where p.name = $1 and c.projection = p.name and c.generation <> p.generation
