@@ -64,7 +64,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let running = engine.run(until, stop.clone());
     tokio::pin!(running);
     // Looked at before the end, for afterwards nothing keeps anybody any more.
-    let looking = async {
+    let mut looking = Box::pin(async {
         clock.over().await;
         let late = match until {
             Until::CaughtUp => Late::look(ctx, &handle).await,
@@ -72,8 +72,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         };
         stop.cancel();
         late
-    };
-    tokio::pin!(looking);
+    });
     let (mut server_ended, mut late) = (false, None);
     let report = loop {
         tokio::select! {
