@@ -101,6 +101,8 @@ comment on column highwater.dead_letter.error is
 comment on column highwater.dead_letter.fingerprint is
     'What is alike in errors of one cause.';
 create index on highwater.dead_letter (projection, generation, key, position);
+create index on highwater.dead_letter (projection, generation, position)
+    where retry_requested_at is not null;
 
 -- The highest epochs of projections that were dropped: one that is made again under the name goes on
 -- from there.
@@ -240,7 +242,32 @@ begin
             message = pg_catalog.format('the checkpoint of "%s" is not under epoch %s any more',
                              redrive.projection, redrive.epoch);
     end if;
-    perform highwater.show_batch(moved, redrive.letter - 1, redrive.letter, true);
+    perform highwater.show_batch(moved, redrive.letter - 1, redrive.letter, true),
+            set_config('highwater.letter', redrive.letter::text, true),
+            set_config('highwater.letter_of', moved.projection, true),
+            set_config('highwater.letter_generation', moved.generation::text, true);
+end
+$$;
+
+-- While a letter is tried again the views "batch" show that one, and nothing of the log: the event may
+-- have been removed since, or be of a type that is not wanted any more.
+create or replace function highwater.batch_after() returns bigint
+language sql stable parallel safe
+return case when coalesce(current_setting('highwater.letter', true), '') = ''
+            then nullif(current_setting('highwater.after', true), '')::bigint end;
+
+-- A function of its own, so that who reads a batch needs no right on the letters.
+create function highwater.batch_letter() returns setof highwater.dead_letter
+language plpgsql stable parallel safe rows 1 as $$
+begin
+    if coalesce(current_setting('highwater.letter', true), '') = '' then
+        return;
+    end if;
+    return query
+    select d.* from highwater.dead_letter d
+     where d.projection = current_setting('highwater.letter_of')
+       and d.generation = current_setting('highwater.letter_generation')::integer
+       and d.position = current_setting('highwater.letter')::bigint;
 end
 $$;
 
@@ -271,7 +298,7 @@ begin
        and d.position = (select min(n.position) from highwater.dead_letter n
                           where n.projection = gone.projection
                             and n.generation = gone.generation
-                            and n.key is not distinct from gone.key);
+                            and (n.key = gone.key or gone.key is null and n.key is null));
     update highwater.checkpoint c
        set parked = c.parked - 1,
            applied = c.applied + (settle.fate = 'applied')::integer,
@@ -291,7 +318,7 @@ begin
     end if;
     if not exists (select from highwater.dead_letter d
                     where d.projection = gone.projection and d.generation = gone.generation
-                      and d.key is not distinct from gone.key) then
+                      and (d.key = gone.key or gone.key is null and d.key is null)) then
         update highwater.checkpoint c
            set parking = c.parking + 1
          where c.projection = gone.projection and c.generation = gone.generation

@@ -32,8 +32,10 @@ mod claim;
 mod failure;
 mod limit;
 mod park;
+mod redrive;
 
 use claim::Claim;
+use redrive::Retries;
 
 pub(super) use failure::REPORT_LIMIT;
 
@@ -99,8 +101,7 @@ pub(super) struct Runner {
     held: Option<(Key, Epoch)>,
     size: BatchSize,
     isolation: Isolation,
-    /// Of which look at the instances nothing is left that is to be tried again.
-    retried: u64,
+    retries: Retries,
     in_flight: InFlight,
     attempts: u32,
 }
@@ -137,7 +138,7 @@ impl Runner {
             claim: None,
             held: None,
             isolation: Isolation::default(),
-            retried: 0,
+            retries: Retries::default(),
             in_flight: InFlight::default(),
             attempts: 0,
         }
@@ -239,10 +240,7 @@ impl Runner {
             }
             return Ok(turn);
         }
-        if let Some(turn) = self.redrive_next().await? {
-            return Ok(turn);
-        }
-        self.advance(&progress).await
+        self.redrive_or_advance(&progress).await
     }
 
     /// Applies, passes over or flushes what lies between the checkpoint and the mark.
@@ -324,7 +322,7 @@ impl Runner {
             return Ok(Turn::Again);
         };
         // Closed by nobody; without it the pool alone would make runners wait.
-        let _turn = self.parts.turns.clone().acquire_owned().await.ok();
+        let session_turn = self.parts.turns.clone().acquire_owned().await.ok();
         let began = Instant::now();
         let limits = Limits {
             events_max: usize::try_from(self.size.span())
@@ -340,7 +338,11 @@ impl Runner {
         };
         let through = match self.in_time(applied).await {
             Ok(through) => through,
-            Err(error) => return self.batch_failed(error, range).await,
+            Err(error) => {
+                // Parking takes one of its own: a runner that held two could wait for its like.
+                drop(session_turn);
+                return self.batch_failed(error, range).await;
+            }
         };
         let done = Range::new(range.after(), through);
         self.size.took(done.width(), began.elapsed());

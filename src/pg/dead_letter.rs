@@ -90,32 +90,46 @@ pub(crate) async fn parked_keys(
     partitions: i32,
 ) -> Result<Vec<Option<String>>> {
     let sql = include_str!("../../sql/queries/dead_letter/parked_keys.sql");
-    let rows = of_partition(client, sql, key, partitions).await?;
-    rows.iter().map(|row| column(row, 0)).collect()
-}
-
-/// The next letter of a partition that somebody asked to try again.
-pub(crate) async fn requested(
-    client: &Client,
-    key: &Key,
-    partitions: i32,
-) -> Result<Option<RecordedEvent>> {
-    let mut sql = Cow::Borrowed(include_str!("../../sql/queries/dead_letter/requested.sql"));
-    if mutation::on("parking.order") {
-        sql = Cow::Owned(sql.replace("min(d.position)", "max(d.position)"));
-    }
-    let rows = of_partition(client, &sql, key, partitions).await?;
-    rows.first().map(event).transpose()
-}
-
-async fn of_partition(client: &Client, sql: &str, key: &Key, partitions: i32) -> Result<Vec<Row>> {
     let parameters: [(&Parameter<'_>, Type); 4] = [
         (&key.projection.as_str(), Type::TEXT),
         (&key.generation, Type::INT4),
         (&key.partition, Type::INT4),
         (&partitions, Type::INT4),
     ];
-    let rows = client.query_typed(sql, &parameters).await;
+    let rows = read(client, sql, &parameters).await?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
+/// The next letter of a partition that somebody asked to try again, with its key: of none of those in
+/// `put_off`.
+pub(crate) async fn requested(
+    client: &Client,
+    key: &Key,
+    partitions: i32,
+    put_off: &[Option<String>],
+) -> Result<Option<(Option<String>, RecordedEvent)>> {
+    let mut sql = Cow::Borrowed(include_str!("../../sql/queries/dead_letter/requested.sql"));
+    if mutation::on("parking.order") {
+        sql = Cow::Owned(sql.replace("min(d.position)", "max(d.position)"));
+    }
+    let parameters: [(&Parameter<'_>, Type); 5] = [
+        (&key.projection.as_str(), Type::TEXT),
+        (&key.generation, Type::INT4),
+        (&key.partition, Type::INT4),
+        (&partitions, Type::INT4),
+        (&put_off, Type::TEXT_ARRAY),
+    ];
+    let rows = read(client, &sql, &parameters).await?;
+    let letter = |row: &Row| Ok((column(row, 8)?, event(row)?));
+    rows.first().map(letter).transpose()
+}
+
+async fn read(
+    client: &Client,
+    sql: &str,
+    parameters: &[(&Parameter<'_>, Type)],
+) -> Result<Vec<Row>> {
+    let rows = client.query_typed(sql, parameters).await;
     rows.map_err(|e| pg::own_error("cannot read the dead letters", e))
 }
 

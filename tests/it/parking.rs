@@ -1,9 +1,11 @@
 //! `on_error = "park"`: an event that cannot be applied is set aside with the later ones of its key,
 //! in the order of positions, and all others flow.
 
+mod copies;
 mod history;
 mod limits;
 mod rust;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;

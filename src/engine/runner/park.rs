@@ -1,5 +1,4 @@
-//! Parking in the loop: an event that cannot be applied is set aside with its key, and a key that
-//! somebody asked to try again is applied letter by letter.
+//! Parking in the loop: an event that cannot be applied is set aside with its key.
 
 use super::{Runner, Turn, limit};
 use crate::engine::apply::Slice;
@@ -87,69 +86,8 @@ impl Runner {
         Ok(Turn::Again)
     }
 
-    /// Applies the next letter that somebody asked to try again; `None` if there is none.
-    pub(super) async fn redrive_next(&mut self) -> Result<Option<Turn>> {
-        let Some(claim) = &self.claim else {
-            return Ok(None);
-        };
-        let (slice, key) = (&claim.applier.slice, &claim.applier.key);
-        let Some(look) = self.retries_seen(key).filter(|look| *look > self.retried) else {
-            return Ok(None);
-        };
-        let letter = {
-            let client = self.parts.target.short().await?;
-            let asking = dead_letter::requested(&client, key, slice.partitions);
-            client.within(asking).await?
-        };
-        let Some(letter) = letter else {
-            self.retried = look;
-            return Ok(None);
-        };
-        let _turn = self.parts.turns.clone().acquire_owned().await.ok();
-        let (client, _) = claim.applier.session().await?;
-        let redriving = claim.applier.redrive(client, letter.clone());
-        match self.in_time(redriving).await {
-            Ok(()) => {
-                failpoint!("redrive.committed");
-                tracing::info!(projection = %key.projection, position = %letter.position, "applied after all");
-            }
-            Err(error) if verdict(error.kind()) == Verdict::Poison => {
-                self.failed_again(error, &letter).await?;
-            }
-            Err(error) => return Err(error),
-        }
-        self.look_at_parked().await?;
-        Ok(Some(Turn::Again))
-    }
-
-    /// The number of the last look at the instances, if there were letters to be tried again then.
-    fn retries_seen(&self, key: &Key) -> Option<u64> {
-        let seen = self.parts.seen.borrow();
-        let projection = seen.projection(&key.projection)?;
-        let mut checkpoints = projection.checkpoints.iter();
-        let mine = checkpoints.find(|c| c.partition == key.partition)?;
-        (projection.generation == key.generation && mine.retries).then_some(seen.look)
-    }
-
-    async fn failed_again(&self, error: Error, letter: &RecordedEvent) -> Result<()> {
-        let Some(claim) = &self.claim else {
-            return Ok(());
-        };
-        let name = &self.definition().name;
-        let error = parked(error, name, letter);
-        let cause = cause(&error, letter);
-        let (key, epoch) = (&claim.applier.key, claim.applier.epoch);
-        let client = self.parts.target.short().await?;
-        let telling = dead_letter::failed_again(&client, key, epoch, letter.position, &cause);
-        client.within(telling).await?;
-        failpoint!("redrive.refused");
-        metrics::failure(name, error.kind());
-        tracing::warn!(projection = %name, error = %error, "failed again and stays parked");
-        Ok(())
-    }
-
     /// Reads which keys are parked now, after this runner has changed it.
-    async fn look_at_parked(&mut self) -> Result<()> {
+    pub(super) async fn look_at_parked(&mut self) -> Result<()> {
         let Some(claim) = &mut self.claim else {
             return Ok(());
         };
@@ -158,8 +96,13 @@ impl Runner {
             let client = self.parts.target.short().await?;
             client.within(checkpoint::read(&client, key)).await?
         };
-        // What else may have become of the row the fence finds out.
-        if let Some(checkpoint) = checkpoint {
+        // What else may have become of the row the fence finds out. What it compares tells whether
+        // any key was parked or set free: after most letters of a key none was.
+        let is_known = |c: &Checkpoint| {
+            let slice = &claim.applier.slice;
+            c.parking == slice.parking && c.partitions == slice.partitions
+        };
+        if let Some(checkpoint) = checkpoint.filter(|c| !is_known(c)) {
             claim.applier.slice = slice(&self.parts.target, key, &checkpoint).await?;
         }
         Ok(())
@@ -182,7 +125,7 @@ pub(super) async fn slice(target: &Database, key: &Key, checkpoint: &Checkpoint)
     })
 }
 
-fn cause(error: &Error, event: &RecordedEvent) -> Cause {
+pub(super) fn cause(error: &Error, event: &RecordedEvent) -> Cause {
     Cause {
         error: checkpoint::error_value(error, event.position, 1),
         fingerprint: error.fingerprint(),
@@ -190,7 +133,7 @@ fn cause(error: &Error, event: &RecordedEvent) -> Cause {
 }
 
 /// The error of an event that is set aside: it names the event and what to do.
-fn parked(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
+pub(super) fn parked(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
     let next = format!(
         "the key of this event is parked and nothing is lost: mend it (if the file changed: highwater \
          accept {name}, and start highwater run again), then highwater dead-letters retry {name} \
