@@ -6,7 +6,8 @@
 //! **What a difference means.** More events than were scanned: some appeared below the mark after
 //! it had passed them, as numbers do that were drawn in one transaction and used in another. Fewer:
 //! some are gone, and it is not written down that they were removed. It cannot be told which ones:
-//! nothing but their number was kept.
+//! nothing but their number was kept. Of the oldest events that were removed only the last position
+//! is written down: where a ledger begins below it, it cannot be told whether a shortfall is theirs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -257,11 +258,12 @@ fn differences(ledger: &Ledger) -> Vec<Difference> {
     if found.scanned > sums.scanned {
         differences.push(Difference::Appeared(found.scanned - sums.scanned));
     }
-    let oldest_removed = found.removed.through > ledger.range.after();
-    let gone = sums.scanned.saturating_sub(found.scanned);
+    let gone = ledger.gone();
     let unexplained = gone.saturating_sub(found.removed.others);
-    if unexplained > 0 && !oldest_removed {
-        differences.push(Difference::Gone(unexplained));
+    // A position has one event at most, so no more than these can have been removed.
+    let certain = unexplained.saturating_sub(ledger.trimmed_max());
+    if certain > 0 {
+        differences.push(Difference::Gone(certain));
     }
     let own = sums.applied + sums.parked + sums.discarded;
     if let Some(found_own) = found.own
@@ -340,6 +342,28 @@ impl Audit {
 }
 
 impl Ledger {
+    /// How many events that were scanned are not in the log any more.
+    fn gone(&self) -> u64 {
+        self.sums.scanned.saturating_sub(self.found.scanned)
+    }
+
+    /// How many of its positions lie among the oldest events that were removed: nothing says how many
+    /// of these were events.
+    fn trimmed_max(&self) -> u64 {
+        let end = self.found.removed.through.min(self.range.through());
+        end.since(self.range.after())
+    }
+
+    /// Of how many that are gone it cannot be told whether they were removed on purpose.
+    fn untold(&self) -> u64 {
+        // What lies wholly among the oldest events that were removed was removed with them.
+        let is_trimmed = self.found.removed.through >= self.range.through();
+        match is_trimmed || !self.differences.is_empty() {
+            true => 0,
+            false => self.gone().saturating_sub(self.found.removed.others),
+        }
+    }
+
     fn place(&self) -> String {
         let Partition { number, of } = self.partition;
         let mut place = self.projection.to_string();
@@ -358,9 +382,15 @@ impl Ledger {
             discarded,
         } = self.sums;
         let place = self.place();
-        let removed = scanned.saturating_sub(self.found.scanned);
+        let removed = self.gone();
         let verdict = match (self.differences.is_empty(), self.found.own) {
             (false, _) => String::new(),
+            (true, _) if self.untold() > 0 => format!(
+                ": {removed} of these are not in the log any more; events up to {} were removed, and \
+                 whether {} of the {removed} were among them cannot be told",
+                self.found.removed.through,
+                self.untold()
+            ),
             (true, _) if removed > 0 => {
                 format!(": as the log says, from which {removed} were removed since")
             }
@@ -409,6 +439,7 @@ impl Ledger {
                 "removed_through": self.found.removed.through,
                 "removed_others": self.found.removed.others,
             },
+            "cannot_be_told": self.untold(),
             "differences": differences.collect::<Vec<_>>(),
         })
     }

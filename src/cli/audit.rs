@@ -20,6 +20,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     ctx.verified().await?;
+    if let Some(name) = &args.name {
+        ctx.refuse_unknown(name).await?;
+    }
     let source: Arc<dyn Source> = Arc::new(ctx.source().await?);
     let known = ctx.known();
     let audited = audit(&ctx.target().await?, &[source], &known, args.name.as_ref()).await?;

@@ -19,6 +19,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     ctx.verified().await?;
+    ctx.refuse_unknown(&args.name).await?;
     drop_projection(&ctx.target().await?, &args.name).await?;
     if ctx.wants_json() {
         ctx.json(&json!({ "dropped": args.name }))?;

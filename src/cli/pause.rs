@@ -26,6 +26,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     ctx.verified().await?;
+    ctx.refuse_unknown(&args.name).await?;
     let engine = ctx.config()?.engine.clone();
     let limit = engine.stop_grace + engine.lease + PATIENCE;
     let name = &args.name;
@@ -56,6 +57,7 @@ pub(super) struct ResumeArgs {
 
 pub(super) async fn run_resume(args: ResumeArgs, ctx: &Context) -> Done {
     ctx.verified().await?;
+    ctx.refuse_unknown(&args.name).await?;
     let name = &args.name;
     let resumed = resume(&ctx.target().await?, name).await?;
     if ctx.wants_json() {

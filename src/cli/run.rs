@@ -1,14 +1,13 @@
 //! `run`: projections, for ever or until they have caught up.
 
+mod late;
 mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::exit::{Done, Exit, Failure, to_json};
@@ -20,6 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::name::ProjectionName;
 use crate::position::Position;
 
+use late::{Clock, Late};
 pub(super) use watch::Watch;
 
 #[derive(Debug, clap::Args)]
@@ -45,10 +45,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let stop = ctx.stop().drain();
-    let clock = Clock::start(args.timeout, &stop);
+    let clock = Clock::start(args.timeout);
     let engine = tokio::select! {
         engine = engine(&args.names, ctx) => engine?,
-        () = stop.cancelled() => return Ok(clock.exit()),
+        () = stop.cancelled() => return Ok(Exit::Done),
+        () = clock.over() => {
+            ctx.ui().warn("the time ran out before anything was run; give it more with --timeout");
+            return Ok(Exit::TimedOut);
+        }
     };
     let until = if args.until_caught_up {
         Until::CaughtUp
@@ -59,13 +63,25 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let watch = Watch::start(handle.clone(), ctx.ui());
     let running = engine.run(until, stop.clone());
     tokio::pin!(running);
-    let mut server_ended = false;
-    let report = tokio::select! {
-        report = &mut running => report,
-        () = ctx.private_server_ended() => {
-            server_ended = true;
-            stop.cancel();
-            running.await
+    // Looked at before the end, for afterwards nothing keeps anybody any more.
+    let mut looking = Box::pin(async {
+        clock.over().await;
+        let late = match until {
+            Until::CaughtUp => Late::look(ctx, &handle).await,
+            Until::Stopped | Until::Passed(_) => Late::default(),
+        };
+        stop.cancel();
+        late
+    });
+    let (mut server_ended, mut late) = (false, None);
+    let report = loop {
+        tokio::select! {
+            report = &mut running => break report,
+            found = &mut looking, if late.is_none() => late = Some(found),
+            () = ctx.private_server_ended(), if !server_ended => {
+                server_ended = true;
+                stop.cancel();
+            }
         }
     };
     watch.end();
@@ -75,7 +91,8 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         Until::Stopped | Until::Passed(_) => Vec::new(),
     };
     let parked: Parked = parked.into_iter().collect();
-    tell(ctx, &report, &handle.projections(), &parked)?;
+    let late = late.filter(|_| until == Until::CaughtUp);
+    tell(ctx, &report, &handle.projections(), &parked, late.as_ref())?;
     if server_ended {
         let what = "the private PostgreSQL was stopped while projections ran";
         let error = Error::new(ErrorKind::ConnectionLost, what);
@@ -94,37 +111,6 @@ async fn engine(names: &[String], ctx: &Context) -> Result<Engine, Failure> {
     let settings = ctx.config()?.engine.clone();
     let engine = Engine::new(ctx.target().await?, settings).source(Arc::new(ctx.source().await?));
     Ok(projections.into_iter().fold(engine, Engine::projection))
-}
-
-/// The time that a run has.
-struct Clock(Arc<AtomicBool>);
-
-impl Clock {
-    fn start(limit: Option<Duration>, stop: &CancellationToken) -> Clock {
-        let ran_out = Arc::new(AtomicBool::new(false));
-        if let Some(limit) = limit {
-            let (ran_out, stop) = (ran_out.clone(), stop.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = tokio::time::sleep(limit) => {
-                        ran_out.store(true, Ordering::SeqCst);
-                        stop.cancel();
-                    }
-                }
-            });
-        }
-        Clock(ran_out)
-    }
-
-    /// The exit code of a run that was cut short: by the clock or by a signal.
-    fn exit(&self) -> Exit {
-        if self.0.load(Ordering::SeqCst) {
-            Exit::TimedOut
-        } else {
-            Exit::Done
-        }
-    }
 }
 
 fn exit(report: &Report, until: Until, parked: &Parked, clock: &Clock) -> Exit {
@@ -150,6 +136,7 @@ fn tell(
     report: &Report,
     statuses: &[ProjectionProgress],
     parked: &Parked,
+    late: Option<&Late>,
 ) -> crate::Result<()> {
     let position = |name| {
         let status = statuses.iter().find(|status| status.name == name);
@@ -161,23 +148,38 @@ fn tell(
             .iter()
             .map(|(name, outcome)| {
                 let counts = parked.get(name).copied().unwrap_or_default();
-                json!({
+                let mut row = json!({
                     "name": name,
                     "outcome": word(outcome),
                     "position": position(name.clone()),
                     "parked_keys": counts.parked_keys,
                     "dead_letters": counts.dead_letters,
                     "error": outcome.error().map(to_json),
-                })
+                });
+                if let (Some(late), Outcome::Drained) = (late, outcome) {
+                    row["why"] = late.why(name).into();
+                }
+                row
             })
             .collect();
         return ctx.json(&json!({ "projections": projections }));
+    }
+    if report.outcomes.is_empty() && late.is_some() {
+        ctx.ui()
+            .warn("the time ran out before anything was run; give it more with --timeout");
     }
     for (name, outcome) in &report.outcomes {
         let at = thousands(position(name.clone()).since(Position::START));
         match outcome {
             Outcome::CaughtUp => ctx.ui().say(&format!("{name}: caught up at position {at}")),
-            Outcome::Drained => ctx.ui().say(&format!("{name}: ended at position {at}")),
+            Outcome::Drained => match late {
+                None => ctx.ui().say(&format!("{name}: ended at position {at}")),
+                Some(late) => {
+                    let why = late.why(name);
+                    ctx.ui()
+                        .warn(&format!("{name}: the time ran out at position {at}: {why}"));
+                }
+            },
             Outcome::Stopped(error) => {
                 ctx.ui()
                     .warn(&format!("{name}: stopped at position {at}: {error}"));
@@ -220,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_with_4_when_all_are_stopped_and_a_catch_up_when_any_is() {
-        let in_time = Clock(Arc::default());
+        let in_time = Clock::start(None);
         let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &in_time);
         let all = || vec![stopped(), stopped()];
         let one = || vec![stopped(), Outcome::CaughtUp];
@@ -235,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_time_that_ran_out_is_told_only_of_who_was_cut_short() {
-        let late = Clock(Arc::new(AtomicBool::new(true)));
+        let late = Clock::run_out();
         let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &late);
         assert_eq!(
             code(vec![Outcome::Drained, stopped()], Until::CaughtUp),
@@ -247,7 +249,7 @@ mod tests {
 
     #[test]
     fn parked_keys_are_told_of_who_caught_up_and_weigh_less_than_a_stop() {
-        let in_time = Clock(Arc::default());
+        let in_time = Clock::start(None);
         let counts = Counts {
             parked_keys: 1,
             dead_letters: 2,

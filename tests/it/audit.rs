@@ -122,6 +122,20 @@ async fn events_that_were_removed_on_purpose_are_told_and_are_no_difference() {
         .unwrap();
     let found = audited(&database, &[picky()]).await;
     assert!(found.agrees(), "{}", found.render());
+    // The 19 oldest, among them 9, and 25; there is no telling any more who is who.
+    let text = found.render();
+    assert!(!text.contains("as the log says"), "{text}");
+    let told = "20 of these are not in the log any more; events up to 19 were removed, and whether 19 \
+                of the 20 were among them cannot be told";
+    assert!(text.contains(told), "{text}");
+    assert_eq!(found.to_json()["ledgers"][0]["cannot_be_told"], 19);
+    // One more than there are positions up to there: some went otherwise.
+    client
+        .batch_execute(&unseen("position = 33"))
+        .await
+        .unwrap();
+    let found = audited(&database, &[picky()]).await;
+    assert_eq!(found.ledgers[0].differences, [Difference::Gone(1)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

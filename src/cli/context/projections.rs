@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::Context;
 use crate::cli::exit::Failure;
 use crate::cli::text::seen_from_here;
+use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::given_expect::Subject;
+use crate::name::ProjectionName;
 use crate::near::suggestion;
 use crate::projection::file::{load_directory, load_sound, refuse_taken_names};
 use crate::projection::{Definition, Runnable, SqlProjection};
@@ -99,6 +101,27 @@ impl Context {
             known.extend(files.map(|file| file.definition().clone()));
         }
         known
+    }
+
+    /// Refuses a name that neither a definition nor a read model has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] with the names there are.
+    pub(in crate::cli) async fn refuse_unknown(&self, name: &ProjectionName) -> Result<()> {
+        let mut names: Vec<String> = self.known().iter().map(|d| d.name.to_string()).collect();
+        names.extend(setup::names(&*self.target().await?.client().await?).await?);
+        if names.iter().any(|known| known == name.as_str()) {
+            return Ok(());
+        }
+        names.sort_unstable();
+        names.dedup();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let what = format!("unknown projection \"{name}\"");
+        let hint = match names.as_slice() {
+            [] => "there are none yet: write one into projections/NAME.sql".to_owned(),
+            names => suggestion(name.as_str(), names),
+        };
+        Err(Error::new(ErrorKind::Usage, what).hint(hint))
     }
 
     /// The projections with their tests: the files, and those compiled in that have a

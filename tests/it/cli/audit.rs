@@ -30,5 +30,13 @@ async fn an_audit_ends_with_0_where_all_agrees_and_with_1_where_not() {
     let json = ran.expect(1).json();
     assert_eq!(json["agrees"], false);
     assert_eq!(json["ledgers"][0]["differences"][0]["kind"], "gone");
-    shop.run(url, &["audit", "other"]).await.expect(1);
+    for command in ["audit", "pause", "resume", "drop"] {
+        let ran = shop.run(url, &[command, "count"]).await;
+        ran.expect_error(2, "unknown projection \"count\"");
+        assert!(ran.stderr.contains("did you mean counts?"), "{ran:?}");
+    }
+    // One that has a file and no read model is known.
+    shop.run(url, &["drop", "counts"]).await.expect(0);
+    let ran = shop.run(url, &["audit", "counts"]).await;
+    ran.expect_error(1, "has no read model here");
 }

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{LIMIT, PICKY, Shop};
-use crate::support::{append_rows, eventually, one};
+use crate::support::{append, append_rows, eventually, one};
 
 const ASLEEP: &str = "select count(*) from pg_stat_activity \
                       where datname = current_database() and wait_event = 'PgSleep'";
@@ -288,4 +288,60 @@ async fn who_watches_the_status_sees_it_again_after_a_lost_connection() {
     eventually("it is shown again", LIMIT, async || lines() > seen + 1).await;
     watch.signal(Signal::SIGINT);
     watch.end().await.expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catch_up_whose_time_runs_out_says_so_and_why_it_was_not_further() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "a", 1..=3).await;
+    let url = Some(database.url());
+    let late = async |timeout: &str, words: &[&str]| {
+        let ran = shop
+            .run(url, &["run", "--until-caught-up", "--timeout", timeout])
+            .await;
+        ran.expect(124);
+        for word in words {
+            assert!(ran.stderr.contains(word), "{word}: {ran:?}");
+        }
+    };
+    late("0", &["the time ran out before anything was run"]).await;
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
+
+    append_rows(&client, "a", 4..=4).await;
+    let other = database.client().await;
+    let lock = "begin; lock table counts.counts in share mode";
+    other.batch_execute(lock).await.unwrap();
+    let pid: i32 = one(&other, "select pg_backend_pid()").await;
+    let blocked = format!("its batch waits for a lock of pid {pid} (");
+    late(
+        "2s",
+        &["counts: the time ran out at position 3: ", &blocked],
+    )
+    .await;
+    other.batch_execute("rollback").await.unwrap();
+
+    shop.run(url, &["pause", "counts"]).await.expect(0);
+    late(
+        "1s",
+        &["it is paused; highwater resume counts lets it go on"],
+    )
+    .await;
+    shop.run(url, &["resume", "counts"]).await.expect(0);
+
+    other.batch_execute("begin").await.unwrap();
+    append(&other, "open", 1).await;
+    append_rows(&client, "a", 5..=5).await;
+    let held = format!("position 5 may still be filled by pid {pid} (");
+    late("2s", &["counts: the time ran out at position 4: ", &held]).await;
+    let ran = shop
+        .run(
+            url,
+            &["run", "--until-caught-up", "--timeout", "2s", "--json"],
+        )
+        .await;
+    let why = ran.expect(124).json()["projections"][0]["why"].to_string();
+    assert!(why.contains(&held), "{why}");
 }

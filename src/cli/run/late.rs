@@ -1,0 +1,97 @@
+//! The time that a run has, and why it was not enough.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::cli::context::Context;
+use crate::cli::exit::Exit;
+use crate::engine::Handle;
+use crate::error::Result;
+use crate::name::ProjectionName;
+use crate::status::{self, State};
+use crate::wait::obstacle;
+
+/// How long is looked for what keeps the projections, when the time is over already.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// The time that a run has.
+pub(super) struct Clock {
+    end: Option<Instant>,
+    ran_out: Arc<AtomicBool>,
+}
+
+impl Clock {
+    pub(super) fn start(limit: Option<Duration>) -> Clock {
+        // A time beyond what can be counted has no end.
+        let end = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let ran_out = Arc::default();
+        Clock { end, ran_out }
+    }
+
+    /// Waits until the time is over; for ever, if it has no end.
+    pub(super) async fn over(&self) {
+        match self.end {
+            Some(end) => tokio::time::sleep_until(end.into()).await,
+            None => std::future::pending().await,
+        }
+        self.ran_out.store(true, Ordering::SeqCst);
+    }
+
+    /// The exit code of a run that was cut short: by the clock or by a signal.
+    pub(super) fn exit(&self) -> Exit {
+        match self.ran_out.load(Ordering::SeqCst) {
+            true => Exit::TimedOut,
+            false => Exit::Done,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn run_out() -> Clock {
+        let clock = Clock::start(None);
+        clock.ran_out.store(true, Ordering::SeqCst);
+        clock
+    }
+}
+
+/// What kept the projections when the time was over, as far as could be told.
+#[derive(Default)]
+pub(super) struct Late(HashMap<ProjectionName, String>);
+
+impl Late {
+    /// Looks while they are still run. What cannot be seen in time is not told.
+    pub(super) async fn look(ctx: &Context, handle: &Handle) -> Late {
+        let looked = tokio::time::timeout(LOOK_LIMIT, look(ctx, handle)).await;
+        match looked {
+            Ok(Ok(late)) => late,
+            Ok(Err(_)) | Err(_) => Late::default(),
+        }
+    }
+
+    /// Why the projection was not further.
+    pub(super) fn why(&self, name: &ProjectionName) -> String {
+        let more = "it was on its way; run it again, which goes on from there, with more time";
+        self.0.get(name).cloned().unwrap_or_else(|| more.to_owned())
+    }
+}
+
+async fn look(ctx: &Context, handle: &Handle) -> Result<Late> {
+    let sources = [Arc::new(ctx.source().await?)];
+    let status = status::read(&ctx.target().await?, &sources, &[]).await?;
+    let mut late = HashMap::new();
+    for run in handle.projections() {
+        let Some(projection) = status.projection(run.name.as_str()) else {
+            continue;
+        };
+        let source = status.source(&projection.source);
+        let head = source.and_then(|s| s.head).unwrap_or(run.target);
+        if let Some(why) = obstacle(projection, source, &status, head) {
+            late.insert(run.name, why);
+        } else if projection.state == State::Idle {
+            let why = "it had hardly begun; run it again with more time";
+            late.insert(run.name, why.to_owned());
+        }
+    }
+    Ok(Late(late))
+}
