@@ -81,7 +81,8 @@ async fn measure(listen: bool, kill: bool) -> Result<Vec<Duration>> {
         let second = start(&database, &projection, listen);
         living(&client, 2).await?;
         // Whoever has it goes.
-        let owner = "select case when c.owner = (select id from highwater.instance order by started_at limit 1)
+        let owner = "select case when c.owner = (select id from highwater.instance where seen_at + lease > clock_timestamp()
+                                            order by started_at limit 1)
                             then 1 else 2 end::bigint from highwater.checkpoint c";
         let (goes, stays) = match number(&client, owner).await? {
             1 => (first, second),

@@ -264,6 +264,11 @@ mod tests {
             "checkpoint",
             "a478aad5f6346339df2d2d476f4420429bb6175d2a34fe9fb12649b83ef0db9d",
         ),
+        (
+            3,
+            "many_instances",
+            "fc4860b88b216e26d3d244561feb39e0699af030f445635fdefc1838d25e1af8",
+        ),
     ];
 
     #[test]
