@@ -181,8 +181,10 @@ pub(crate) async fn check_unread(
 /// What the server or [`check_unread`] says, with the way out.
 pub(crate) fn removed_unread(key: &Key, error: Error) -> Error {
     let name = &key.projection;
+    // What is inserted again gets other positions, or lies below what is recorded as removed.
     error.hint(format!(
-        "bring the removed events back, or highwater accept {name} to go on without them"
+        "restore the database from before the removal, or highwater accept {name} to go on without \
+         the removed events"
     ))
 }
 
@@ -196,9 +198,7 @@ fn stranded(key: &Key, position: Position, source: &str, oldest: Option<Position
         "\"{name}\" has read up to {position}, and events of source \"{source}\" after that were \
          removed: {left}"
     );
-    Error::new(ErrorKind::Stranded, what).hint(format!(
-        "bring the removed events back, or highwater accept {name} to go on without them"
-    ))
+    removed_unread(key, Error::new(ErrorKind::Stranded, what))
 }
 
 /// Takes the log as it is for what the live read model was built from: its checkpoints go on from
