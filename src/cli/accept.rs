@@ -4,7 +4,13 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
+use super::text::thousands;
 use crate::engine::rebuild::accept;
+use crate::error::Result;
+use crate::name::ProjectionName;
+use crate::pg::checkpoint;
+use crate::pg::database::Database;
+use crate::position::Position;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -23,14 +29,29 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let projection = ctx.projection(&args.name)?;
     ctx.verified().await?;
     let source = ctx.source().await?;
-    let accepted = accept(&ctx.target().await?, &*projection, &source).await?;
-    let name = &args.name;
+    let target = ctx.target().await?;
+    let name = &projection.definition().name;
+    let before = lowest(&target, name).await?;
+    let accepted = accept(&target, &*projection, &source).await?;
+    let after = lowest(&target, name).await?;
     if ctx.wants_json() {
-        ctx.json(&json!({ "name": name, "accepted": accepted }))?;
+        ctx.json(&json!({ "name": name, "accepted": accepted, "position": after }))?;
+    } else if after > before {
+        let [before, after] = [before, after].map(|p| thousands(p.since(Position::START)));
+        ctx.line(&format!(
+            "{name}: accepted; it goes on after position {after}, and what stood after {before} up to \
+             there is not in its read model"
+        ))?;
     } else if accepted {
         ctx.line(&format!("{name}: accepted"))?;
     } else {
         ctx.line(&format!("{name}: nothing was changed"))?;
     }
     Ok(Exit::Done)
+}
+
+/// Where the partition stands that is furthest behind.
+async fn lowest(target: &Database, name: &ProjectionName) -> Result<Position> {
+    let client = target.short().await?;
+    client.within(checkpoint::lowest(&client, name)).await
 }

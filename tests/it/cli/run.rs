@@ -345,3 +345,25 @@ async fn a_catch_up_whose_time_runs_out_says_so_and_why_it_was_not_further() {
     let why = ran.expect(124).json()["projections"][0]["why"].to_string();
     assert!(why.contains(&held), "{why}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accept_that_passes_over_removed_events_says_which() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let url = Some(database.url());
+    append_rows(&client, "a", 1..=10).await;
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
+    append_rows(&client, "a", 11..=30).await;
+    let remove = "delete from highwater.event where position <= 25";
+    client.batch_execute(remove).await.unwrap();
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(4);
+    let accepted = shop.run(url, &["accept", "counts"]).await;
+    assert_eq!(
+        accepted.expect(0).stdout,
+        "counts: accepted; it goes on after position 25, and what stood after 10 up to there is not \
+         in its read model\n"
+    );
+    shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
+}
