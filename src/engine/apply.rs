@@ -17,6 +17,7 @@ use super::divergence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
+use crate::metrics::Phase;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -30,8 +31,10 @@ use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadReques
 
 pub(super) mod batch;
 mod park;
+mod timing;
 
 use batch::{BatchText, Woven};
+use timing::{Answer, Laps};
 
 /// What applying batches needs, the same for every batch of a claim.
 pub(super) struct Applier {
@@ -128,6 +131,7 @@ impl Applier {
         if let Some((statements, relation)) = in_server {
             return Ok(Work::InServer(statements, relation, limits.read_up_to));
         }
+        let mut laps = self.laps();
         let (range, mut aside) = self.read_parked(range, limits).await?;
         let request = ReadRequest {
             range,
@@ -148,6 +152,7 @@ impl Applier {
             Some(counted) => counted,
             None => self.source.count(batch.range, self.filter()).await?,
         };
+        laps.ended(Phase::Read, 1);
         Ok(Work::Read(ReadWork {
             batch,
             aside,
@@ -230,14 +235,18 @@ impl Applier {
         let woven = Woven::of(&statements, batch, range);
         let seal = checkpoint::seal(range);
         let text = format!("{before}{}{last}{seal};\ncommit", woven.text);
-        let mut succeeded = 0;
-        match run(session, &text, &mut succeeded).await {
-            Ok(()) => Ok(()),
+        let laps = self.laps();
+        let mut answer = Answer::default();
+        match run(session, &text, &mut answer).await {
+            Ok(()) => {
+                laps.answered(&answer);
+                Ok(())
+            }
             Err(e) => {
                 let offset = pg::offset_of(&e)
                     .and_then(|at| at.checked_sub(before.chars().count()))
                     .map(|at| woven.origin(at));
-                Err(self.place(e, statements, offset, succeeded))
+                Err(self.place(e, statements, offset, answer.succeeded))
             }
         }
     }
@@ -288,16 +297,20 @@ impl Applier {
             counted,
         } = work;
         let fence = self.fence().text(batch.range, *last, *counted);
+        let mut laps = self.laps();
         self.begin_read(session, &fence).await?;
+        laps.ended(Phase::Checkpoint, 1);
         failpoint!("batch.fenced");
         self.apply_events(session, batch).await?;
         failpoint!("batch.applied");
+        laps.ended(Phase::Apply, 0);
         let mut check = String::new();
         if !aside.is_empty() {
             dead_letter::insert(session.client(), &self.key, aside, None).await?;
             check = format!("{};\n", self.parking.check(&self.key));
         }
         self.end_read(session, batch.range, &check).await?;
+        laps.ended(Phase::Commit, 1);
         Ok(batch.range.through())
     }
 
@@ -354,6 +367,10 @@ impl Applier {
         }
     }
 
+    fn laps(&self) -> Laps<'_> {
+        Laps::of(&self.key.projection)
+    }
+
     fn search_path(&self) -> String {
         format!(
             "set local search_path to {}, public",
@@ -395,18 +412,20 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
         .hint("mend it and run again; nothing of the batch was committed")
 }
 
-/// Sends a message and counts the statements that succeeded.
+/// Sends a message and takes what comes back.
 async fn run(
     session: &Session,
     text: &str,
-    succeeded: &mut usize,
+    answer: &mut Answer,
 ) -> Result<(), tokio_postgres::Error> {
     let messages = session.client().simple_query_raw(text).await?;
     failpoint!("batch.sent", infallible);
     pin_mut!(messages);
     while let Some(message) = messages.next().await {
-        if let SimpleQueryMessage::CommandComplete(_) = message? {
-            *succeeded += 1;
+        match message? {
+            SimpleQueryMessage::CommandComplete(_) => answer.succeeded += 1,
+            SimpleQueryMessage::Row(row) => answer.row(&row, Opening::STATEMENTS),
+            _ => {}
         }
     }
     Ok(())
