@@ -6,12 +6,11 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::{FutureExt, StreamExt, pin_mut};
-use tokio::time::timeout;
-use tokio_postgres::{CancelToken, SimpleQueryMessage};
+use tokio_postgres::SimpleQueryMessage;
 
 use super::divergence;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,15 +25,17 @@ use crate::pg::transaction::{Opening, Tx};
 use crate::pg::{self, quote_identifier};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
-use crate::retry::{Verdict, verdict};
 use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
 
 pub(super) mod batch;
 mod park;
+mod session;
 mod timing;
 
 use batch::{BatchText, Woven};
 use timing::{Answer, Laps};
+
+pub(super) use session::{InFlight, Session};
 
 /// What applying batches needs, the same for every batch of a claim.
 pub(super) struct Applier {
@@ -429,74 +430,4 @@ async fn run(
         }
     }
     Ok(())
-}
-
-/// How a batch in flight can be cancelled in the server.
-#[derive(Clone, Default)]
-pub(super) struct InFlight(Arc<Mutex<Option<CancelToken>>>);
-
-impl InFlight {
-    fn set(&self, token: Option<CancelToken>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token;
-    }
-
-    pub(super) fn get(&self) -> Option<CancelToken> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-/// How long the server may take to roll a batch back that it has refused already.
-const ROLLBACK_LIMIT: Duration = Duration::from_secs(10);
-
-/// A pooled session that is closed, not given back, unless its transaction ended.
-pub(super) struct Session {
-    client: Option<PooledClient>,
-    in_flight: InFlight,
-}
-
-impl Session {
-    pub(super) fn new(client: PooledClient, in_flight: &InFlight) -> Session {
-        in_flight.set(Some(client.cancel_token()));
-        Session {
-            client: Some(client),
-            in_flight: in_flight.clone(),
-        }
-    }
-
-    #[allow(
-        clippy::expect_used,
-        reason = "the client is there until finish takes the session"
-    )]
-    pub(super) fn client(&self) -> &tokio_postgres::Client {
-        self.client.as_ref().expect("a session before its end")
-    }
-
-    /// Ends the transaction if it failed; a session that cannot even roll back is closed. So is one
-    /// where something passing went wrong: the next attempt finds the server's settings as they are
-    /// then.
-    pub(super) async fn finish(&mut self, failed: Option<&Error>) {
-        if let Some(error) = failed {
-            if verdict(error.kind()) == Verdict::Transient {
-                return;
-            }
-            let rolled_back = self.client().batch_execute("rollback");
-            if !matches!(timeout(ROLLBACK_LIMIT, rolled_back).await, Ok(Ok(()))) {
-                return;
-            }
-        }
-        self.in_flight.set(None);
-        self.client = None;
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.in_flight.set(None);
-        if let Some(client) = self.client.take() {
-            drop(PooledClient::take(client));
-        }
-    }
 }
