@@ -6,17 +6,17 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::{FutureExt, StreamExt, pin_mut};
-use tokio::time::timeout;
-use tokio_postgres::{CancelToken, SimpleQueryMessage};
+use tokio_postgres::SimpleQueryMessage;
 
 use super::divergence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
+use crate::metrics::Phase;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
@@ -25,13 +25,17 @@ use crate::pg::transaction::{Opening, Tx};
 use crate::pg::{self, quote_identifier};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
-use crate::retry::{Verdict, verdict};
 use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
 
 pub(super) mod batch;
 mod park;
+mod session;
+mod timing;
 
 use batch::{BatchText, Woven};
+use timing::{Answer, Laps};
+
+pub(super) use session::{InFlight, Session};
 
 /// What applying batches needs, the same for every batch of a claim.
 pub(super) struct Applier {
@@ -128,6 +132,7 @@ impl Applier {
         if let Some((statements, relation)) = in_server {
             return Ok(Work::InServer(statements, relation, limits.read_up_to));
         }
+        let mut laps = self.laps();
         let (range, mut aside) = self.read_parked(range, limits).await?;
         let request = ReadRequest {
             range,
@@ -148,6 +153,7 @@ impl Applier {
             Some(counted) => counted,
             None => self.source.count(batch.range, self.filter()).await?,
         };
+        laps.ended(Phase::Read, 1);
         Ok(Work::Read(ReadWork {
             batch,
             aside,
@@ -230,14 +236,18 @@ impl Applier {
         let woven = Woven::of(&statements, batch, range);
         let seal = checkpoint::seal(range);
         let text = format!("{before}{}{last}{seal};\ncommit", woven.text);
-        let mut succeeded = 0;
-        match run(session, &text, &mut succeeded).await {
-            Ok(()) => Ok(()),
+        let laps = self.laps();
+        let mut answer = Answer::default();
+        match run(session, &text, &mut answer).await {
+            Ok(()) => {
+                laps.answered(&answer);
+                Ok(())
+            }
             Err(e) => {
                 let offset = pg::offset_of(&e)
                     .and_then(|at| at.checked_sub(before.chars().count()))
                     .map(|at| woven.origin(at));
-                Err(self.place(e, statements, offset, succeeded))
+                Err(self.place(e, statements, offset, answer.succeeded))
             }
         }
     }
@@ -288,16 +298,20 @@ impl Applier {
             counted,
         } = work;
         let fence = self.fence().text(batch.range, *last, *counted);
+        let mut laps = self.laps();
         self.begin_read(session, &fence).await?;
+        laps.ended(Phase::Checkpoint, 1);
         failpoint!("batch.fenced");
         self.apply_events(session, batch).await?;
         failpoint!("batch.applied");
+        laps.ended(Phase::Apply, 0);
         let mut check = String::new();
         if !aside.is_empty() {
             dead_letter::insert(session.client(), &self.key, aside, None).await?;
             check = format!("{};\n", self.parking.check(&self.key));
         }
         self.end_read(session, batch.range, &check).await?;
+        laps.ended(Phase::Commit, 1);
         Ok(batch.range.through())
     }
 
@@ -354,6 +368,10 @@ impl Applier {
         }
     }
 
+    fn laps(&self) -> Laps<'_> {
+        Laps::of(&self.key.projection)
+    }
+
     fn search_path(&self) -> String {
         format!(
             "set local search_path to {}, public",
@@ -395,89 +413,21 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
         .hint("mend it and run again; nothing of the batch was committed")
 }
 
-/// Sends a message and counts the statements that succeeded.
+/// Sends a message and takes what comes back.
 async fn run(
     session: &Session,
     text: &str,
-    succeeded: &mut usize,
+    answer: &mut Answer,
 ) -> Result<(), tokio_postgres::Error> {
     let messages = session.client().simple_query_raw(text).await?;
     failpoint!("batch.sent", infallible);
     pin_mut!(messages);
     while let Some(message) = messages.next().await {
-        if let SimpleQueryMessage::CommandComplete(_) = message? {
-            *succeeded += 1;
+        match message? {
+            SimpleQueryMessage::CommandComplete(_) => answer.succeeded += 1,
+            SimpleQueryMessage::Row(row) => answer.row(&row, Opening::STATEMENTS),
+            _ => {}
         }
     }
     Ok(())
-}
-
-/// How a batch in flight can be cancelled in the server.
-#[derive(Clone, Default)]
-pub(super) struct InFlight(Arc<Mutex<Option<CancelToken>>>);
-
-impl InFlight {
-    fn set(&self, token: Option<CancelToken>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token;
-    }
-
-    pub(super) fn get(&self) -> Option<CancelToken> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-/// How long the server may take to roll a batch back that it has refused already.
-const ROLLBACK_LIMIT: Duration = Duration::from_secs(10);
-
-/// A pooled session that is closed, not given back, unless its transaction ended.
-pub(super) struct Session {
-    client: Option<PooledClient>,
-    in_flight: InFlight,
-}
-
-impl Session {
-    pub(super) fn new(client: PooledClient, in_flight: &InFlight) -> Session {
-        in_flight.set(Some(client.cancel_token()));
-        Session {
-            client: Some(client),
-            in_flight: in_flight.clone(),
-        }
-    }
-
-    #[allow(
-        clippy::expect_used,
-        reason = "the client is there until finish takes the session"
-    )]
-    pub(super) fn client(&self) -> &tokio_postgres::Client {
-        self.client.as_ref().expect("a session before its end")
-    }
-
-    /// Ends the transaction if it failed; a session that cannot even roll back is closed. So is one
-    /// where something passing went wrong: the next attempt finds the server's settings as they are
-    /// then.
-    pub(super) async fn finish(&mut self, failed: Option<&Error>) {
-        if let Some(error) = failed {
-            if verdict(error.kind()) == Verdict::Transient {
-                return;
-            }
-            let rolled_back = self.client().batch_execute("rollback");
-            if !matches!(timeout(ROLLBACK_LIMIT, rolled_back).await, Ok(Ok(()))) {
-                return;
-            }
-        }
-        self.in_flight.set(None);
-        self.client = None;
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.in_flight.set(None);
-        if let Some(client) = self.client.take() {
-            drop(PooledClient::take(client));
-        }
-    }
 }

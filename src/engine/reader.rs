@@ -15,6 +15,7 @@ use super::divergence;
 use super::progress::Publisher;
 use crate::config::format_duration;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics;
 use crate::pg::database::{self, Database};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::{Follower, Source, Step};
@@ -87,6 +88,7 @@ async fn session(
             Ok(step) => step,
             Err(error) => return error,
         };
+        metrics::step(source.name(), began.elapsed());
         let pause = cadence.pause(&step);
         publisher.step(step, began);
         tokio::select! {

@@ -149,9 +149,15 @@ impl Fence<'_> {
             .replace("$1", &range.through().to_string());
         let from = format!(" from ({count}) c left join lateral ({last}) e on true");
         let counted = "c.scanned, c.own, c.aside";
+        let from = format!(", {ELAPSED}{from}");
         self.sql(range, "e.position, e.id", counted, &from)
     }
 }
+
+/// How long the transaction has been open, by the server's clock: the second column of the fence's
+/// answer and of the seal's, where the server does all the work and only it can tell what took how
+/// long.
+const ELAPSED: &str = "extract(epoch from clock_timestamp() - transaction_timestamp())";
 
 impl Key {
     fn parameters(&self) -> [(&str, i32, i32); 1] {
@@ -163,7 +169,7 @@ impl Key {
 /// open and sound.
 pub(crate) fn seal(range: Range) -> String {
     format!(
-        "select highwater.seal({}, {})",
+        "select highwater.seal({}, {}), {ELAPSED}",
         range.after(),
         range.through()
     )

@@ -1,0 +1,62 @@
+//! Catch-up of a SQL projection, the start of `highwater run` included, against the one statement
+//! that a person would write for the same read model.
+
+mod support;
+
+use std::process::ExitCode;
+
+use support::breakdown::Breakdown;
+use support::events::{self, Log};
+use support::{Bench, Budget, Report, failed, reference};
+
+use highwater::Result;
+
+fn main() -> ExitCode {
+    support::run("catch_up_sql", measure)
+}
+
+async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
+    let log = Log::new(
+        bench.form.size(100_000, 1_000_000),
+        bench.form.size(5_000, 50_000),
+    );
+    let db = bench.database().await?;
+    log.fill(&db).await?;
+    let rate = |took: std::time::Duration| log.events as f64 / took.as_secs_f64();
+    // Once for whoever comes first, so that nobody does.
+    reference::one_statement(&db).await?;
+    for run in 0..bench.form.runs() {
+        let by_hand = rate(reference::one_statement(&db).await?);
+        for (partitions, budget) in [(1, 0.9), (2, 1.2)] {
+            let name = format!("sums_{partitions}_{run}");
+            let directory = tempfile::tempdir().map_err(failed)?;
+            let projections = directory.path().join("projections");
+            std::fs::create_dir(&projections).map_err(failed)?;
+            let text = events::sums_text(&format!("partitions = {partitions}"));
+            let file = projections.join(format!("{name}.sql"));
+            std::fs::write(file, text).map_err(failed)?;
+            let took = db
+                .highwater(directory.path(), &["run", "--until-caught-up"])
+                .await?;
+            report.sample(
+                &format!("catch-up, SQL, partitions: {partitions}"),
+                "events/s",
+                rate(took),
+                Some(("one statement", by_hand)),
+                Some(Budget::RatioAtLeast(budget)),
+            );
+            db.time(&format!("drop schema {name} cascade")).await?;
+        }
+    }
+    let breakdown = Breakdown::install()?;
+    for partitions in [1, 2] {
+        breakdown.begin();
+        let text = events::sums_text(&format!("partitions = {partitions}"));
+        db.catch_up([events::sql_projection("sums", &text)?])
+            .await?;
+        breakdown.report(&format!("partitions: {partitions}"), report);
+        db.time("drop schema sums cascade; delete from highwater.projection")
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The work: accounts to which amounts are booked, and the read model of their sums.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use highwater::Result;
+use highwater::projection::file::ProjectionFile;
+use highwater::projection::{Runnable, SqlProjection};
+
+use super::{Db, failed};
+
+/// What a log is filled with. Streams take turns, so that every stretch of it has all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub(crate) events: u64,
+    pub(crate) streams: u64,
+    /// Bytes of a note in each event, beside some 90 of the rest.
+    pub(crate) note: usize,
+    /// One event in so many is `Booked`, the others are `Seen`.
+    pub(crate) booked_every: u64,
+}
+
+impl Log {
+    pub(crate) fn new(events: u64, streams: u64) -> Log {
+        Log {
+            events,
+            streams,
+            note: 60,
+            booked_every: 1,
+        }
+    }
+
+    /// Appends the events, and leaves the table as a server would have it that is not new.
+    pub(crate) async fn fill(&self, db: &Db) -> Result<()> {
+        const AT_ONCE: u64 = 500_000;
+        let client = db.client().await?;
+        let mut from = 0;
+        while from < self.events {
+            let to = (from + AT_ONCE).min(self.events);
+            let sql = self.insert(from, to);
+            client.batch_execute(&sql).await.map_err(failed)?;
+            from = to;
+        }
+        let settle = ["vacuum (analyze) highwater.event", "checkpoint"];
+        for sql in settle {
+            client.batch_execute(sql).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&self, from: u64, to: u64) -> String {
+        let Log {
+            streams,
+            note,
+            booked_every,
+            ..
+        } = self;
+        format!(
+            "insert into highwater.event (stream, version, type, data)
+             select 'account-' || i % {streams}, i / {streams} + 1,
+                    case when i % {booked_every} = 0 then 'Booked' else 'Seen' end,
+                    jsonb_build_object('account', i % {streams}, 'amount', i % 1000,
+                                       'currency', 'EUR', 'customer', 'customer-' || i % 977,
+                                       'note', repeat('n', {note}))
+               from generate_series({from}::bigint, {to}::bigint - 1) i order by i"
+        )
+    }
+}
+
+/// One row for each account, as the hand-written statement of [`super::reference`] fills it too.
+pub(crate) const TABLE: &str =
+    "(stream text primary key, bookings bigint not null, amount bigint not null,
+    last_position bigint not null)";
+
+/// What is read from `batch`, or from the event table itself.
+pub(crate) fn sums_of(relation: &str) -> String {
+    format!(
+        "select stream, count(*), sum((data->>'amount')::bigint), max(position)
+           from {relation} group by stream"
+    )
+}
+
+/// The read model of sums as a SQL projection: `header` is what stands in its TOML block.
+pub(crate) fn sums_text(header: &str) -> String {
+    format!(
+        "/* highwater\n{header}\n*/
+-- highwater: up
+create table sums {TABLE};
+-- highwater: apply
+insert into sums {}
+on conflict (stream) do update
+   set bookings = sums.bookings + excluded.bookings, amount = sums.amount + excluded.amount,
+       last_position = excluded.last_position;
+",
+        sums_of("batch")
+    )
+}
+
+/// The SQL projection of this name.
+pub(crate) fn sql_projection(name: &str, text: &str) -> Result<Arc<dyn Runnable>> {
+    let path = format!("projections/{name}.sql");
+    let file = ProjectionFile::parse(Path::new(&path), text)?;
+    Ok(Arc::new(SqlProjection::new(file)))
+}

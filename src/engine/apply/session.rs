@@ -1,0 +1,81 @@
+//! Sessions that hold the transaction of a batch.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::CancelToken;
+
+use crate::error::Error;
+use crate::pg::connect::PooledClient;
+use crate::retry::{Verdict, verdict};
+
+/// How a batch in flight can be cancelled in the server.
+#[derive(Clone, Default)]
+pub(in crate::engine) struct InFlight(Arc<Mutex<Option<CancelToken>>>);
+
+impl InFlight {
+    fn set(&self, token: Option<CancelToken>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    pub(in crate::engine) fn get(&self) -> Option<CancelToken> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// How long the server may take to roll a batch back that it has refused already.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(10);
+
+/// A pooled session that is closed, not given back, unless its transaction ended.
+pub(in crate::engine) struct Session {
+    client: Option<PooledClient>,
+    in_flight: InFlight,
+}
+
+impl Session {
+    pub(in crate::engine) fn new(client: PooledClient, in_flight: &InFlight) -> Session {
+        in_flight.set(Some(client.cancel_token()));
+        Session {
+            client: Some(client),
+            in_flight: in_flight.clone(),
+        }
+    }
+
+    #[allow(
+        clippy::expect_used,
+        reason = "the client is there until finish takes the session"
+    )]
+    pub(in crate::engine) fn client(&self) -> &tokio_postgres::Client {
+        self.client.as_ref().expect("a session before its end")
+    }
+
+    /// Ends the transaction if it failed; a session that cannot even roll back is closed. So is one
+    /// where something passing went wrong: the next attempt finds the server's settings as they are
+    /// then.
+    pub(in crate::engine) async fn finish(&mut self, failed: Option<&Error>) {
+        if let Some(error) = failed {
+            if verdict(error.kind()) == Verdict::Transient {
+                return;
+            }
+            let rolled_back = self.client().batch_execute("rollback");
+            if !matches!(timeout(ROLLBACK_LIMIT, rolled_back).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+        self.in_flight.set(None);
+        self.client = None;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.in_flight.set(None);
+        if let Some(client) = self.client.take() {
+            drop(PooledClient::take(client));
+        }
+    }
+}

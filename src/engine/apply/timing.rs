@@ -1,0 +1,70 @@
+//! Where the time of a batch goes, as the metrics say.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::SimpleQueryRow;
+
+use crate::metrics::{self, Phase};
+use crate::name::ProjectionName;
+
+/// Times the phases of a batch one after the other.
+pub(super) struct Laps<'a> {
+    name: &'a ProjectionName,
+    began: Instant,
+}
+
+impl<'a> Laps<'a> {
+    pub(super) fn of(name: &'a ProjectionName) -> Laps<'a> {
+        Laps {
+            name,
+            began: Instant::now(),
+        }
+    }
+
+    /// The phase that began with the last one ends now; it took so many round trips.
+    pub(super) fn ended(&mut self, phase: Phase, round_trips: u64) {
+        let now = Instant::now();
+        metrics::phase(self.name, phase, now - self.began);
+        metrics::round_trips(self.name, round_trips);
+        self.began = now;
+    }
+
+    /// All phases of a batch that was one message, told apart by what the server said of them.
+    pub(super) fn answered(self, answer: &Answer) {
+        let (Some(fenced), Some(sealed)) = (answer.fenced, answer.sealed) else {
+            return;
+        };
+        let took = self.began.elapsed();
+        metrics::phase(self.name, Phase::Checkpoint, fenced);
+        metrics::phase(self.name, Phase::Apply, sealed.saturating_sub(fenced));
+        metrics::phase(self.name, Phase::Commit, took.saturating_sub(sealed));
+        metrics::round_trips(self.name, 1);
+    }
+}
+
+/// What came back of a message.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    /// Statements that succeeded.
+    pub(super) succeeded: usize,
+    /// How long the transaction was open when the fence had run, and before the commit.
+    fenced: Option<Duration>,
+    sealed: Option<Duration>,
+}
+
+impl Answer {
+    /// A row of the fence, as the first that is no answer to the opening, or of the seal.
+    pub(super) fn row(&mut self, row: &SimpleQueryRow, fence_at: usize) {
+        if self.succeeded < fence_at {
+            return;
+        }
+        let seconds = row.try_get(1).ok().flatten();
+        let elapsed = seconds.and_then(|text| text.parse().ok());
+        let elapsed = elapsed.and_then(|s| Duration::try_from_secs_f64(s).ok());
+        if self.succeeded == fence_at {
+            self.fenced = elapsed;
+        }
+        // The last row of all is the seal's.
+        self.sealed = elapsed;
+    }
+}
