@@ -1,0 +1,5 @@
+/* highwater
+events = ["OrderPlaced", "ItemAdded", "OrderShipped"]
+*/
+
+-- highwater: up
