@@ -8,8 +8,10 @@
 #![allow(dead_code, unused_imports)]
 
 pub(crate) mod breakdown;
+pub(crate) mod chart;
 pub(crate) mod events;
 pub(crate) mod live;
+pub(crate) mod project;
 pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod server;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use highwater::{Error, ErrorKind, Result};
 
+pub(crate) use project::Project;
 pub(crate) use report::{Budget, Report};
 pub(crate) use server::{Bench, Db};
 
