@@ -28,9 +28,14 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn start(form: Form) -> Result<Bench> {
+        Bench::start_with(form, &[]).await
+    }
+
+    /// The same with settings of the server that only count.
+    pub(crate) async fn start_with(form: Form, settings: &[(&str, &str)]) -> Result<Bench> {
         Ok(Bench {
             form,
-            cluster: Cluster::temporary().await?,
+            cluster: Cluster::temporary_with(settings).await?,
             databases: AtomicU32::new(1),
         })
     }
@@ -42,14 +47,21 @@ impl Bench {
     /// A new database with highwater's schema.
     pub(crate) async fn database(&self) -> Result<Db> {
         let name = format!("bench_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let maintenance = Db::at(self.cluster.url("postgres"));
+        let maintenance = Db::of(&self.cluster, "postgres");
         let client = maintenance.client().await?;
         let sql = format!("create database {name}");
         client.batch_execute(&sql).await.map_err(failed)?;
-        let database = Db::at(self.cluster.url(&name));
+        let database = Db::of(&self.cluster, &name);
         let mut client = database.client().await?;
         highwater::pg::migrate::migrate(&mut client).await?;
         Ok(database)
+    }
+
+    /// Gives the room of a database back.
+    pub(crate) async fn drop(&self, db: Db) -> Result<()> {
+        let client = Db::of(&self.cluster, "postgres").client().await?;
+        let sql = format!("drop database {} with (force)", db.name);
+        client.batch_execute(&sql).await.map_err(failed)
     }
 
     pub(crate) async fn stop(self) {
@@ -61,12 +73,16 @@ impl Bench {
 
 /// A database.
 pub(crate) struct Db {
+    name: String,
     pub(crate) url: String,
 }
 
 impl Db {
-    fn at(url: String) -> Db {
-        Db { url }
+    fn of(cluster: &Cluster, name: &str) -> Db {
+        Db {
+            name: name.to_owned(),
+            url: cluster.url(name),
+        }
     }
 
     pub(crate) async fn client(&self) -> Result<Client> {
@@ -91,8 +107,11 @@ impl Db {
     }
 
     pub(crate) fn pooled(&self, settings: &Settings) -> Result<Database> {
-        let sessions = usize::try_from(settings.pool_size).unwrap_or(8);
-        Database::new(Connector::parse(&self.url)?, sessions)
+        self.sessions(usize::try_from(settings.pool_size).unwrap_or(8))
+    }
+
+    pub(crate) fn sessions(&self, most: usize) -> Result<Database> {
+        Database::new(Connector::parse(&self.url)?, most)
     }
 
     /// highwater's own event table as the source `default`.
@@ -114,6 +133,14 @@ impl Db {
         let pooled = self.pooled(settings)?;
         let engine = Engine::new(pooled, settings.clone()).source(self.source(settings)?);
         Ok(projections.into_iter().fold(engine, Engine::projection))
+    }
+
+    /// Takes a projection away, with its read model.
+    pub(crate) async fn forget(&self, name: &str) -> Result<()> {
+        let sql = format!(
+            "drop schema {name} cascade; delete from highwater.projection where name = '{name}'"
+        );
+        self.time(&sql).await.map(drop)
     }
 
     /// Runs these projections in this process until they have caught up.

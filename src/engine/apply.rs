@@ -13,6 +13,7 @@ use futures_util::{FutureExt, StreamExt, pin_mut};
 use tokio_postgres::SimpleQueryMessage;
 
 use super::divergence;
+use super::progress::Known;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
@@ -22,7 +23,7 @@ use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::pg::dead_letter::{self, ParkingLimits};
 use crate::pg::transaction::{Opening, Tx};
-use crate::pg::{self, quote_identifier};
+use crate::pg::{self, quote_identifier, quote_literal};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
 use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
@@ -51,6 +52,8 @@ pub(super) struct Applier {
     pub(super) schema: String,
     /// How each batch's transaction begins.
     pub(super) opening: Opening,
+    /// What a large batch may take of the server's memory for each sort or hash, at least.
+    pub(super) work_mem_mb: u32,
     pub(super) in_flight: InFlight,
 }
 
@@ -69,10 +72,20 @@ pub(super) struct Slice {
 /// What a batch applies, known before a session is taken for it: a runner that held one session
 /// while it waited for another could wait for its like for ever.
 pub(super) enum Work<'a> {
-    /// The server reads the range itself, from this relation.
-    InServer(Statements<'a>, &'a str, Position),
+    /// The server reads the range itself.
+    InServer(InServer<'a>),
     /// The events were read.
     Read(ReadWork),
+}
+
+/// A batch whose events stay in the server.
+pub(super) struct InServer<'a> {
+    statements: Statements<'a>,
+    /// What it is read from.
+    relation: &'a str,
+    read_up_to: Position,
+    /// What the fence is told of its range, if the reader's own rows say it.
+    passed: Option<Passed>,
 }
 
 /// A batch that was read.
@@ -86,7 +99,8 @@ pub(super) struct ReadWork {
     counted: Counted,
 }
 
-/// What the checkpoint has to know of a range that is passed over.
+/// What the checkpoint has to know of a range.
+#[derive(Clone, Copy)]
 pub(super) struct Passed {
     last: LastEvent,
     counted: Counted,
@@ -99,6 +113,8 @@ pub(super) struct Limits {
     pub(super) bytes_max: usize,
     /// Up to where the runner knows that it has missed nothing.
     pub(super) read_up_to: Position,
+    /// What the reader's own rows say of the range.
+    pub(super) known: Option<Known>,
 }
 
 impl Applier {
@@ -128,10 +144,17 @@ impl Applier {
 
     /// Reads what `range` holds, up to the limits, unless the server can do so by itself.
     pub(super) async fn read(&self, range: Range, limits: Limits) -> Result<Work<'_>> {
+        let known = limits.known.and_then(|known| self.passed_as(known));
         let in_server = self.projection.statements().zip(self.source.relation());
         if let Some((statements, relation)) = in_server {
-            return Ok(Work::InServer(statements, relation, limits.read_up_to));
+            return Ok(Work::InServer(InServer {
+                statements,
+                relation,
+                read_up_to: limits.read_up_to,
+                passed: known,
+            }));
         }
+        let whole = range;
         let mut laps = self.laps();
         let (range, mut aside) = self.read_parked(range, limits).await?;
         let request = ReadRequest {
@@ -145,11 +168,13 @@ impl Applier {
         divergence::check_unread(&self.key, limits.read_up_to, &*self.source).await?;
         let through = batch.range.through();
         aside.retain(|(_, event)| event.position <= through);
-        let last = match batch.events.last() {
-            Some(event) if event.position == through => Some((event.position, event.id)),
+        let known = known.filter(|_| batch.range == whole);
+        let last = match (batch.events.last(), known) {
+            (Some(event), _) if event.position == through => Some((event.position, event.id)),
+            (_, Some(known)) => known.last,
             _ => self.source.last_at(through).await?,
         };
-        let counted = match self.counted_by_reading(&batch) {
+        let counted = match self.counted_by_reading(&batch).or(known.map(|k| k.counted)) {
             Some(counted) => counted,
             None => self.source.count(batch.range, self.filter()).await?,
         };
@@ -160,6 +185,20 @@ impl Applier {
             last,
             counted,
         }))
+    }
+
+    /// What the fence is told of a range that the reader knows: nothing of partitions and parked keys.
+    fn passed_as(&self, known: Known) -> Option<Passed> {
+        let Filter { keys, .. } = self.filter();
+        let is_whole = keys.partition.of <= 1 && keys.named().is_empty();
+        is_whole.then_some(Passed {
+            last: known.last,
+            counted: Counted {
+                scanned: known.events,
+                own: known.wanted,
+                aside: 0,
+            },
+        })
     }
 
     /// What was read is all there is, where nothing is filtered out.
@@ -188,10 +227,7 @@ impl Applier {
         let mut session = Session::new(client, &self.in_flight);
         let through = match work {
             Work::Read(work) => self.apply_batch(&session, &work).await,
-            Work::InServer(statements, relation, read_up_to) => {
-                self.apply_in_server(&session, statements, relation, range, read_up_to)
-                    .await
-            }
+            Work::InServer(work) => self.apply_in_server(&session, work, range).await,
         };
         session.finish(through.as_ref().err()).await;
         let through = through?;
@@ -202,14 +238,23 @@ impl Applier {
     async fn apply_in_server(
         &self,
         session: &Session,
-        statements: Statements<'_>,
-        relation: &str,
+        work: InServer<'_>,
         range: Range,
-        read_up_to: Position,
     ) -> Result<Position> {
+        let InServer {
+            statements,
+            relation,
+            read_up_to,
+            passed,
+        } = work;
         let batch = self.batch_text(relation);
-        let count = batch.count(range);
-        let fence = self.fence().text_in_server(range, relation, &count);
+        let fence = match passed {
+            Some(Passed { last, counted }) => self.fence().text_timed(range, last, counted),
+            None => {
+                let count = batch.count(range);
+                self.fence().text_in_server(range, relation, &count)
+            }
+        };
         let mut last = self.set_aside(&batch, range);
         // Behind the statements that read: what is removed later had been read.
         if let Some(check) = self.source.check_unread(read_up_to) {
@@ -231,8 +276,8 @@ impl Applier {
         range: Range,
         last: &str,
     ) -> Result<()> {
-        let (opening, path) = (self.opening.as_str(), self.search_path());
-        let before = format!("{opening};\n{fence};\n{path};\n");
+        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
+        let before = format!("{opening};\n{fence};\n{place};\n");
         let woven = Woven::of(&statements, batch, range);
         let seal = checkpoint::seal(range);
         let text = format!("{before}{}{last}{seal};\ncommit", woven.text);
@@ -299,7 +344,7 @@ impl Applier {
         } = work;
         let fence = self.fence().text(batch.range, *last, *counted);
         let mut laps = self.laps();
-        self.begin_read(session, &fence).await?;
+        self.begin_read(session, batch.range, &fence).await?;
         laps.ended(Phase::Checkpoint, 1);
         failpoint!("batch.fenced");
         self.apply_events(session, batch).await?;
@@ -316,9 +361,9 @@ impl Applier {
     }
 
     /// Opens the transaction of a batch that was read.
-    async fn begin_read(&self, session: &Session, fence: &str) -> Result<()> {
-        let (opening, path) = (self.opening.as_str(), self.search_path());
-        let begin = format!("{opening};\n{fence};\n{path}");
+    async fn begin_read(&self, session: &Session, range: Range, fence: &str) -> Result<()> {
+        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
+        let begin = format!("{opening};\n{fence};\n{place}");
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin the batch", e))
     }
@@ -342,7 +387,10 @@ impl Applier {
     }
 
     /// What the checkpoint has to know of a range that holds nothing for this projection.
-    pub(super) async fn passed(&self, range: Range) -> Result<Passed> {
+    pub(super) async fn passed(&self, range: Range, known: Option<Known>) -> Result<Passed> {
+        if let Some(passed) = known.and_then(|known| self.passed_as(known)) {
+            return Ok(passed);
+        }
         Ok(Passed {
             last: self.source.last_at(range.through()).await?,
             counted: self.source.count(range, self.filter()).await?,
@@ -372,10 +420,22 @@ impl Applier {
         Laps::of(&self.key.projection)
     }
 
-    fn search_path(&self) -> String {
+    /// The statement that says where unqualified names are and, for a large batch, how much memory
+    /// a sort or a hash may take: what is enough for the server's usual statements sends one over
+    /// a million events to disk.
+    fn place_of_work(&self, range: Range) -> String {
+        let path = format!("{}, public", quote_identifier(&self.schema));
+        let path = format!(
+            "select set_config('search_path', {}, true)",
+            quote_literal(&path)
+        );
+        if range.width() < LARGE {
+            return path;
+        }
         format!(
-            "set local search_path to {}, public",
-            quote_identifier(&self.schema)
+            "{path}, set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, \
+             {} * 1024) || 'kB', true)",
+            self.work_mem_mb
         )
     }
 }
@@ -397,6 +457,9 @@ fn explain_write(error: Error) -> Error {
         .with_kind(ErrorKind::Config)
         .hint("batch is only read: write to tables of the projection's own")
 }
+
+/// From how many positions on a batch is large.
+const LARGE: u64 = 10_000;
 
 /// Statements of a message before those of the projection: the opening, the fence, the path.
 const STATEMENTS_BEFORE: usize = Opening::STATEMENTS + 2;

@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::checkpoint::LastEvent;
 use crate::position::{Position, Range};
-use crate::source::{OpenGap, Step};
+use crate::source::{Occurred, OpenGap, Step, Types};
 
 /// Steps remembered with the types that occurred in them. A runner further behind reads itself.
 const STEPS_MAX: usize = 256;
@@ -30,10 +32,19 @@ pub(super) struct Progress {
     recent: VecDeque<Passed>,
 }
 
+/// What the reader's own rows say of a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) events: u64,
+    pub(super) wanted: u64,
+    /// `None` if it holds no event.
+    pub(super) last: LastEvent,
+}
+
 #[derive(Clone, Debug)]
 struct Passed {
     range: Range,
-    types: Arc<[Arc<str>]>,
+    occurred: Arc<Occurred>,
 }
 
 impl Progress {
@@ -48,16 +59,32 @@ impl Progress {
             if passed.range.after() > reached {
                 return true;
             }
-            if passed
-                .types
-                .iter()
-                .any(|t| wanted.iter().any(|w| **w == **t))
-            {
+            if passed.occurred.count(Some(wanted)) > 0 {
                 return true;
             }
             reached = passed.range.through();
         }
         reached < self.mark
+    }
+
+    /// What a range holds of `types`, if whole steps that are remembered are this range.
+    pub(super) fn known(&self, range: Range, types: Types<'_>) -> Option<Known> {
+        let mut reached = range.after();
+        let mut known = Known::default();
+        let within = |p: &&Passed| p.range.through() > range.after();
+        for passed in self.recent.iter().filter(within) {
+            if passed.range.after() != reached {
+                return None;
+            }
+            known.events += passed.occurred.count(None);
+            known.wanted += passed.occurred.count(types);
+            known.last = passed.occurred.last.or(known.last);
+            reached = passed.range.through();
+            if reached >= range.through() {
+                break;
+            }
+        }
+        (reached == range.through()).then_some(known)
     }
 
     fn begin(&mut self, session: u64) {
@@ -75,15 +102,15 @@ impl Progress {
         if step.passed.is_empty() {
             return;
         }
-        match step.types {
+        match step.occurred {
             None => self.recent.clear(),
-            Some(types) => {
+            Some(occurred) => {
                 if self.recent.len() == STEPS_MAX {
                     self.recent.pop_front();
                 }
                 self.recent.push_back(Passed {
                     range: step.passed,
-                    types: types.into(),
+                    occurred: Arc::new(occurred),
                 });
             }
         }
@@ -94,7 +121,25 @@ impl Progress {
 pub(super) struct Publisher {
     progress: watch::Sender<Progress>,
     confirmed: watch::Sender<Confirmed>,
+    awaited: Arc<Awaited>,
     session: u64,
+}
+
+/// How many runners wait for the next step. While none does there is no hurry with it: all are
+/// behind, and each look would take a core from them.
+#[derive(Default)]
+struct Awaited {
+    by: AtomicUsize,
+    first: Notify,
+}
+
+/// A runner waits for the next step until this is dropped.
+pub(super) struct Awaiting(Arc<Awaited>);
+
+impl Drop for Awaiting {
+    fn drop(&mut self) {
+        self.0.by.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// When the last successful statement of the reader's session began. It proves that the server
@@ -110,6 +155,7 @@ struct Confirmed {
 pub(super) struct Following {
     pub(super) progress: watch::Receiver<Progress>,
     confirmed: watch::Receiver<Confirmed>,
+    awaited: Arc<Awaited>,
     /// The reader ends when nobody follows any more, not before.
     _followed: Arc<DropGuard>,
 }
@@ -118,14 +164,17 @@ pub(super) struct Following {
 pub(super) fn channel(unfollowed: DropGuard) -> (Publisher, Following) {
     let (progress, following) = watch::channel(Progress::default());
     let (confirmed, confirmations) = watch::channel(Confirmed::default());
+    let awaited = Arc::<Awaited>::default();
     let publisher = Publisher {
         progress,
         confirmed,
+        awaited: awaited.clone(),
         session: 0,
     };
     let following = Following {
         progress: following,
         confirmed: confirmations,
+        awaited,
         _followed: Arc::new(unfollowed),
     };
     (publisher, following)
@@ -171,6 +220,16 @@ impl Publisher {
         self.progress.borrow().mark
     }
 
+    /// Whether a runner waits for the next step.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.by.load(Ordering::Acquire) > 0
+    }
+
+    /// Resolves when a runner begins to wait and none did before.
+    pub(super) async fn awaited(&self) {
+        self.awaited.first.notified().await;
+    }
+
     fn confirm(&self, at: Option<Instant>) {
         let session = self.session;
         self.confirmed.send_replace(Confirmed { session, at });
@@ -186,11 +245,20 @@ impl Following {
         confirmed.session == session && confirmed.at.is_some_and(|at| at > opened)
     }
 
+    /// Says that the caller waits for the next step.
+    pub(super) fn awaiting(&self) -> Awaiting {
+        if self.awaited.by.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.awaited.first.notify_one();
+        }
+        Awaiting(self.awaited.clone())
+    }
+
     /// Waits until the reader confirms `session` again: [`Following::covers`] may say yes then.
     ///
     /// # Errors
     /// If that session is over, or the reader has given up.
     pub(super) async fn confirmed(&mut self, session: u64) -> Result<()> {
+        let _awaiting = self.awaiting();
         // An error means that the reader is gone, and then it says why.
         let _ = self.confirmed.changed().await;
         self.check_reader()?;
@@ -225,6 +293,7 @@ impl Following {
 #[cfg(test)]
 mod tests {
     use tokio_util::sync::CancellationToken;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -234,7 +303,13 @@ mod tests {
             mark: range.through(),
             head: range.through(),
             passed: range,
-            types: types.map(|types| types.iter().map(|&t| t.into()).collect()),
+            occurred: types.map(|types| {
+                let mut occurred = Occurred::default();
+                for &name in types {
+                    occurred.push(range.through(), Uuid::nil(), name.into());
+                }
+                occurred
+            }),
             gap: None,
             again: None,
         }
@@ -270,6 +345,27 @@ mod tests {
         progress.step(step(99, 100, Some(&["A"])));
         assert!(progress.may_hold(Position::new(0), Some(&c)));
         assert!(!progress.may_hold(Position::new(99), Some(&c)));
+    }
+
+    #[test]
+    fn whole_steps_tell_what_a_range_holds_and_parts_of_steps_do_not() {
+        let mut progress = Progress::default();
+        progress.step(step(0, 10, None));
+        progress.step(step(10, 12, Some(&["A", "B"])));
+        progress.step(step(12, 15, Some(&[])));
+        progress.step(step(15, 16, Some(&["B"])));
+        let b = ["B".to_owned()];
+        let known = |after, through| {
+            let range = Range::new(Position::new(after), Position::new(through));
+            let known = progress.known(range, Some(&b))?;
+            Some((known.events, known.wanted, known.last.map(|(p, _)| p.get())))
+        };
+        assert_eq!(known(10, 16), Some((3, 2, Some(16))));
+        assert_eq!(known(10, 15), Some((2, 1, Some(12))));
+        assert_eq!(known(12, 15), Some((0, 0, None)));
+        for (after, through) in [(9, 16), (11, 16), (10, 14), (10, 17), (16, 17)] {
+            assert_eq!(known(after, through), None, "({after}, {through}]");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::instance::{Fenced, Seen};
 use super::isolate::Isolation;
 use super::progress::{Following, Progress};
 use super::state::Shared;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::metrics;
 use crate::pg::checkpoint::{Epoch, Key};
@@ -261,15 +261,15 @@ impl Runner {
             self.behind(target.since(position));
             let types = self.definition().events.as_deref();
             if progress.may_hold(position, types) {
-                return self.apply_next(target).await;
+                return self.apply_next(target, progress).await;
             }
             self.move_to(target);
         }
-        self.at_target(target, progress.head).await
+        self.at_target(target, progress).await
     }
 
     /// Nothing is left below the target.
-    async fn at_target(&mut self, target: Position, head: Position) -> Result<Turn> {
+    async fn at_target(&mut self, target: Position, progress: &Progress) -> Result<Turn> {
         let Some(claim) = &self.claim else {
             return Ok(Turn::Again);
         };
@@ -281,7 +281,7 @@ impl Runner {
         if pending
             && (caught_up || layout_ends || arrived || claim.flushed.elapsed() >= FLUSH_PAUSE)
         {
-            self.flush().await?;
+            self.flush(progress).await?;
         }
         if caught_up {
             return Ok(Turn::Ended(Ended::CaughtUp));
@@ -295,7 +295,7 @@ impl Runner {
             Some(_) => RunnerState::CatchingUp,
         });
         self.size.at_head();
-        metrics::lag(&self.definition().name, head.since(target));
+        metrics::lag(&self.definition().name, progress.head.since(target));
         let Some(claim) = &self.claim else {
             return Ok(Turn::Again);
         };
@@ -313,7 +313,7 @@ impl Runner {
     }
 
     /// One batch towards `target`.
-    async fn apply_next(&mut self, target: Position) -> Result<Turn> {
+    async fn apply_next(&mut self, target: Position, progress: &Progress) -> Result<Turn> {
         let Some(range) = self.next_range(target).await? else {
             self.move_to(target);
             return Ok(Turn::Again);
@@ -330,14 +330,22 @@ impl Runner {
                 .min(BATCH_READ_MAX),
             bytes_max: BATCH_BYTES_MAX,
             read_up_to: claim.position,
+            known: progress.known(range, self.definition().events.as_deref()),
         };
         let applied = async {
             let work = claim.applier.read(range, limits).await?;
             let client = self.covered_session(claim).await?;
             claim.applier.apply(client, range, work).await
         };
-        let through = match self.in_time(applied).await {
+        let leap = self.size.limit(range.width());
+        let limit = self.parts.settings.batch_timeout;
+        let limit = leap.map_or(limit, |leap| leap.min(limit));
+        let through = match self.in_time(limit, applied).await {
             Ok(through) => through,
+            Err(error) if leap.is_some() && error.kind() == ErrorKind::TimedOut => {
+                self.size.leapt_too_far();
+                return self.read_again().await;
+            }
             Err(error) => {
                 // Parking takes one of its own: a runner that held two could wait for its like.
                 drop(session_turn);
@@ -393,13 +401,14 @@ impl Runner {
     }
 
     /// Writes the position down where nothing was applied.
-    async fn flush(&mut self) -> Result<()> {
+    async fn flush(&mut self, progress: &Progress) -> Result<()> {
         let Some(claim) = &self.claim else {
             return Ok(());
         };
         let range = Range::new(claim.stored, claim.position);
         failpoint!("flush.begun");
-        let passed = claim.applier.passed(range).await?;
+        let known = progress.known(range, self.definition().events.as_deref());
+        let passed = claim.applier.passed(range, known).await?;
         let client = self.covered_session(claim).await?;
         claim.applier.skip(client, range, passed).await?;
         failpoint!("flush.committed");
@@ -429,6 +438,7 @@ impl Runner {
                 None => poll_fn(|_| std::task::Poll::Pending).await,
             }
         };
+        let _awaiting = self.parts.following.awaiting();
         tokio::select! {
             () = stop.cancelled() => {}
             Ok(()) = self.parts.following.progress.changed() => {}
@@ -450,7 +460,9 @@ impl Runner {
             .claim
             .as_ref()
             .is_some_and(|claim| claim.stored < claim.position);
-        if pending && let Ok(Err(error)) = tokio::time::timeout(grace, self.flush()).await {
+        let progress = self.parts.following.progress.borrow().clone();
+        let flushed = async { self.flush(&progress).await };
+        if pending && let Ok(Err(error)) = tokio::time::timeout(grace, flushed).await {
             tracing::debug!(error = %error, "the position was not written down; it is found again");
         }
         Ended::Drained
