@@ -34,6 +34,11 @@ impl BatchSize {
         self.span
     }
 
+    /// How much may ever be tried at once.
+    pub(super) fn most(&self) -> u64 {
+        self.span_max.min(self.bearable)
+    }
+
     /// A batch of `span` positions took so long.
     pub(super) fn took(&mut self, span: u64, elapsed: Duration) {
         if elapsed > GOAL {

@@ -1,0 +1,207 @@
+//! Batches that are read out of the source, for projections in Rust.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::several::Several;
+use super::{Applier, Limits, Passed, Session, Slice, Work, panicked};
+use crate::engine::divergence;
+use crate::error::Result;
+use crate::event::RecordedEvent;
+use crate::failpoint::failpoint;
+use crate::metrics::Phase;
+use crate::pg;
+use crate::pg::checkpoint::{self, Counted, Key};
+use crate::pg::dead_letter;
+use crate::pg::transaction::Tx;
+use crate::position::{Position, Range};
+use crate::projection::{Applying, Runnable};
+use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest, Source};
+
+/// A batch that was read.
+pub(in crate::engine) struct ReadBatch {
+    pub(super) batch: Batch,
+    /// What it passes of parked keys.
+    pub(super) aside: Vec<(EventKey, RecordedEvent)>,
+}
+
+/// A batch that has a transaction of its own.
+pub(in crate::engine) struct ReadWork {
+    read: ReadBatch,
+    passed: Passed,
+}
+
+/// Reads batches; on a task of its own if need be.
+#[derive(Clone)]
+pub(super) struct BatchReader {
+    source: Arc<dyn Source>,
+    projection: Arc<dyn Runnable>,
+    key: Key,
+    slice: Slice,
+    pub(super) events_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+impl BatchReader {
+    fn filter(&self) -> Filter<'_> {
+        self.slice.filter(&self.key, &*self.projection)
+    }
+
+    /// Reads what `range` holds, up to the limits. `read_up_to` is up to where nothing was missed.
+    pub(super) async fn read(&self, range: Range, read_up_to: Position) -> Result<ReadBatch> {
+        let (range, mut aside) = self.read_parked(range).await?;
+        let batch = self.source.read(self.request(range, self.filter())).await?;
+        // After the events: what was removed later had been read.
+        divergence::check_unread(&self.key, read_up_to, &*self.source).await?;
+        let through = batch.range.through();
+        aside.retain(|(_, event)| event.position <= through);
+        Ok(ReadBatch { batch, aside })
+    }
+
+    /// The events of parked keys in a range, and how far they were read: at most up to the limits.
+    async fn read_parked(&self, range: Range) -> Result<(Range, Vec<(EventKey, RecordedEvent)>)> {
+        if self.slice.parked.is_empty() {
+            return Ok((range, Vec::new()));
+        }
+        let filter = self.filter().parked(Parked::Only(&self.slice.parked));
+        let read = self.source.read_keyed(self.request(range, filter)).await?;
+        Ok((read.range, read.events))
+    }
+
+    fn request<'a>(&self, range: Range, filter: Filter<'a>) -> ReadRequest<'a> {
+        ReadRequest {
+            range,
+            filter,
+            events_max: self.events_max,
+            bytes_max: self.bytes_max,
+        }
+    }
+}
+
+impl Applier {
+    /// Reads the first batch of a range, which may be all of it.
+    pub(super) async fn read_events(&self, range: Range, limits: Limits<'_>) -> Result<Work<'_>> {
+        let mut laps = self.laps();
+        let reader = BatchReader {
+            source: self.source.clone(),
+            projection: self.projection.clone(),
+            key: self.key.clone(),
+            slice: self.slice.clone(),
+            events_max: limits.events_max,
+            bytes_max: limits.bytes_max,
+        };
+        let read = reader.read(range, limits.read_up_to).await?;
+        let is_all = read.batch.range.through() >= range.through();
+        if let (false, Some(stop)) = (is_all, limits.several) {
+            laps.ended(Phase::Read, 1);
+            return Ok(Work::Several(Several::new(
+                range,
+                read,
+                reader,
+                stop.clone(),
+            )));
+        }
+        let count = (read.batch.events.len(), read.aside.len());
+        let passed = match read.batch.events.last() {
+            Some(event) if event.position == read.batch.range.through() => {
+                let last = Some((event.position, event.id));
+                let counted = self.counted(read.batch.range, count).await?;
+                Passed { last, counted }
+            }
+            _ => self.passed_after(read.batch.range, count).await?,
+        };
+        laps.ended(Phase::Read, 1);
+        Ok(Work::Read(ReadWork { read, passed }))
+    }
+
+    /// What the checkpoint has to know of a range, so many events of which were read.
+    pub(super) async fn passed_after(&self, range: Range, read: (usize, usize)) -> Result<Passed> {
+        Ok(Passed {
+            last: self.source.last_at(range.through()).await?,
+            counted: self.counted(range, read).await?,
+        })
+    }
+
+    /// What was read is all there is, where nothing is filtered out.
+    async fn counted(&self, range: Range, (applied, aside): (usize, usize)) -> Result<Counted> {
+        let Filter { types, keys } = self.filter();
+        let (applied, aside) = (applied as u64, aside as u64);
+        match types.is_none() && keys.partition.of <= 1 {
+            true => Ok(Counted {
+                scanned: applied + aside,
+                own: applied + aside,
+                aside,
+            }),
+            false => self.source.count(range, self.filter()).await,
+        }
+    }
+
+    pub(super) async fn apply_batch(&self, session: &Session, work: &ReadWork) -> Result<Position> {
+        let ReadWork { read, passed } = work;
+        let range = read.batch.range;
+        let fence = self.fence().text(range, passed.last, passed.counted);
+        let mut laps = self.laps();
+        self.begin_read(session, &fence).await?;
+        laps.ended(Phase::Checkpoint, 1);
+        failpoint!("batch.fenced");
+        self.apply_events(session, &read.batch).await?;
+        failpoint!("batch.applied");
+        laps.ended(Phase::Apply, 0);
+        let check = self.put_aside(session, &read.aside).await?;
+        self.end_read(session, range, check.as_deref().unwrap_or_default())
+            .await?;
+        laps.ended(Phase::Commit, 1);
+        Ok(range.through())
+    }
+
+    /// Opens the transaction of a batch that was read.
+    pub(super) async fn begin_read(&self, session: &Session, fence: &str) -> Result<()> {
+        let (opening, path) = (self.opening.as_str(), self.search_path());
+        let begin = format!("{opening};\n{fence};\n{path}");
+        let begun = session.client().batch_execute(&begin).await;
+        begun.map_err(|e| pg::error("cannot begin the batch", e))
+    }
+
+    /// Applies one batch by itself.
+    pub(super) async fn apply_events(&self, session: &Session, batch: &Batch) -> Result<()> {
+        if batch.events.is_empty() {
+            return Ok(());
+        }
+        let mut applying = self.applying(session)?;
+        unpanicked(applying.take(batch)).await?;
+        unpanicked(applying.finish()).await
+    }
+
+    pub(super) fn applying<'a>(&'a self, session: &'a Session) -> Result<Box<dyn Applying + 'a>> {
+        self.projection.begin(Tx::new(session.client()))
+    }
+
+    /// Sets aside what a batch passes of parked keys. Gives the statement that is to follow then.
+    pub(super) async fn put_aside(
+        &self,
+        session: &Session,
+        aside: &[(EventKey, RecordedEvent)],
+    ) -> Result<Option<String>> {
+        if aside.is_empty() {
+            return Ok(None);
+        }
+        dead_letter::insert(session.client(), &self.key, aside, None).await?;
+        Ok(Some(format!("{};\n", self.parking.check(&self.key))))
+    }
+
+    /// Commits a batch that was read, after the statements in `last`.
+    pub(super) async fn end_read(&self, session: &Session, range: Range, last: &str) -> Result<()> {
+        let end = format!("{last}{};\ncommit", checkpoint::seal(range));
+        let ended = session.client().batch_execute(&end).await;
+        ended.map_err(|e| self.explain_full(pg::error("cannot commit the batch", e)))
+    }
+}
+
+/// A panic of the projection's code as an error. Nothing of it is looked at afterwards: its
+/// transaction is rolled back.
+pub(super) async fn unpanicked(applying: impl Future<Output = Result<()>>) -> Result<()> {
+    let applied = AssertUnwindSafe(applying).catch_unwind().await;
+    applied.unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
