@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use support::breakdown::Breakdown;
 use support::events::{self, Log};
-use support::{Bench, Budget, Report, failed, reference};
+use support::{Bench, Budget, Project, Report, reference};
 
 use highwater::Result;
 
@@ -25,19 +25,11 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let rate = |took: std::time::Duration| log.events as f64 / took.as_secs_f64();
     // Once for whoever comes first, so that nobody does.
     reference::one_statement(&db).await?;
-    for run in 0..bench.form.runs() {
+    for _ in 0..bench.form.runs() {
         let by_hand = rate(reference::one_statement(&db).await?);
         for (partitions, budget) in [(1, 0.9), (2, 1.2)] {
-            let name = format!("sums_{partitions}_{run}");
-            let directory = tempfile::tempdir().map_err(failed)?;
-            let projections = directory.path().join("projections");
-            std::fs::create_dir(&projections).map_err(failed)?;
             let text = events::sums_text(&format!("partitions = {partitions}"));
-            let file = projections.join(format!("{name}.sql"));
-            std::fs::write(file, text).map_err(failed)?;
-            let took = db
-                .highwater(directory.path(), &["run", "--until-caught-up"])
-                .await?;
+            let took = Project::with(&[("sums", &text)])?.catch_up(&db).await?;
             report.sample(
                 &format!("catch-up, SQL, partitions: {partitions}"),
                 "events/s",
@@ -45,7 +37,7 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
                 Some(("one statement", by_hand)),
                 Some(Budget::RatioAtLeast(budget)),
             );
-            db.time(&format!("drop schema {name} cascade")).await?;
+            db.forget("sums").await?;
         }
     }
     let breakdown = Breakdown::install()?;

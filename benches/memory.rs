@@ -91,7 +91,7 @@ fn keyed_view(url: String) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.enable_all().build().map_err(failed)?;
     runtime.block_on(async {
-        let db = Db { url };
+        let db = Db::made(url);
         let view: Arc<dyn Runnable> =
             Arc::new(Keyed::new(View(format!("create table sums {TABLE}")))?);
         let engine = db.engine(&Settings::default(), [view])?;

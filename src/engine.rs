@@ -161,7 +161,7 @@ impl Engine {
         check_names(self.runs.iter().map(|run| &*run.projection))?;
         self.check_sources()?;
         let heads = self.heads(until).await?;
-        let readers = self.start_readers();
+        let readers = self.start_readers(until);
         let instance = Uuid::new_v4();
         let fenced = instance::Fenced::default();
         let turns = self.turns();
@@ -246,7 +246,13 @@ impl Engine {
         Ok(heads)
     }
 
-    fn start_readers(&self) -> HashMap<String, progress::Following> {
+    fn start_readers(&self, until: Until) -> HashMap<String, progress::Following> {
+        // What is new does not matter to a run whose end is fixed.
+        let listen = self.settings.listen && until == Until::Stopped;
+        let settings = Settings {
+            listen,
+            ..self.settings.clone()
+        };
         let mut followings = HashMap::new();
         for (name, source) in &self.sources {
             let unfollowed = CancellationToken::new();
@@ -254,7 +260,7 @@ impl Engine {
             let reader = Reader {
                 source: source.clone(),
                 target: self.target.clone(),
-                settings: self.settings.clone(),
+                settings: settings.clone(),
                 publisher,
                 stop: unfollowed,
             };

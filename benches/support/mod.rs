@@ -5,10 +5,12 @@
 //! the benchmark's own with PostgreSQL's default settings (fsync is on).
 
 // Each benchmark is a crate of its own and uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub(crate) mod breakdown;
+pub(crate) mod chart;
 pub(crate) mod events;
+pub(crate) mod project;
 pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod server;
@@ -18,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use highwater::{Error, ErrorKind, Result};
 
+pub(crate) use project::Project;
 pub(crate) use report::{Budget, Report};
 pub(crate) use server::{Bench, Db};
 

@@ -12,12 +12,17 @@ use super::{Db, events, failed};
 
 /// The read model by one statement over the event table, in a transaction of its own.
 pub(crate) async fn one_statement(db: &Db) -> Result<Duration> {
+    one_statement_over(db, "highwater.event").await
+}
+
+/// The same over a part of the events: what stands behind `from`.
+pub(crate) async fn one_statement_over(db: &Db, relation: &str) -> Result<Duration> {
     let table = format!(
         "drop table if exists by_hand; create table by_hand {}",
         events::TABLE
     );
     db.time(&table).await?;
-    let sums = events::sums_of("highwater.event");
+    let sums = events::sums_of(relation);
     db.time(&format!("insert into by_hand {sums}")).await
 }
 

@@ -42,14 +42,21 @@ impl Bench {
     /// A new database with highwater's schema.
     pub(crate) async fn database(&self) -> Result<Db> {
         let name = format!("bench_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let maintenance = Db::at(self.cluster.url("postgres"));
+        let maintenance = Db::of(&self.cluster, "postgres");
         let client = maintenance.client().await?;
         let sql = format!("create database {name}");
         client.batch_execute(&sql).await.map_err(failed)?;
-        let database = Db::at(self.cluster.url(&name));
+        let database = Db::of(&self.cluster, &name);
         let mut client = database.client().await?;
         highwater::pg::migrate::migrate(&mut client).await?;
         Ok(database)
+    }
+
+    /// Gives the room of a database back.
+    pub(crate) async fn drop(&self, db: Db) -> Result<()> {
+        let client = Db::of(&self.cluster, "postgres").client().await?;
+        let sql = format!("drop database {} with (force)", db.name);
+        client.batch_execute(&sql).await.map_err(failed)
     }
 
     pub(crate) async fn stop(self) {
@@ -61,12 +68,24 @@ impl Bench {
 
 /// A database.
 pub(crate) struct Db {
+    name: String,
     pub(crate) url: String,
 }
 
 impl Db {
-    fn at(url: String) -> Db {
-        Db { url }
+    fn of(cluster: &Cluster, name: &str) -> Db {
+        Db {
+            name: name.to_owned(),
+            url: cluster.url(name),
+        }
+    }
+
+    /// What another process of the benchmark has made.
+    pub(crate) fn made(url: String) -> Db {
+        Db {
+            name: String::new(),
+            url,
+        }
     }
 
     pub(crate) async fn client(&self) -> Result<Client> {
@@ -114,6 +133,14 @@ impl Db {
         let pooled = self.pooled(settings)?;
         let engine = Engine::new(pooled, settings.clone()).source(self.source(settings)?);
         Ok(projections.into_iter().fold(engine, Engine::projection))
+    }
+
+    /// Takes a projection away, with its read model.
+    pub(crate) async fn forget(&self, name: &str) -> Result<()> {
+        let sql = format!(
+            "drop schema {name} cascade; delete from highwater.projection where name = '{name}'"
+        );
+        self.time(&sql).await.map(drop)
     }
 
     /// Runs these projections in this process until they have caught up.

@@ -5,7 +5,7 @@ mod projections;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -52,6 +52,8 @@ struct Reached {
     connector: Connector,
     /// The private PostgreSQL, if it is that.
     cluster: Option<Cluster>,
+    /// The connection that the server was reached by, for whoever needs one first.
+    first: Mutex<Option<Client>>,
 }
 
 impl Context {
@@ -206,7 +208,21 @@ impl Context {
         };
         let client = self.connect(&connector).await?;
         check_server(&client).await?;
-        Ok(Reached { connector, cluster })
+        Ok(Reached {
+            connector,
+            cluster,
+            first: Mutex::new(Some(client)),
+        })
+    }
+
+    async fn client(&self) -> Result<Client> {
+        let reached = self.reached.get_or_try_init(|| self.reach()).await?;
+        let first = reached.first.lock();
+        let first = first.unwrap_or_else(PoisonError::into_inner).take();
+        match first {
+            Some(client) if !client.is_closed() => Ok(client),
+            _ => reached.connector.connect().await,
+        }
     }
 
     async fn connect(&self, connector: &Connector) -> Result<Client> {
@@ -227,7 +243,7 @@ impl Context {
     /// # Errors
     /// Those of the connection and of [`migrate::migrate`].
     pub(super) async fn migrated(&self) -> Result<Vec<Applied>> {
-        let mut client = self.connector().await?.connect().await?;
+        let mut client = self.client().await?;
         let applied = migrate::migrate(&mut client).await?;
         for migration in &applied {
             tracing::info!(number = migration.number, name = migration.name, "migrated");
@@ -240,7 +256,7 @@ impl Context {
     /// # Errors
     /// Those of the connection and of [`migrate::verify`].
     pub(super) async fn verified(&self) -> Result<()> {
-        let client = self.connector().await?.connect().await?;
+        let client = self.client().await?;
         migrate::verify(&client).await
     }
 

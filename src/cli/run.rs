@@ -17,6 +17,7 @@ use crate::dead_letters::{self, Counts};
 use crate::engine::{Engine, Outcome, ProjectionProgress, Report, Until};
 use crate::error::{Error, ErrorKind};
 use crate::name::ProjectionName;
+use crate::pg::database::Database;
 use crate::position::Position;
 
 use late::{Clock, Late};
@@ -46,7 +47,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let stop = ctx.stop().drain();
     let clock = Clock::start(args.timeout);
-    let engine = tokio::select! {
+    let (engine, target) = tokio::select! {
         engine = engine(&args.names, ctx) => engine?,
         () = stop.cancelled() => return Ok(Exit::Done),
         () = clock.over() => {
@@ -87,7 +88,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     watch.end();
     let report = report?;
     let parked = match until {
-        Until::CaughtUp => dead_letters::counts(&ctx.target().await?).await?,
+        Until::CaughtUp => dead_letters::counts(&target).await?,
         Until::Stopped | Until::Passed(_) => Vec::new(),
     };
     let parked: Parked = parked.into_iter().collect();
@@ -104,13 +105,16 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
 /// How much is parked of each projection that has parked keys.
 type Parked = HashMap<ProjectionName, Counts>;
 
-async fn engine(names: &[String], ctx: &Context) -> Result<Engine, Failure> {
+/// The engine, and the database of the read models, whose sessions it shares.
+async fn engine(names: &[String], ctx: &Context) -> Result<(Engine, Database), Failure> {
     // First, so that a fault in a file is told before a server is started.
     let projections = ctx.projections(names)?;
     ctx.migrated().await?;
     let settings = ctx.config()?.engine.clone();
-    let engine = Engine::new(ctx.target().await?, settings).source(Arc::new(ctx.source().await?));
-    Ok(projections.into_iter().fold(engine, Engine::projection))
+    let target = ctx.target().await?;
+    let engine = Engine::new(target.clone(), settings).source(Arc::new(ctx.source().await?));
+    let engine = projections.into_iter().fold(engine, Engine::projection);
+    Ok((engine, target))
 }
 
 fn exit(report: &Report, until: Until, parked: &Parked, clock: &Clock) -> Exit {

@@ -20,7 +20,7 @@ use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::pg::dead_letter::ParkingLimits;
 use crate::pg::transaction::Opening;
-use crate::pg::{self, quote_identifier};
+use crate::pg::{self, quote_identifier, quote_literal};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
 use crate::source::{EventKey, Filter, Keys, Parked, Partition, Source};
@@ -38,6 +38,7 @@ use several::Several;
 use timing::{Answer, Laps};
 
 pub(super) use session::{InFlight, Session};
+pub(super) use several::EVENTS_MAX;
 
 /// What applying batches needs, the same for every batch of a claim.
 pub(super) struct Applier {
@@ -53,6 +54,8 @@ pub(super) struct Applier {
     pub(super) schema: String,
     /// How each batch's transaction begins.
     pub(super) opening: Opening,
+    /// What a large batch may take of the server's memory for each sort or hash, at least.
+    pub(super) work_mem_mb: u32,
     pub(super) in_flight: InFlight,
     /// How long the session of a batch may say nothing before something is said for it.
     pub(super) silence: Duration,
@@ -193,8 +196,8 @@ impl Applier {
         range: Range,
         last: &str,
     ) -> Result<()> {
-        let (opening, path) = (self.opening.as_str(), self.search_path());
-        let before = format!("{opening};\n{fence};\n{path};\n");
+        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
+        let before = format!("{opening};\n{fence};\n{place};\n");
         let woven = Woven::of(&statements, batch, range);
         let seal = checkpoint::seal(range);
         let text = format!("{before}{}{last}{seal};\ncommit", woven.text);
@@ -289,10 +292,22 @@ impl Applier {
         Laps::of(&self.key.projection)
     }
 
-    fn search_path(&self) -> String {
+    /// The statement that says where unqualified names are and, for a large batch, how much memory
+    /// a sort or a hash may take: what is enough for the server's usual statements sends one over
+    /// a million events to disk.
+    fn place_of_work(&self, range: Range) -> String {
+        let path = format!("{}, public", quote_identifier(&self.schema));
+        let path = format!(
+            "select set_config('search_path', {}, true)",
+            quote_literal(&path)
+        );
+        if range.width() < LARGE {
+            return path;
+        }
         format!(
-            "set local search_path to {}, public",
-            quote_identifier(&self.schema)
+            "{path}, set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, \
+             {} * 1024) || 'kB', true)",
+            self.work_mem_mb
         )
     }
 }
@@ -314,6 +329,9 @@ fn explain_write(error: Error) -> Error {
         .with_kind(ErrorKind::Config)
         .hint("batch is only read: write to tables of the projection's own")
 }
+
+/// From how many positions on a batch is large.
+const LARGE: u64 = 10_000;
 
 /// Statements of a message before those of the projection: the opening, the fence, the path.
 const STATEMENTS_BEFORE: usize = Opening::STATEMENTS + 2;

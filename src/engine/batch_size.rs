@@ -3,17 +3,25 @@
 use std::time::Duration;
 
 const FIRST: u64 = 1_000;
-/// A batch that takes longer than this is halved, one that takes less than half of it grows: long
-/// enough that a transaction's own cost does not count (a row that many events of a batch change
-/// is written once), short enough that little is lost when a stop rolls it back.
-const GOAL: Duration = Duration::from_secs(1);
-/// A small batch says little about a large one.
-const GROWTH_MAX: u64 = 32;
+/// A batch that takes longer than this is halved, one that takes less than half of it grows. A row
+/// that many events of a batch change is written once, so the longest batch is the fastest way; it
+/// is short enough that little is lost when a stop rolls it back.
+const GOAL: Duration = Duration::from_secs(10);
+/// A small batch says little about a large one, but a step on the way costs more than a guess.
+const GROWTH_MAX: u64 = 1_024;
+/// How much larger than one that went well a batch may be and still be expected to take its time
+/// in proportion.
+const EXPECTED: u64 = 32;
+/// How long a batch may take that is larger than that: long enough for a guess that was not quite
+/// right, short enough that a wrong one costs little.
+const LEAP_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchSize {
     span: u64,
     span_max: u64,
+    /// The longest span that went well.
+    proven: u64,
     /// What fits into memory by the last batch that did not.
     fitting: u64,
     /// What the server bears by the last batch that failed for lack of time or room.
@@ -25,6 +33,7 @@ impl BatchSize {
         BatchSize {
             span: FIRST.min(span_max.max(1)),
             span_max: span_max.max(1),
+            proven: 0,
             fitting: u64::MAX,
             bearable: u64::MAX,
         }
@@ -39,8 +48,22 @@ impl BatchSize {
         self.span_max.min(self.bearable)
     }
 
+    /// How long a batch of `span` positions may take, if it is so much larger than any before that
+    /// nobody can tell.
+    pub(super) fn limit(&self, span: u64) -> Option<Duration> {
+        let expected = self.proven.saturating_mul(EXPECTED).max(FIRST);
+        (span > expected).then_some(LEAP_LIMIT)
+    }
+
+    /// A batch took longer than its [`BatchSize::limit`]: the next one is no guess.
+    pub(super) fn leapt_too_far(&mut self) {
+        self.span = self.proven.saturating_mul(EXPECTED).max(1);
+        self.bearable = self.span;
+    }
+
     /// A batch of `span` positions took so long.
     pub(super) fn took(&mut self, span: u64, elapsed: Duration) {
+        self.proven = self.proven.max(span);
         if elapsed > GOAL {
             self.span = (self.span / 2).max(1);
         } else if span >= self.span && elapsed < GOAL / 2 {
@@ -89,7 +112,7 @@ mod tests {
             size.took(size.span(), Duration::from_millis(1));
         }
         assert_eq!(size.span(), 100_000);
-        size.took(100_000, Duration::from_secs(3));
+        size.took(100_000, 2 * GOAL);
         assert_eq!(size.span(), 50_000);
         size.took(10, Duration::from_millis(1));
         assert_eq!(
@@ -111,8 +134,24 @@ mod tests {
         size.took(160, Duration::from_millis(1));
         assert_eq!(size.span(), 160);
         size.at_head();
+        size.took(FIRST, GOAL / 50);
+        assert_eq!(size.span(), FIRST * 50);
+    }
+
+    #[test]
+    fn a_batch_much_larger_than_any_before_has_a_limit_of_its_own() {
+        let mut size = BatchSize::new(1_000_000);
+        assert_eq!(size.limit(size.span()), None, "the first is small");
         size.took(FIRST, Duration::from_millis(1));
-        assert_eq!(size.span(), FIRST * GROWTH_MAX);
+        assert_eq!(size.span(), 1_000_000);
+        assert_eq!(size.limit(size.span()), Some(LEAP_LIMIT));
+        assert_eq!(size.limit(FIRST * EXPECTED), None);
+        size.leapt_too_far();
+        assert_eq!(size.span(), FIRST * EXPECTED);
+        assert_eq!(size.limit(size.span()), None);
+        size.took(size.span(), GOAL);
+        assert_eq!(size.span(), FIRST * EXPECTED);
+        assert_eq!(size.limit(1_000_000), None, "close enough to that one");
     }
 
     #[test]

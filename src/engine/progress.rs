@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -94,7 +95,25 @@ impl Progress {
 pub(super) struct Publisher {
     progress: watch::Sender<Progress>,
     confirmed: watch::Sender<Confirmed>,
+    awaited: Arc<Awaited>,
     session: u64,
+}
+
+/// How many runners wait for the next step. While none does there is no hurry with it: all are
+/// behind, and each look would take a core from them.
+#[derive(Default)]
+struct Awaited {
+    by: AtomicUsize,
+    first: Notify,
+}
+
+/// A runner waits for the next step until this is dropped.
+pub(super) struct Awaiting(Arc<Awaited>);
+
+impl Drop for Awaiting {
+    fn drop(&mut self) {
+        self.0.by.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// When the last successful statement of the reader's session began. It proves that the server
@@ -110,6 +129,7 @@ struct Confirmed {
 pub(super) struct Following {
     pub(super) progress: watch::Receiver<Progress>,
     confirmed: watch::Receiver<Confirmed>,
+    awaited: Arc<Awaited>,
     /// The reader ends when nobody follows any more, not before.
     _followed: Arc<DropGuard>,
 }
@@ -118,14 +138,17 @@ pub(super) struct Following {
 pub(super) fn channel(unfollowed: DropGuard) -> (Publisher, Following) {
     let (progress, following) = watch::channel(Progress::default());
     let (confirmed, confirmations) = watch::channel(Confirmed::default());
+    let awaited = Arc::<Awaited>::default();
     let publisher = Publisher {
         progress,
         confirmed,
+        awaited: awaited.clone(),
         session: 0,
     };
     let following = Following {
         progress: following,
         confirmed: confirmations,
+        awaited,
         _followed: Arc::new(unfollowed),
     };
     (publisher, following)
@@ -171,6 +194,16 @@ impl Publisher {
         self.progress.borrow().mark
     }
 
+    /// Whether a runner waits for the next step.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.by.load(Ordering::Acquire) > 0
+    }
+
+    /// Resolves when a runner begins to wait and none did before.
+    pub(super) async fn awaited(&self) {
+        self.awaited.first.notified().await;
+    }
+
     fn confirm(&self, at: Option<Instant>) {
         let session = self.session;
         self.confirmed.send_replace(Confirmed { session, at });
@@ -186,11 +219,20 @@ impl Following {
         confirmed.session == session && confirmed.at.is_some_and(|at| at > opened)
     }
 
+    /// Says that the caller waits for the next step.
+    pub(super) fn awaiting(&self) -> Awaiting {
+        if self.awaited.by.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.awaited.first.notify_one();
+        }
+        Awaiting(self.awaited.clone())
+    }
+
     /// Waits until the reader confirms `session` again: [`Following::covers`] may say yes then.
     ///
     /// # Errors
     /// If that session is over, or the reader has given up.
     pub(super) async fn confirmed(&mut self, session: u64) -> Result<()> {
+        let _awaiting = self.awaiting();
         // An error means that the reader is gone, and then it says why.
         let _ = self.confirmed.changed().await;
         self.check_reader()?;

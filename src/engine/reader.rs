@@ -89,10 +89,16 @@ async fn session(
             Err(error) => return error,
         };
         metrics::step(source.name(), began.elapsed());
+        let is_urgent = step.again.is_some();
         let pause = cadence.pause(&step);
         publisher.step(step, began);
+        let pause = match is_urgent || publisher.is_awaited() {
+            true => pause,
+            false => settings.poll_slowest,
+        };
         tokio::select! {
             () = wake.notified() => {}
+            () = publisher.awaited() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

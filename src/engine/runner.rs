@@ -16,7 +16,7 @@ use super::instance::{Fenced, Seen};
 use super::isolate::Isolation;
 use super::progress::{Following, Progress};
 use super::state::Shared;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::metrics;
 use crate::pg::checkpoint::{Epoch, Key};
@@ -326,13 +326,20 @@ impl Runner {
         let reading_turn = self.reading_turn(range);
         let began = Instant::now();
         let limits = self.limits(claim.position, reading_turn.is_some());
+        let leap = self.size.limit(self.tried(range, &limits));
         let applied = async {
             let work = claim.applier.read(range, limits).await?;
             let client = self.covered_session(claim).await?;
             claim.applier.apply(client, range, work).await
         };
-        let through = match self.in_time(applied).await {
+        let limit = self.parts.settings.batch_timeout;
+        let limit = leap.map_or(limit, |leap| leap.min(limit));
+        let through = match self.in_time(limit, applied).await {
             Ok(through) => through,
+            Err(error) if leap.is_some() && error.kind() == ErrorKind::TimedOut => {
+                self.size.leapt_too_far();
+                return self.read_again().await;
+            }
             Err(error) => {
                 // Parking takes one of its own: a runner that held two could wait for its like.
                 drop((session_turn, reading_turn));
@@ -424,6 +431,7 @@ impl Runner {
                 None => poll_fn(|_| std::task::Poll::Pending).await,
             }
         };
+        let _awaiting = self.parts.following.awaiting();
         tokio::select! {
             () = stop.cancelled() => {}
             Ok(()) = self.parts.following.progress.changed() => {}

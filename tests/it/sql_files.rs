@@ -55,6 +55,8 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
             .replace("{keys}", "k")
             .replace("{key}", "stream")
             .replace("{partition}", "true")
+            .replace("{own}", "count(*)")
+            .replace("{aside}", "0")
             .replace("{parked}", "true")
             .replace("{changes}", "nothing")
             .replace("{projection}", "'p'")

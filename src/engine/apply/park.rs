@@ -91,7 +91,7 @@ impl Applier {
             range,
             events: vec![letter],
         };
-        self.begin_read(session, &fence).await?;
+        self.begin_read(session, range, &fence).await?;
         self.apply_events(session, &batch).await?;
         self.end_read(session, range, &format!("{settle};\n")).await
     }

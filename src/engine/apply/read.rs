@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
 
@@ -40,8 +41,9 @@ pub(super) struct BatchReader {
     projection: Arc<dyn Runnable>,
     key: Key,
     slice: Slice,
-    pub(super) events_max: usize,
-    pub(super) bytes_max: usize,
+    /// How many events to read next: whoever applies them says so.
+    pub(super) events_max: Arc<AtomicUsize>,
+    bytes_max: usize,
 }
 
 impl BatchReader {
@@ -74,7 +76,7 @@ impl BatchReader {
         ReadRequest {
             range,
             filter,
-            events_max: self.events_max,
+            events_max: self.events_max.load(Ordering::Relaxed),
             bytes_max: self.bytes_max,
         }
     }
@@ -89,7 +91,7 @@ impl Applier {
             projection: self.projection.clone(),
             key: self.key.clone(),
             slice: self.slice.clone(),
-            events_max: limits.events_max,
+            events_max: Arc::new(AtomicUsize::new(limits.events_max)),
             bytes_max: limits.bytes_max,
         };
         let read = reader.read(range, limits.read_up_to).await?;
@@ -143,11 +145,9 @@ impl Applier {
         let range = read.batch.range;
         let fence = self.fence().text(range, passed.last, passed.counted);
         let mut laps = self.laps();
-        self.begin_read(session, &fence).await?;
+        self.begin_read(session, range, &fence).await?;
         laps.ended(Phase::Checkpoint, 1);
-        failpoint!("batch.fenced");
         self.apply_events(session, &read.batch).await?;
-        failpoint!("batch.applied");
         laps.ended(Phase::Apply, 0);
         let check = self.put_aside(session, &read.aside).await?;
         self.end_read(session, range, check.as_deref().unwrap_or_default())
@@ -157,11 +157,18 @@ impl Applier {
     }
 
     /// Opens the transaction of a batch that was read.
-    pub(super) async fn begin_read(&self, session: &Session, fence: &str) -> Result<()> {
-        let (opening, path) = (self.opening.as_str(), self.search_path());
-        let begin = format!("{opening};\n{fence};\n{path}");
+    pub(super) async fn begin_read(
+        &self,
+        session: &Session,
+        range: Range,
+        fence: &str,
+    ) -> Result<()> {
+        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
+        let begin = format!("{opening};\n{fence};\n{place}");
         let begun = session.client().batch_execute(&begin).await;
-        begun.map_err(|e| pg::error("cannot begin the batch", e))
+        begun.map_err(|e| pg::error("cannot begin the batch", e))?;
+        failpoint!("batch.fenced");
+        Ok(())
     }
 
     /// Applies one batch by itself.
@@ -193,6 +200,7 @@ impl Applier {
 
     /// Commits a batch that was read, after the statements in `last`.
     pub(super) async fn end_read(&self, session: &Session, range: Range, last: &str) -> Result<()> {
+        failpoint!("batch.applied");
         let end = format!("{last}{};\ncommit", checkpoint::seal(range));
         let ended = session.client().batch_execute(&end).await;
         ended.map_err(|e| self.explain_full(pg::error("cannot commit the batch", e)))

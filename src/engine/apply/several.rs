@@ -18,7 +18,9 @@
 //! it has a turn for both ([`super::super::runner`]), and the reader waits for nothing but the source
 //! while it holds its own: so nobody waits for somebody who waits for him.
 //!
-//! **Memory.** One batch is applied while the next is read, no further one.
+//! **Memory and pace.** One batch is applied while the next is read, no further one. How many events the
+//! next one may have follows from how long the last took, so that a projection that is slow with each event is
+//! asked often enough whether the time is over.
 //!
 //! **The projection's own statements.** After each batch it is asked whether the transaction is still
 //! the one that the fence opened: nothing that follows is done outside of it.
@@ -29,6 +31,7 @@
 //! **Failure.** Whichever batch fails, the transaction is rolled back as a whole and its range halved,
 //! as for one batch.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -38,7 +41,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::read::{BatchReader, ReadBatch, unpanicked};
 use super::{Applier, Passed, Session};
 use crate::error::Result;
-use crate::failpoint::failpoint;
 use crate::metrics::{self, Phase};
 use crate::pg;
 use crate::pg::checkpoint::{self, Counted};
@@ -47,6 +49,18 @@ use crate::position::{Position, Range};
 /// A transaction takes no further batch after this time: long enough that what it costs to load and
 /// write rows counts little, short enough that others see how far it has come.
 const BATCHES_FOR: Duration = Duration::from_secs(3);
+
+/// A batch that takes longer to apply is followed by a smaller one, otherwise by a larger one.
+const BATCH_GOAL: Duration = Duration::from_millis(250);
+/// The most events of a batch that shares its transaction.
+pub(in crate::engine) const EVENTS_MAX: usize = 8_192;
+
+/// How many events the next batch may have, after one of so many that took so long.
+fn next_events(events: usize, took: Duration) -> usize {
+    let most = events.saturating_mul(8).clamp(1, EVENTS_MAX);
+    let fitting = BATCH_GOAL.as_nanos() * events as u128 / took.as_nanos().max(1);
+    usize::try_from(fitting).unwrap_or(most).clamp(1, most)
+}
 
 /// Batches for one transaction, the first of which was read.
 pub(in crate::engine) struct Several {
@@ -124,11 +138,9 @@ impl Applier {
         let after = work.range.after();
         let stands = Range::new(after, after);
         let fence = self.fence().text(stands, None, Counted::default());
-        self.begin_read(session, &fence).await?;
+        self.begin_read(session, work.range, &fence).await?;
         let fenced = began.elapsed();
-        failpoint!("batch.fenced");
         let (taken, passed) = self.take_several(session, work).await?;
-        failpoint!("batch.applied");
         let ending = Instant::now();
         self.end_several(session, after, &taken, passed).await?;
         let name = &self.key.projection;
@@ -153,6 +165,7 @@ impl Applier {
         let mut pulse = Pulse::new(session, self.silence);
         let mut taken = Taken::up_to(range.after());
         let rest = Range::new(first.batch.range.through(), range.through());
+        let events_max = reader.events_max.clone();
         let mut ahead = Ahead::read(reader, rest);
         let mut next = Some(first);
         while let Some(read) = next {
@@ -163,8 +176,13 @@ impl Applier {
             }
             let check = self.put_aside(session, &read.aside).await?;
             taken.add(&read, check);
+            let took = at.elapsed();
+            taken.applying += took;
+            if !read.batch.events.is_empty() {
+                let next = next_events(read.batch.events.len(), took);
+                events_max.store(next, Ordering::Relaxed);
+            }
             drop(read);
-            taken.applying += at.elapsed();
             if taken.through >= range.through()
                 || began.elapsed() >= BATCHES_FOR
                 || stop.is_cancelled()
@@ -272,5 +290,19 @@ impl<'a> Pulse<'a> {
         let said = self.session.client().batch_execute("").await;
         self.due = Instant::now() + self.pause;
         said.map_err(|e| pg::error("cannot keep the transaction of the batch open", e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_grow_while_they_are_quick_and_shrink_to_what_a_slow_projection_can_do() {
+        let quick = Duration::from_millis(1);
+        assert_eq!(next_events(1_000, quick), 8_000);
+        assert_eq!(next_events(8_000, quick), EVENTS_MAX);
+        assert_eq!(next_events(1_000, Duration::from_secs(1)), 250);
+        assert_eq!(next_events(1, Duration::from_secs(60)), 1);
     }
 }

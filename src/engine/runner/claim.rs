@@ -79,6 +79,7 @@ impl Runner {
         let claim = Claim {
             applier: Applier {
                 opening: Opening::new(&key, settings.batch_timeout, settings.lease),
+                work_mem_mb: settings.batch_work_mem_mb,
                 target: parts.target.clone(),
                 source: parts.source.clone(),
                 projection: parts.projection.clone(),

@@ -24,8 +24,11 @@ use crate::retry::is_eased_by_less;
 
 impl Runner {
     /// Waits for a batch, but not for longer than its limit, nor on a server that answers nobody.
-    pub(super) async fn in_time<T>(&self, batch: impl Future<Output = Result<T>>) -> Result<T> {
-        let limit = self.parts.settings.batch_timeout;
+    pub(super) async fn in_time<T>(
+        &self,
+        limit: Duration,
+        batch: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let began = Instant::now();
         tokio::pin!(batch);
         tokio::select! {

@@ -75,7 +75,9 @@ impl Runner {
         let key = claim.applier.key_of(&event).await?;
         let client = self.covered_session(claim).await?;
         let parking = claim.applier.park(client, (key, event), &cause);
-        let done = self.in_time(parking).await;
+        let done = self
+            .in_time(self.parts.settings.batch_timeout, parking)
+            .await;
         done.map_err(|e| with_cause(e, &error))?;
         failpoint!("park.committed");
         metrics::failure(name, error.kind());

@@ -3,16 +3,16 @@
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{LIVE_WITHIN, Runner};
-use crate::engine::apply::Limits;
+use crate::engine::apply::{EVENTS_MAX, Limits};
 use crate::position::{Position, Range};
 
 /// The most bytes of events that a batch with a transaction of its own is read with.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The most events that a batch with a transaction of its own is read with.
 const BATCH_READ_MAX: usize = 50_000;
-/// The same where several share a transaction: one is applied while the next is read.
+/// The most bytes of events where several batches share a transaction: one is applied while the next
+/// is read.
 const SHARED_BYTES_MAX: usize = 2 * 1024 * 1024;
-const SHARED_READ_MAX: usize = 8_192;
 
 impl Runner {
     /// A turn for the session that reads ahead, if the range is worth one. Never waited for: with one
@@ -32,15 +32,24 @@ impl Runner {
 
     /// What is read at once, and whether that shares its transaction with what follows.
     pub(super) fn limits(&self, read_up_to: Position, is_shared: bool) -> Limits<'_> {
-        let (events_max, bytes_max) = match is_shared {
-            true => (SHARED_READ_MAX, SHARED_BYTES_MAX),
+        let (most, bytes_max) = match is_shared {
+            true => (EVENTS_MAX, SHARED_BYTES_MAX),
             false => (BATCH_READ_MAX, BATCH_BYTES_MAX),
         };
+        let span = usize::try_from(self.size.span()).unwrap_or(usize::MAX);
         Limits {
-            events_max,
+            events_max: span.min(most),
             bytes_max,
             read_up_to,
             several: is_shared.then_some(&self.stop),
+        }
+    }
+
+    /// How many positions are tried at once: what is read is less than the range.
+    pub(super) fn tried(&self, range: Range, limits: &Limits<'_>) -> u64 {
+        match self.is_read() {
+            true => range.width().min(limits.events_max as u64),
+            false => range.width(),
         }
     }
 

@@ -140,7 +140,10 @@ impl Runner {
         let began = Instant::now();
         let (client, _) = claim.applier.session().await?;
         let redriving = claim.applier.redrive(client, letter.clone());
-        match self.in_time(redriving).await {
+        match self
+            .in_time(self.parts.settings.batch_timeout, redriving)
+            .await
+        {
             Ok(()) => {
                 failpoint!("redrive.committed");
                 tracing::info!(projection = %key.projection, position = %letter.position, "applied after all");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Connect, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Connect, Manager, ManagerConfig, PoolError, QueueMode, RecyclingMethod, Runtime, TimeoutType,
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -51,6 +51,8 @@ impl Connector {
             .map(|limit| limit.saturating_mul(count).saturating_mul(2));
         Pool::builder(manager)
             .max_size(size)
+            // The one used last knows the catalogue and the tables already.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(WAIT))
             .create_timeout(create)
