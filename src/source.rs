@@ -198,12 +198,43 @@ pub struct Step {
     pub head: Position,
     /// What the mark passed in this step.
     pub passed: Range,
-    /// The types that occur in `passed`; `None` if that is not known.
-    pub types: Option<Vec<Arc<str>>>,
+    /// What occurs in `passed`; `None` if that is not known.
+    pub occurred: Option<Occurred>,
     /// The gap that holds the mark.
     pub gap: Option<OpenGap>,
     /// When the next step would be worth it, if the source knows better than to wait for news.
     pub again: Option<Duration>,
+}
+
+/// The events of a range, as far as the engine needs them where it does not read the range itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Occurred {
+    /// Each type with the number of its events.
+    pub types: Vec<(Arc<str>, u64)>,
+    /// The last event.
+    pub last: Option<(Position, Uuid)>,
+}
+
+impl Occurred {
+    /// One more event, behind all others.
+    pub fn push(&mut self, position: Position, id: Uuid, event_type: Arc<str>) {
+        self.last = Some((position, id));
+        let known = self
+            .types
+            .iter_mut()
+            .find(|(known, _)| *known == event_type);
+        match known {
+            Some((_, count)) => *count += 1,
+            None => self.types.push((event_type, 1)),
+        }
+    }
+
+    /// How many events of the wanted types there are.
+    pub fn count(&self, types: Types<'_>) -> u64 {
+        let is_wanted = |name: &str| types.is_none_or(|types| types.iter().any(|t| t == name));
+        let wanted = self.types.iter().filter(|(name, _)| is_wanted(name));
+        wanted.map(|(_, count)| count).sum()
+    }
 }
 
 /// A gap below head that may still be filled.

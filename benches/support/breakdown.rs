@@ -31,6 +31,20 @@ impl Breakdown {
         drop(self.0.snapshot());
     }
 
+    /// How often a reader has stepped since [`Breakdown::begin`].
+    pub(crate) fn steps(&self) -> u64 {
+        let all = self.0.snapshot().into_vec();
+        let steps = all
+            .into_iter()
+            .filter_map(|(key, _, _, value)| match value {
+                DebugValue::Histogram(samples) if key.key().name() == metrics::STEP_SECONDS => {
+                    Some(samples.len() as u64)
+                }
+                _ => None,
+            });
+        steps.sum()
+    }
+
     /// Says below the report where the time went since [`Breakdown::begin`].
     pub(crate) fn report(&self, what: &str, report: &mut Report) {
         let mut sums: BTreeMap<String, Sum> = BTreeMap::new();

@@ -10,10 +10,12 @@
 pub(crate) mod breakdown;
 pub(crate) mod chart;
 pub(crate) mod events;
+pub(crate) mod live;
 pub(crate) mod project;
 pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod server;
+pub(crate) mod statements;
 
 use std::process::ExitCode;
 
@@ -64,12 +66,21 @@ pub(crate) fn run(
     name: &str,
     measure: impl AsyncFnOnce(&Bench, &mut Report) -> Result<()>,
 ) -> ExitCode {
+    run_with(name, &[], measure)
+}
+
+/// The same on a server with settings of its own, which only count.
+pub(crate) fn run_with(
+    name: &str,
+    settings: &[(&str, &str)],
+    measure: impl AsyncFnOnce(&Bench, &mut Report) -> Result<()>,
+) -> ExitCode {
     let form = Form::parse();
     let done = || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.enable_all().build().map_err(failed)?;
         runtime.block_on(async {
-            let bench = Bench::start(form.clone()).await?;
+            let bench = Bench::start_with(form.clone(), settings).await?;
             let mut report = Report::new(name, &form, bench.version());
             let measured = measure(&bench, &mut report).await;
             bench.stop().await;

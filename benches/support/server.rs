@@ -28,9 +28,14 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn start(form: Form) -> Result<Bench> {
+        Bench::start_with(form, &[]).await
+    }
+
+    /// The same with settings of the server that only count.
+    pub(crate) async fn start_with(form: Form, settings: &[(&str, &str)]) -> Result<Bench> {
         Ok(Bench {
             form,
-            cluster: Cluster::temporary().await?,
+            cluster: Cluster::temporary_with(settings).await?,
             databases: AtomicU32::new(1),
         })
     }
@@ -110,8 +115,11 @@ impl Db {
     }
 
     pub(crate) fn pooled(&self, settings: &Settings) -> Result<Database> {
-        let sessions = usize::try_from(settings.pool_size).unwrap_or(8);
-        Database::new(Connector::parse(&self.url)?, sessions)
+        self.sessions(usize::try_from(settings.pool_size).unwrap_or(8))
+    }
+
+    pub(crate) fn sessions(&self, most: usize) -> Result<Database> {
+        Database::new(Connector::parse(&self.url)?, most)
     }
 
     /// highwater's own event table as the source `default`.

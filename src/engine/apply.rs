@@ -13,6 +13,7 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
 use super::divergence;
+use super::progress::Known;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
@@ -93,15 +94,26 @@ impl Slice {
 /// What a batch applies, known before a session is taken for it: a runner that held one session
 /// while it waited for another could wait for its like for ever.
 pub(super) enum Work<'a> {
-    /// The server reads the range itself, from this relation.
-    InServer(Statements<'a>, &'a str, Position),
+    /// The server reads the range itself.
+    InServer(InServer<'a>),
     /// The events were read.
     Read(ReadWork),
     /// The first of several batches was read; the others are read while it is applied.
     Several(Several),
 }
 
-/// What the checkpoint has to know of a range that is passed over.
+/// A batch whose events stay in the server.
+pub(super) struct InServer<'a> {
+    statements: Statements<'a>,
+    /// What it is read from.
+    relation: &'a str,
+    read_up_to: Position,
+    /// What the fence is told of its range, if the reader's own rows say it.
+    passed: Option<Passed>,
+}
+
+/// What the checkpoint has to know of a range.
+#[derive(Clone, Copy)]
 pub(super) struct Passed {
     last: LastEvent,
     counted: Counted,
@@ -117,6 +129,8 @@ pub(super) struct Limits<'a> {
     /// Several batches may share the transaction, until this is cancelled: there is a session to
     /// read them with.
     pub(super) several: Option<&'a CancellationToken>,
+    /// What the reader's own rows say of the range.
+    pub(super) known: Option<Known>,
 }
 
 impl Applier {
@@ -129,13 +143,31 @@ impl Applier {
 
     /// Reads what `range` holds, up to the limits, unless the server can do so by itself.
     pub(super) async fn read(&self, range: Range, limits: Limits<'_>) -> Result<Work<'_>> {
+        let passed = limits.known.and_then(|known| self.passed_as(known));
         let in_server = self.projection.statements().zip(self.source.relation());
         match in_server {
-            Some((statements, relation)) => {
-                Ok(Work::InServer(statements, relation, limits.read_up_to))
-            }
-            None => self.read_events(range, limits).await,
+            Some((statements, relation)) => Ok(Work::InServer(InServer {
+                statements,
+                relation,
+                read_up_to: limits.read_up_to,
+                passed,
+            })),
+            None => self.read_events(range, limits, passed).await,
         }
+    }
+
+    /// What the fence is told of a range that the reader knows: nothing of partitions and parked keys.
+    fn passed_as(&self, known: Known) -> Option<Passed> {
+        let Filter { keys, .. } = self.filter();
+        let is_whole = keys.partition.of <= 1 && keys.named().is_empty();
+        is_whole.then_some(Passed {
+            last: known.last,
+            counted: Counted {
+                scanned: known.events,
+                own: known.wanted,
+                aside: 0,
+            },
+        })
     }
 
     /// Applies what `range` holds and moves the checkpoint to the end of it. Returns how far it
@@ -153,10 +185,7 @@ impl Applier {
         let through = match work {
             Work::Read(work) => self.apply_batch(&session, &work).await,
             Work::Several(work) => self.apply_several(&session, work).await,
-            Work::InServer(statements, relation, read_up_to) => {
-                self.apply_in_server(&session, statements, relation, range, read_up_to)
-                    .await
-            }
+            Work::InServer(work) => self.apply_in_server(&session, work, range).await,
         };
         session.finish(through.as_ref().err()).await;
         let through = through?;
@@ -167,14 +196,23 @@ impl Applier {
     async fn apply_in_server(
         &self,
         session: &Session,
-        statements: Statements<'_>,
-        relation: &str,
+        work: InServer<'_>,
         range: Range,
-        read_up_to: Position,
     ) -> Result<Position> {
+        let InServer {
+            statements,
+            relation,
+            read_up_to,
+            passed,
+        } = work;
         let batch = self.batch_text(relation);
-        let count = batch.count(range);
-        let fence = self.fence().text_in_server(range, relation, &count);
+        let fence = match passed {
+            Some(Passed { last, counted }) => self.fence().text_timed(range, last, counted),
+            None => {
+                let count = batch.count(range);
+                self.fence().text_in_server(range, relation, &count)
+            }
+        };
         let mut last = self.set_aside(&batch, range);
         // Behind the statements that read: what is removed later had been read.
         if let Some(check) = self.source.check_unread(read_up_to) {
@@ -256,7 +294,10 @@ impl Applier {
     }
 
     /// What the checkpoint has to know of a range that holds nothing for this projection.
-    pub(super) async fn passed(&self, range: Range) -> Result<Passed> {
+    pub(super) async fn passed(&self, range: Range, known: Option<Known>) -> Result<Passed> {
+        if let Some(passed) = known.and_then(|known| self.passed_as(known)) {
+            return Ok(passed);
+        }
         Ok(Passed {
             last: self.source.last_at(range.through()).await?,
             counted: self.source.count(range, self.filter()).await?,

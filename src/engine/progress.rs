@@ -9,8 +9,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::checkpoint::LastEvent;
 use crate::position::{Position, Range};
-use crate::source::{OpenGap, Step};
+use crate::source::{Occurred, OpenGap, Step, Types};
 
 /// Steps remembered with the types that occurred in them. A runner further behind reads itself.
 const STEPS_MAX: usize = 256;
@@ -31,10 +32,19 @@ pub(super) struct Progress {
     recent: VecDeque<Passed>,
 }
 
+/// What the reader's own rows say of a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) events: u64,
+    pub(super) wanted: u64,
+    /// `None` if it holds no event.
+    pub(super) last: LastEvent,
+}
+
 #[derive(Clone, Debug)]
 struct Passed {
     range: Range,
-    types: Arc<[Arc<str>]>,
+    occurred: Arc<Occurred>,
 }
 
 impl Progress {
@@ -49,16 +59,32 @@ impl Progress {
             if passed.range.after() > reached {
                 return true;
             }
-            if passed
-                .types
-                .iter()
-                .any(|t| wanted.iter().any(|w| **w == **t))
-            {
+            if passed.occurred.count(Some(wanted)) > 0 {
                 return true;
             }
             reached = passed.range.through();
         }
         reached < self.mark
+    }
+
+    /// What a range holds of `types`, if whole steps that are remembered are this range.
+    pub(super) fn known(&self, range: Range, types: Types<'_>) -> Option<Known> {
+        let mut reached = range.after();
+        let mut known = Known::default();
+        let within = |p: &&Passed| p.range.through() > range.after();
+        for passed in self.recent.iter().filter(within) {
+            if passed.range.after() != reached {
+                return None;
+            }
+            known.events += passed.occurred.count(None);
+            known.wanted += passed.occurred.count(types);
+            known.last = passed.occurred.last.or(known.last);
+            reached = passed.range.through();
+            if reached >= range.through() {
+                break;
+            }
+        }
+        (reached == range.through()).then_some(known)
     }
 
     fn begin(&mut self, session: u64) {
@@ -76,15 +102,15 @@ impl Progress {
         if step.passed.is_empty() {
             return;
         }
-        match step.types {
+        match step.occurred {
             None => self.recent.clear(),
-            Some(types) => {
+            Some(occurred) => {
                 if self.recent.len() == STEPS_MAX {
                     self.recent.pop_front();
                 }
                 self.recent.push_back(Passed {
                     range: step.passed,
-                    types: types.into(),
+                    occurred: Arc::new(occurred),
                 });
             }
         }
@@ -267,6 +293,7 @@ impl Following {
 #[cfg(test)]
 mod tests {
     use tokio_util::sync::CancellationToken;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -276,7 +303,13 @@ mod tests {
             mark: range.through(),
             head: range.through(),
             passed: range,
-            types: types.map(|types| types.iter().map(|&t| t.into()).collect()),
+            occurred: types.map(|types| {
+                let mut occurred = Occurred::default();
+                for &name in types {
+                    occurred.push(range.through(), Uuid::nil(), name.into());
+                }
+                occurred
+            }),
             gap: None,
             again: None,
         }
@@ -312,6 +345,27 @@ mod tests {
         progress.step(step(99, 100, Some(&["A"])));
         assert!(progress.may_hold(Position::new(0), Some(&c)));
         assert!(!progress.may_hold(Position::new(99), Some(&c)));
+    }
+
+    #[test]
+    fn whole_steps_tell_what_a_range_holds_and_parts_of_steps_do_not() {
+        let mut progress = Progress::default();
+        progress.step(step(0, 10, None));
+        progress.step(step(10, 12, Some(&["A", "B"])));
+        progress.step(step(12, 15, Some(&[])));
+        progress.step(step(15, 16, Some(&["B"])));
+        let b = ["B".to_owned()];
+        let known = |after, through| {
+            let range = Range::new(Position::new(after), Position::new(through));
+            let known = progress.known(range, Some(&b))?;
+            Some((known.events, known.wanted, known.last.map(|(p, _)| p.get())))
+        };
+        assert_eq!(known(10, 16), Some((3, 2, Some(16))));
+        assert_eq!(known(10, 15), Some((2, 1, Some(12))));
+        assert_eq!(known(12, 15), Some((0, 0, None)));
+        for (after, through) in [(9, 16), (11, 16), (10, 14), (10, 17), (16, 17)] {
+            assert_eq!(known(after, through), None, "({after}, {through}]");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Settings;
-use super::apply::InFlight;
+use super::apply::{InFlight, Limits};
 use super::batch_size::BatchSize;
 use super::divergence;
 use super::instance::{Fenced, Seen};
@@ -261,15 +261,15 @@ impl Runner {
             self.behind(target.since(position));
             let types = self.definition().events.as_deref();
             if progress.may_hold(position, types) {
-                return self.apply_next(target).await;
+                return self.apply_next(target, progress).await;
             }
             self.move_to(target);
         }
-        self.at_target(target, progress.head).await
+        self.at_target(target, progress).await
     }
 
     /// Nothing is left below the target.
-    async fn at_target(&mut self, target: Position, head: Position) -> Result<Turn> {
+    async fn at_target(&mut self, target: Position, progress: &Progress) -> Result<Turn> {
         let Some(claim) = &self.claim else {
             return Ok(Turn::Again);
         };
@@ -281,7 +281,7 @@ impl Runner {
         if pending
             && (caught_up || layout_ends || arrived || claim.flushed.elapsed() >= FLUSH_PAUSE)
         {
-            self.flush().await?;
+            self.flush(progress).await?;
         }
         if caught_up {
             return Ok(Turn::Ended(Ended::CaughtUp));
@@ -295,7 +295,7 @@ impl Runner {
             Some(_) => RunnerState::CatchingUp,
         });
         self.size.at_head();
-        metrics::lag(&self.definition().name, head.since(target));
+        metrics::lag(&self.definition().name, progress.head.since(target));
         let Some(claim) = &self.claim else {
             return Ok(Turn::Again);
         };
@@ -313,7 +313,7 @@ impl Runner {
     }
 
     /// One batch towards `target`.
-    async fn apply_next(&mut self, target: Position) -> Result<Turn> {
+    async fn apply_next(&mut self, target: Position, progress: &Progress) -> Result<Turn> {
         let Some(range) = self.next_range(target).await? else {
             self.move_to(target);
             return Ok(Turn::Again);
@@ -325,7 +325,10 @@ impl Runner {
         let session_turn = self.parts.turns.clone().acquire_owned().await.ok();
         let reading_turn = self.reading_turn(range);
         let began = Instant::now();
-        let limits = self.limits(claim.position, reading_turn.is_some());
+        let limits = Limits {
+            known: progress.known(range, self.definition().events.as_deref()),
+            ..self.limits(claim.position, reading_turn.is_some())
+        };
         let leap = self.size.limit(self.tried(range, &limits));
         let applied = async {
             let work = claim.applier.read(range, limits).await?;
@@ -395,13 +398,14 @@ impl Runner {
     }
 
     /// Writes the position down where nothing was applied.
-    async fn flush(&mut self) -> Result<()> {
+    async fn flush(&mut self, progress: &Progress) -> Result<()> {
         let Some(claim) = &self.claim else {
             return Ok(());
         };
         let range = Range::new(claim.stored, claim.position);
         failpoint!("flush.begun");
-        let passed = claim.applier.passed(range).await?;
+        let known = progress.known(range, self.definition().events.as_deref());
+        let passed = claim.applier.passed(range, known).await?;
         let client = self.covered_session(claim).await?;
         claim.applier.skip(client, range, passed).await?;
         failpoint!("flush.committed");
@@ -453,7 +457,9 @@ impl Runner {
             .claim
             .as_ref()
             .is_some_and(|claim| claim.stored < claim.position);
-        if pending && let Ok(Err(error)) = tokio::time::timeout(grace, self.flush()).await {
+        let progress = self.parts.following.progress.borrow().clone();
+        let flushed = async { self.flush(&progress).await };
+        if pending && let Ok(Err(error)) = tokio::time::timeout(grace, flushed).await {
             tracing::debug!(error = %error, "the position was not written down; it is found again");
         }
         Ended::Drained

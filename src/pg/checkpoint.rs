@@ -129,6 +129,15 @@ impl Fence<'_> {
 
     /// The fence where the caller knows the last event of the range and has counted it.
     pub(crate) fn text(&self, range: Range, last: LastEvent, counted: Counted) -> String {
+        self.known(range, last, counted, "")
+    }
+
+    /// The same, which says how long the transaction has been open.
+    pub(crate) fn text_timed(&self, range: Range, last: LastEvent, counted: Counted) -> String {
+        self.known(range, last, counted, &format!(", {ELAPSED}"))
+    }
+
+    fn known(&self, range: Range, last: LastEvent, counted: Counted, columns: &str) -> String {
         let last = match last {
             Some((position, id)) => format!("{position}, '{id}'"),
             None => "null, null".to_owned(),
@@ -138,7 +147,8 @@ impl Fence<'_> {
             own,
             aside,
         } = counted;
-        self.sql(range, &last, &format!("{scanned}, {own}, {aside}"), "")
+        let counted = format!("{scanned}, {own}, {aside}");
+        self.sql(range, &last, &counted, columns)
     }
 
     /// The fence where the server looks the last event of the range up in `relation` and runs

@@ -68,6 +68,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "many_instances",
         text: include_str!("../../sql/migrations/0003_many_instances.sql"),
     },
+    Migration {
+        number: 4,
+        name: "live_batches",
+        text: include_str!("../../sql/migrations/0004_live_batches.sql"),
+    },
 ];
 
 /// All migrations, oldest first.

@@ -18,7 +18,8 @@ pub(crate) const BEGIN: &str = "begin isolation level read committed; \
                                 select set_config('client_connection_check_interval', '1000', true) \
                                 where version() like '%linux%'";
 
-/// How the transaction of a batch begins, as SQL text: what [`BEGIN`] does, and
+/// How the transaction of a batch begins, as SQL text: read committed, also where the role's default
+/// or the database's is another level, and `highwater.open_batch`, which does what [`BEGIN`] does, and
 ///
 /// - row security that would hide rows is an error;
 /// - it says in `pg_stat_activity` whose batch it is ([`batch_name`]), so that who holds it up can
@@ -31,25 +32,14 @@ pub(crate) struct Opening(String);
 
 impl Opening {
     /// How many statements it is.
-    pub(crate) const STATEMENTS: usize = 4;
+    pub(crate) const STATEMENTS: usize = 2;
 
     pub(crate) fn new(key: &Key, statement_max: Duration, silence_max: Duration) -> Opening {
-        let at_most = |setting: &str, limit: Duration| {
-            format!(
-                "set_config('{setting}', (extract(epoch from least(nullif(current_setting(\
-                 '{setting}'), '0')::interval, interval '{} ms')) * 1000)::bigint::text, true)",
-                limit.as_millis()
-            )
-        };
         Opening(format!(
-            "begin isolation level read committed;\n\
-             set local row_security = off;\n\
-             set local application_name = {};\n\
-             select case when version() like '%linux%' then \
-             set_config('client_connection_check_interval', '1000', true) end, {}, {}",
+            "begin isolation level read committed;\nselect highwater.open_batch({}, {}, {})",
             quote_literal(&batch_name(key)),
-            at_most("statement_timeout", statement_max),
-            at_most("idle_in_transaction_session_timeout", silence_max),
+            statement_max.as_millis(),
+            silence_max.as_millis(),
         ))
     }
 

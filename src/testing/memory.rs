@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Parked,
-    ReadRequest, Removed, Source, Standing, Step, Wakes,
+    Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Occurred,
+    Parked, ReadRequest, Removed, Source, Standing, Step, Wakes,
 };
 
 /// A source in memory. Clones share their events.
@@ -251,18 +251,16 @@ impl Follower for MemoryFollower {
         Box::pin(async move {
             let head = (*self.source.0.head.borrow()).max(self.mark);
             let passed = Range::new(self.mark, head);
-            let mut types: Vec<Arc<str>> = Vec::new();
+            let mut occurred = Occurred::default();
             for event in self.source.all_in(passed) {
-                if !types.iter().any(|known| **known == *event.event_type) {
-                    types.push(event.event_type.into());
-                }
+                occurred.push(event.position, event.id, event.event_type.into());
             }
             self.mark = head;
             Ok(Step {
                 mark: head,
                 head,
                 passed,
-                types: Some(types),
+                occurred: Some(occurred),
                 gap: None,
                 again: None,
             })

@@ -1,5 +1,6 @@
 //! What does not answer, or not in time: the engine says so meanwhile, and comes back by itself.
 
+mod large;
 mod locks;
 mod network;
 mod room;

@@ -84,7 +84,13 @@ impl BatchReader {
 
 impl Applier {
     /// Reads the first batch of a range, which may be all of it.
-    pub(super) async fn read_events(&self, range: Range, limits: Limits<'_>) -> Result<Work<'_>> {
+    /// `known` is what the fence is to be told of the whole range, if that is known.
+    pub(super) async fn read_events(
+        &self,
+        range: Range,
+        limits: Limits<'_>,
+        known: Option<Passed>,
+    ) -> Result<Work<'_>> {
         let mut laps = self.laps();
         let reader = BatchReader {
             source: self.source.clone(),
@@ -105,39 +111,50 @@ impl Applier {
                 stop.clone(),
             )));
         }
-        let count = (read.batch.events.len(), read.aside.len());
-        let passed = match read.batch.events.last() {
-            Some(event) if event.position == read.batch.range.through() => {
-                let last = Some((event.position, event.id));
-                let counted = self.counted(read.batch.range, count).await?;
-                Passed { last, counted }
-            }
-            _ => self.passed_after(read.batch.range, count).await?,
-        };
+        let passed = self.passed_by(&read, known.filter(|_| is_all)).await?;
         laps.ended(Phase::Read, 1);
         Ok(Work::Read(ReadWork { read, passed }))
+    }
+
+    async fn passed_by(&self, read: &ReadBatch, known: Option<Passed>) -> Result<Passed> {
+        let range = read.batch.range;
+        let count = (read.batch.events.len(), read.aside.len());
+        let last = match (read.batch.events.last(), known) {
+            (Some(event), _) if event.position == range.through() => {
+                Some((event.position, event.id))
+            }
+            (_, Some(known)) => known.last,
+            _ => self.source.last_at(range.through()).await?,
+        };
+        let counted = match (self.counted_by_reading(count), known) {
+            (Some(counted), _) => counted,
+            (None, Some(known)) => known.counted,
+            (None, None) => self.source.count(range, self.filter()).await?,
+        };
+        Ok(Passed { last, counted })
     }
 
     /// What the checkpoint has to know of a range, so many events of which were read.
     pub(super) async fn passed_after(&self, range: Range, read: (usize, usize)) -> Result<Passed> {
         Ok(Passed {
             last: self.source.last_at(range.through()).await?,
-            counted: self.counted(range, read).await?,
+            counted: match self.counted_by_reading(read) {
+                Some(counted) => counted,
+                None => self.source.count(range, self.filter()).await?,
+            },
         })
     }
 
     /// What was read is all there is, where nothing is filtered out.
-    async fn counted(&self, range: Range, (applied, aside): (usize, usize)) -> Result<Counted> {
+    fn counted_by_reading(&self, (applied, aside): (usize, usize)) -> Option<Counted> {
         let Filter { types, keys } = self.filter();
-        let (applied, aside) = (applied as u64, aside as u64);
-        match types.is_none() && keys.partition.of <= 1 {
-            true => Ok(Counted {
-                scanned: applied + aside,
-                own: applied + aside,
-                aside,
-            }),
-            false => self.source.count(range, self.filter()).await,
-        }
+        let own = (applied + aside) as u64;
+        let is_all = types.is_none() && keys.partition.of <= 1;
+        is_all.then_some(Counted {
+            scanned: own,
+            own,
+            aside: aside as u64,
+        })
     }
 
     pub(super) async fn apply_batch(&self, session: &Session, work: &ReadWork) -> Result<Position> {

@@ -42,6 +42,7 @@ impl Runner {
             bytes_max,
             read_up_to,
             several: is_shared.then_some(&self.stop),
+            known: None,
         }
     }
 

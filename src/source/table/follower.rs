@@ -1,6 +1,5 @@
 //! Drives [`Mark`] with statements, one after the other on one connection of its own.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use crate::mutation::{self, Stale};
 use crate::pg::database::Short;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
-use crate::source::{BoxFuture, Follower, OpenGap, Step};
+use crate::source::{BoxFuture, Follower, Occurred, OpenGap, Step};
 
 /// Rows that one read returns at most: bounds the memory of a step.
 const ROWS_MAX: i64 = 10_000;
@@ -127,7 +126,7 @@ impl TableFollower {
             mark: self.mark.position(),
             head: self.head,
             passed,
-            types: rows_cover_it.then(|| types_in(&rows, passed)),
+            occurred: rows_cover_it.then(|| occurred_in(&rows, passed)),
             gap: self.gap.clone(),
             again: self.again(proven || (rows.more && !passed.is_empty())),
         })
@@ -254,12 +253,16 @@ impl TableFollower {
     }
 }
 
-/// The types that occur in `passed`.
-fn types_in(rows: &Rows, passed: Range) -> Vec<Arc<str>> {
-    let rows = rows.positions.iter().zip(&rows.types);
-    let passed = rows.filter(|(position, _)| passed.contains(**position));
-    let found: HashSet<&Arc<str>> = passed.map(|(_, event_type)| event_type).collect();
-    found.into_iter().cloned().collect()
+/// What occurs in `passed`.
+fn occurred_in(rows: &Rows, passed: Range) -> Occurred {
+    let mut occurred = Occurred::default();
+    let rows = rows.positions.iter().zip(&rows.ids).zip(&rows.types);
+    for ((&position, &id), event_type) in rows {
+        if passed.contains(position) {
+            occurred.push(position, id, event_type.clone());
+        }
+    }
+    occurred
 }
 
 impl Follower for TableFollower {

@@ -116,8 +116,9 @@ impl Stage {
         assert_eq!(step.passed.after(), self.mark, "steps follow each other");
         assert_eq!(step.passed.through(), step.mark);
         self.mark = step.mark;
-        let types = step.types.iter().flatten().map(|name| name.to_string());
-        self.types.extend(types);
+        let occurred = step.occurred.iter().flat_map(|occurred| &occurred.types);
+        self.types
+            .extend(occurred.map(|(name, _)| name.to_string()));
         if !step.passed.is_empty() {
             self.read(step.passed).await?;
         }

@@ -1,0 +1,95 @@
+//! What a live engine costs the writers: appends of 32 writers with `highwater run` beside them, in a
+//! process of its own, against the same without it. The two take turns, so that drift meets both.
+
+mod support;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
+use support::live::{self, LiveProcess};
+use support::{Bench, Budget, Db, Report, events, failed};
+use tokio::task::JoinSet;
+
+const WRITERS: usize = 32;
+const PROJECTIONS: i64 = 3;
+
+fn main() -> ExitCode {
+    support::run("writers_cost", measure)
+}
+
+async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
+    let turn = bench
+        .form
+        .size(Duration::from_millis(700), Duration::from_secs(5));
+    let turns = bench.form.size(2, 3);
+    for (what, event_type, budget) in [
+        ("projections filter the events", "Other", 0.95),
+        ("projections apply the events", "Booked", 0.8),
+    ] {
+        let db = bench.database().await?;
+        let directory = projections()?;
+        // Once for whoever comes first, so that nobody does.
+        rate(&db, event_type, turn).await?;
+        for _ in 0..bench.form.runs() {
+            let (mut with, mut without) = (0.0, 0.0);
+            for _ in 0..turns {
+                without += rate(&db, event_type, turn).await?;
+                let engine = LiveProcess::start(&db, directory.path())?;
+                live::at_head(&db, PROJECTIONS).await?;
+                with += rate(&db, event_type, turn).await?;
+                engine.stop().await?;
+            }
+            let turns = f64::from(turns);
+            report.sample(
+                &format!("{WRITERS} writers, {PROJECTIONS} {what}"),
+                "appends/s",
+                with / turns,
+                Some(("without an engine", without / turns)),
+                Some(Budget::RatioAtLeast(budget)),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn projections() -> Result<tempfile::TempDir> {
+    let directory = tempfile::tempdir().map_err(failed)?;
+    let files = directory.path().join("projections");
+    std::fs::create_dir(&files).map_err(failed)?;
+    for n in 0..PROJECTIONS {
+        let text = events::sums_text(r#"events = ["Booked"]"#);
+        let file: &Path = &files.join(format!("sums_{n}.sql"));
+        std::fs::write(file, text).map_err(failed)?;
+    }
+    Ok(directory)
+}
+
+/// Appends a second.
+async fn rate(db: &Db, event_type: &'static str, time: Duration) -> Result<f64> {
+    let store = EventStore::new(db.sessions(WRITERS)?);
+    let began = Instant::now();
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = store.clone();
+        writers.spawn(async move {
+            let data = serde_json::json!({ "amount": 1, "note": "n".repeat(60) });
+            let event = [NewEvent::new(event_type, &data)?];
+            let mut appended = 0;
+            while began.elapsed() < time {
+                // A stream of moderate length, as there are many of them.
+                let stream = format!("account-{writer}-{}", appended / 20);
+                store.append(&stream, ExpectedVersion::Any, &event).await?;
+                appended += 1;
+            }
+            Ok::<_, highwater::Error>(appended)
+        });
+    }
+    let mut appended = 0;
+    while let Some(writer) = writers.join_next().await {
+        appended += writer.map_err(failed)??;
+    }
+    store.wakes_sent().await;
+    Ok(f64::from(appended) / began.elapsed().as_secs_f64())
+}
