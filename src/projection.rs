@@ -52,9 +52,10 @@ pub struct Definition {
 
 /// A projection in Rust: a batch and the open transaction.
 ///
-/// The engine has moved the checkpoint in `tx` and commits it after `apply`: both happen or none.
-/// One batch is applied at a time, in the order of positions; how a history is cut into batches
-/// changes from run to run, so the outcome must not depend on it.
+/// The engine moves the checkpoint in `tx` and commits it after `apply`: both happen or none.
+/// One batch is applied at a time, in the order of positions. Behind the head one transaction takes
+/// several, so that its cost is shared: `apply` is called for each. How a history is cut into
+/// batches and transactions changes from run to run, so the outcome must not depend on it.
 pub trait Projection: Send + Sync + 'static {
     /// Its name, which is also the name of its schema.
     fn name(&self) -> &str;
@@ -101,6 +102,32 @@ pub trait Projection: Send + Sync + 'static {
     /// Whatever kept it from doing so. The batch is rolled back; a transient error of the server
     /// is tried again, any other is narrowed down to the event that causes it.
     fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> impl Future<Output = Result<()>> + Send;
+
+    /// Begins a transaction, which takes one batch or several. Write it where something is worth
+    /// keeping from one to the next, to be written at the end; by itself it calls
+    /// [`Projection::apply`] for each.
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn Applying + 'a>
+    where
+        Self: Sized,
+    {
+        Box::new(rust::EachBatch::new(self, tx))
+    }
+}
+
+/// What applies the batches of one transaction. It is dropped without [`Applying::finish`] when the
+/// transaction is rolled back.
+pub trait Applying: Send {
+    /// Takes the next batch, which begins where the one before ended.
+    ///
+    /// # Errors
+    /// As [`Projection::apply`].
+    fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>>;
+
+    /// Writes what is not written yet. Called once, after the last batch.
+    ///
+    /// # Errors
+    /// As [`Projection::apply`].
+    fn finish(&mut self) -> BoxFuture<'_, Result<()>>;
 }
 
 /// A projection as the engine runs it.
@@ -115,8 +142,11 @@ pub trait Runnable: Send + Sync + 'static {
     /// event then leaves the database. `None` if it needs the events handed to it.
     fn statements(&self) -> Option<Statements<'_>>;
 
-    /// Applies a batch that was read. Not called where [`Runnable::statements`] serve.
-    fn apply<'a>(&'a self, batch: &'a Batch, tx: &'a Tx<'a>) -> BoxFuture<'a, Result<()>>;
+    /// Begins to apply batches that are read. Not called where [`Runnable::statements`] serve.
+    ///
+    /// # Errors
+    /// If it can only do so inside the server.
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Result<Box<dyn Applying + 'a>>;
 }
 
 /// Statements that apply a range inside the server.

@@ -85,6 +85,14 @@ impl Db {
         }
     }
 
+    /// What another process of the benchmark has made.
+    pub(crate) fn made(url: String) -> Db {
+        Db {
+            name: String::new(),
+            url,
+        }
+    }
+
     pub(crate) async fn client(&self) -> Result<Client> {
         let (client, connection) = tokio_postgres::connect(&self.url, NoTls)
             .await

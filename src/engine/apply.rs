@@ -5,38 +5,41 @@
 //! leaves it. A session whose transaction did not end is not given back to the pool.
 
 use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt, StreamExt, pin_mut};
+use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::SimpleQueryMessage;
+use tokio_util::sync::CancellationToken;
 
 use super::divergence;
 use super::progress::Known;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
-use crate::metrics::Phase;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
-use crate::pg::dead_letter::{self, ParkingLimits};
-use crate::pg::transaction::{Opening, Tx};
+use crate::pg::dead_letter::ParkingLimits;
+use crate::pg::transaction::Opening;
 use crate::pg::{self, quote_identifier, quote_literal};
 use crate::position::{Position, Range};
 use crate::projection::{Runnable, Statements};
-use crate::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
+use crate::source::{EventKey, Filter, Keys, Parked, Partition, Source};
 
 pub(super) mod batch;
 mod park;
+mod read;
 mod session;
+mod several;
 mod timing;
 
 use batch::{BatchText, Woven};
+use read::ReadWork;
+use several::Several;
 use timing::{Answer, Laps};
 
 pub(super) use session::{InFlight, Session};
+pub(super) use several::EVENTS_MAX;
 
 /// What applying batches needs, the same for every batch of a claim.
 pub(super) struct Applier {
@@ -55,6 +58,8 @@ pub(super) struct Applier {
     /// What a large batch may take of the server's memory for each sort or hash, at least.
     pub(super) work_mem_mb: u32,
     pub(super) in_flight: InFlight,
+    /// How long the session of a batch may say nothing before something is said for it.
+    pub(super) silence: Duration,
 }
 
 /// Which events are this runner's, as its checkpoint's row said when it was last read. The fence
@@ -69,6 +74,23 @@ pub(super) struct Slice {
     pub(super) parked: Arc<[EventKey]>,
 }
 
+impl Slice {
+    fn filter<'a>(&'a self, key: &Key, projection: &'a dyn Runnable) -> Filter<'a> {
+        let definition = projection.definition();
+        Filter {
+            types: definition.events.as_deref(),
+            keys: Keys {
+                key: &definition.key,
+                partition: Partition {
+                    number: key.partition,
+                    of: self.partitions,
+                },
+                parked: Parked::Without(&self.parked),
+            },
+        }
+    }
+}
+
 /// What a batch applies, known before a session is taken for it: a runner that held one session
 /// while it waited for another could wait for its like for ever.
 pub(super) enum Work<'a> {
@@ -76,6 +98,8 @@ pub(super) enum Work<'a> {
     InServer(InServer<'a>),
     /// The events were read.
     Read(ReadWork),
+    /// The first of several batches was read; the others are read while it is applied.
+    Several(Several),
 }
 
 /// A batch whose events stay in the server.
@@ -88,17 +112,6 @@ pub(super) struct InServer<'a> {
     passed: Option<Passed>,
 }
 
-/// A batch that was read.
-pub(super) struct ReadWork {
-    batch: Batch,
-    /// What it passes of parked keys.
-    aside: Vec<(EventKey, RecordedEvent)>,
-    /// The last event of the log at or before its end.
-    last: LastEvent,
-    /// What the ledger counts of its range.
-    counted: Counted,
-}
-
 /// What the checkpoint has to know of a range.
 #[derive(Clone, Copy)]
 pub(super) struct Passed {
@@ -108,11 +121,14 @@ pub(super) struct Passed {
 
 /// How much one batch may hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct Limits<'a> {
     pub(super) events_max: usize,
     pub(super) bytes_max: usize,
     /// Up to where the runner knows that it has missed nothing.
     pub(super) read_up_to: Position,
+    /// Several batches may share the transaction, until this is cancelled: there is a session to
+    /// read them with.
+    pub(super) several: Option<&'a CancellationToken>,
     /// What the reader's own rows say of the range.
     pub(super) known: Option<Known>,
 }
@@ -125,66 +141,19 @@ impl Applier {
         Ok((client, opened))
     }
 
-    /// Which events a batch holds: those of the wanted types and the partition's keys, without
-    /// the parked ones.
-    pub(super) fn filter(&self) -> Filter<'_> {
-        let definition = self.projection.definition();
-        Filter {
-            types: definition.events.as_deref(),
-            keys: Keys {
-                key: &definition.key,
-                partition: Partition {
-                    number: self.key.partition,
-                    of: self.slice.partitions,
-                },
-                parked: Parked::Without(&self.slice.parked),
-            },
-        }
-    }
-
     /// Reads what `range` holds, up to the limits, unless the server can do so by itself.
-    pub(super) async fn read(&self, range: Range, limits: Limits) -> Result<Work<'_>> {
-        let known = limits.known.and_then(|known| self.passed_as(known));
+    pub(super) async fn read(&self, range: Range, limits: Limits<'_>) -> Result<Work<'_>> {
+        let passed = limits.known.and_then(|known| self.passed_as(known));
         let in_server = self.projection.statements().zip(self.source.relation());
-        if let Some((statements, relation)) = in_server {
-            return Ok(Work::InServer(InServer {
+        match in_server {
+            Some((statements, relation)) => Ok(Work::InServer(InServer {
                 statements,
                 relation,
                 read_up_to: limits.read_up_to,
-                passed: known,
-            }));
+                passed,
+            })),
+            None => self.read_events(range, limits, passed).await,
         }
-        let whole = range;
-        let mut laps = self.laps();
-        let (range, mut aside) = self.read_parked(range, limits).await?;
-        let request = ReadRequest {
-            range,
-            filter: self.filter(),
-            events_max: limits.events_max,
-            bytes_max: limits.bytes_max,
-        };
-        let batch = self.source.read(request).await?;
-        // After the events: what was removed later had been read.
-        divergence::check_unread(&self.key, limits.read_up_to, &*self.source).await?;
-        let through = batch.range.through();
-        aside.retain(|(_, event)| event.position <= through);
-        let known = known.filter(|_| batch.range == whole);
-        let last = match (batch.events.last(), known) {
-            (Some(event), _) if event.position == through => Some((event.position, event.id)),
-            (_, Some(known)) => known.last,
-            _ => self.source.last_at(through).await?,
-        };
-        let counted = match self.counted_by_reading(&batch).or(known.map(|k| k.counted)) {
-            Some(counted) => counted,
-            None => self.source.count(batch.range, self.filter()).await?,
-        };
-        laps.ended(Phase::Read, 1);
-        Ok(Work::Read(ReadWork {
-            batch,
-            aside,
-            last,
-            counted,
-        }))
     }
 
     /// What the fence is told of a range that the reader knows: nothing of partitions and parked keys.
@@ -198,18 +167,6 @@ impl Applier {
                 own: known.wanted,
                 aside: 0,
             },
-        })
-    }
-
-    /// What was read is all there is, where nothing is filtered out.
-    fn counted_by_reading(&self, batch: &Batch) -> Option<Counted> {
-        let Filter { types, keys } = self.filter();
-        let all = types.is_none() && keys.partition.of <= 1 && keys.named().is_empty();
-        let count = batch.events.len() as u64;
-        all.then_some(Counted {
-            scanned: count,
-            own: count,
-            aside: 0,
         })
     }
 
@@ -227,6 +184,7 @@ impl Applier {
         let mut session = Session::new(client, &self.in_flight);
         let through = match work {
             Work::Read(work) => self.apply_batch(&session, &work).await,
+            Work::Several(work) => self.apply_several(&session, work).await,
             Work::InServer(work) => self.apply_in_server(&session, work, range).await,
         };
         session.finish(through.as_ref().err()).await;
@@ -335,57 +293,6 @@ impl Applier {
         }
     }
 
-    async fn apply_batch(&self, session: &Session, work: &ReadWork) -> Result<Position> {
-        let ReadWork {
-            batch,
-            aside,
-            last,
-            counted,
-        } = work;
-        let fence = self.fence().text(batch.range, *last, *counted);
-        let mut laps = self.laps();
-        self.begin_read(session, batch.range, &fence).await?;
-        laps.ended(Phase::Checkpoint, 1);
-        failpoint!("batch.fenced");
-        self.apply_events(session, batch).await?;
-        failpoint!("batch.applied");
-        laps.ended(Phase::Apply, 0);
-        let mut check = String::new();
-        if !aside.is_empty() {
-            dead_letter::insert(session.client(), &self.key, aside, None).await?;
-            check = format!("{};\n", self.parking.check(&self.key));
-        }
-        self.end_read(session, batch.range, &check).await?;
-        laps.ended(Phase::Commit, 1);
-        Ok(batch.range.through())
-    }
-
-    /// Opens the transaction of a batch that was read.
-    async fn begin_read(&self, session: &Session, range: Range, fence: &str) -> Result<()> {
-        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
-        let begin = format!("{opening};\n{fence};\n{place}");
-        let begun = session.client().batch_execute(&begin).await;
-        begun.map_err(|e| pg::error("cannot begin the batch", e))
-    }
-
-    async fn apply_events(&self, session: &Session, batch: &Batch) -> Result<()> {
-        if batch.events.is_empty() {
-            return Ok(());
-        }
-        let tx = Tx::new(session.client());
-        let applied = async { self.projection.apply(batch, &tx).await };
-        // Nothing of it is looked at afterwards: its transaction is rolled back.
-        let applied = AssertUnwindSafe(applied).catch_unwind().await;
-        applied.unwrap_or_else(|panic| Err(panicked(&*panic)))
-    }
-
-    /// Commits a batch that was read, after the statements in `last`.
-    async fn end_read(&self, session: &Session, range: Range, last: &str) -> Result<()> {
-        let end = format!("{last}{};\ncommit", checkpoint::seal(range));
-        let ended = session.client().batch_execute(&end).await;
-        ended.map_err(|e| self.explain_full(pg::error("cannot commit the batch", e)))
-    }
-
     /// What the checkpoint has to know of a range that holds nothing for this projection.
     pub(super) async fn passed(&self, range: Range, known: Option<Known>) -> Result<Passed> {
         if let Some(passed) = known.and_then(|known| self.passed_as(known)) {
@@ -406,6 +313,12 @@ impl Applier {
     ) -> Result<()> {
         let Passed { last, counted } = passed;
         checkpoint::skip(&client, &self.fence(), range, last, counted).await
+    }
+
+    /// Which events a batch holds: those of the wanted types and the partition's keys, without
+    /// the parked ones.
+    pub(super) fn filter(&self) -> Filter<'_> {
+        self.slice.filter(&self.key, &*self.projection)
     }
 
     fn fence(&self) -> Fence<'_> {

@@ -43,6 +43,11 @@ impl BatchSize {
         self.span
     }
 
+    /// How much may ever be tried at once.
+    pub(super) fn most(&self) -> u64 {
+        self.span_max.min(self.bearable)
+    }
+
     /// How long a batch of `span` positions may take, if it is so much larger than any before that
     /// nobody can tell.
     pub(super) fn limit(&self, span: u64) -> Option<Duration> {

@@ -32,6 +32,7 @@ mod claim;
 mod failure;
 mod limit;
 mod park;
+mod reading;
 mod redrive;
 
 use claim::Claim;
@@ -43,11 +44,6 @@ pub(super) use failure::REPORT_LIMIT;
 const FLUSH_PAUSE: Duration = Duration::from_secs(1);
 /// A live runner that is no further behind than this stays `live`.
 const LIVE_WITHIN: u64 = 1_000;
-/// The most bytes of events that are read into memory at once.
-const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The most events that are read into memory at once.
-const BATCH_READ_MAX: usize = 50_000;
-
 /// Which build of a read model a runner writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Build {
@@ -104,6 +100,8 @@ pub(super) struct Runner {
     retries: Retries,
     in_flight: InFlight,
     attempts: u32,
+    /// Whether the run is to end.
+    stop: CancellationToken,
 }
 
 /// What a turn came to.
@@ -141,12 +139,14 @@ impl Runner {
             retries: Retries::default(),
             in_flight: InFlight::default(),
             attempts: 0,
+            stop: CancellationToken::new(),
         }
     }
 
     /// Runs until the end of the run, a stop, or an error that no retry mends. The checkpoint is
     /// given back, unless an error has stopped it.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
+        self.stop = stop.clone();
         let ended = self.turns(&stop).await;
         if !matches!(ended, Ended::Lost(_)) {
             self.release().await;
@@ -323,21 +323,18 @@ impl Runner {
         };
         // Closed by nobody; without it the pool alone would make runners wait.
         let session_turn = self.parts.turns.clone().acquire_owned().await.ok();
+        let reading_turn = self.reading_turn(range);
         let began = Instant::now();
         let limits = Limits {
-            events_max: usize::try_from(self.size.span())
-                .unwrap_or(usize::MAX)
-                .min(BATCH_READ_MAX),
-            bytes_max: BATCH_BYTES_MAX,
-            read_up_to: claim.position,
             known: progress.known(range, self.definition().events.as_deref()),
+            ..self.limits(claim.position, reading_turn.is_some())
         };
+        let leap = self.size.limit(self.tried(range, &limits));
         let applied = async {
             let work = claim.applier.read(range, limits).await?;
             let client = self.covered_session(claim).await?;
             claim.applier.apply(client, range, work).await
         };
-        let leap = self.size.limit(range.width());
         let limit = self.parts.settings.batch_timeout;
         let limit = leap.map_or(limit, |leap| leap.min(limit));
         let through = match self.in_time(limit, applied).await {
@@ -348,13 +345,13 @@ impl Runner {
             }
             Err(error) => {
                 // Parking takes one of its own: a runner that held two could wait for its like.
-                drop(session_turn);
+                drop((session_turn, reading_turn));
                 return self.batch_failed(error, range).await;
             }
         };
         let done = Range::new(range.after(), through);
         self.size.took(done.width(), began.elapsed());
-        if through < range.through() {
+        if through < range.through() && !self.is_read() {
             self.size.cut(done.width());
         }
         metrics::batch(&self.definition().name, done.width(), began.elapsed());
@@ -370,7 +367,7 @@ impl Runner {
             return Ok(None);
         };
         let mut from = claim.position;
-        if from.forward(self.size.span()) < target {
+        if from.forward(self.span()) < target {
             // Wide holes are stepped over, so that a batch's span is about its events.
             match self.parts.source.first(Range::new(from, target)).await? {
                 None => {
@@ -381,7 +378,7 @@ impl Runner {
                 Some(first) => from = first.previous(),
             }
         }
-        let through = from.forward(self.size.span()).min(target);
+        let through = from.forward(self.span()).min(target);
         let through = self.isolation.bound(through);
         Ok(Some(Range::new(claim.stored, through)))
     }

@@ -136,6 +136,11 @@ impl Short {
         done
     }
 
+    /// Closes the session: the answer that it owes is more than anybody wants.
+    pub fn close(self) {
+        self.is_owed.store(true, Ordering::Relaxed);
+    }
+
     fn silent(&self) -> Error {
         let limit = crate::config::format_duration(self.limit);
         Error::new(

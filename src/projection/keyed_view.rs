@@ -1,24 +1,26 @@
 //! [`KeyedView`]: one row per key, folded from typed events.
 
-use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-use tokio_postgres::types::Type;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::pg::transaction::Tx;
-use crate::pg::{column, quote_identifier};
 use crate::projection::typed::{self, OnUnknown};
-use crate::projection::{Coded, OnError, Projection};
+use crate::projection::{Applying, Coded, OnError, Projection};
 use crate::source::{Batch, Keys};
 
-/// A read model with one row per key: the rows of a batch's keys are loaded in one query, folded
-/// in memory, and written back in one.
+mod fold;
+mod rows;
+
+use fold::Folding;
+
+/// A read model with one row per key: rows are loaded when an event first needs them, many in one
+/// query, folded in memory, and written back at the end of the transaction, or earlier when they
+/// take more than about 16 MiB.
 ///
 /// `K` is the key: a value for one key column, a tuple for several. `S` is the row: a struct
 /// whose fields are the table's columns, the key's among them.
@@ -169,156 +171,6 @@ where
             row: PhantomData,
         })
     }
-
-    /// Folds the events; `rows` has the state of each key before and after.
-    fn fold(
-        &self,
-        batch: &Batch,
-        typed: Vec<(usize, K, V::Event)>,
-        rows: &mut HashMap<K, Option<S>>,
-    ) {
-        for (index, key, event) in typed {
-            let before = rows.remove(&key).flatten();
-            let after = self.view.fold(before, event, &batch.events[index]);
-            rows.insert(key, after);
-        }
-    }
-
-    fn typed(&self, batch: &Batch) -> Result<Vec<(usize, K, V::Event)>> {
-        let mut typed = Vec::with_capacity(batch.events.len());
-        for (index, recorded) in batch.events.iter().enumerate() {
-            match typed::decode::<V::Event>(recorded)? {
-                Some(event) => {
-                    if let Some(key) = self.view.key(&event, recorded) {
-                        typed.push((index, key, event));
-                    }
-                }
-                None if V::ON_UNKNOWN == OnUnknown::Ignore => {}
-                None => {
-                    return Err(typed::undigestible(
-                        recorded,
-                        "has a type that the projection does not know",
-                    )
-                    .hint("add a variant for it, or set ON_UNKNOWN to Ignore"));
-                }
-            }
-        }
-        Ok(typed)
-    }
-
-    /// A key as a JSON object of its columns.
-    fn key_object(&self, key: &K) -> Result<Map<String, Value>> {
-        let columns = self.view.key_columns();
-        let value = serde_json::to_value(key).map_err(not_json)?;
-        let values = match value {
-            Value::Array(values) if columns.len() > 1 => values,
-            value => vec![value],
-        };
-        if values.len() != columns.len() {
-            let what = format!(
-                "projection \"{}\" has {} key columns, and a key of {} values",
-                self.view.name(),
-                columns.len(),
-                values.len()
-            );
-            return Err(Error::new(ErrorKind::Config, what)
-                .hint("make K a tuple with a value for each key column"));
-        }
-        let names = columns.iter().map(|&name| name.to_owned());
-        Ok(names.zip(values).collect())
-    }
-
-    async fn load(&self, keys: Vec<K>, tx: &Tx<'_>) -> Result<HashMap<K, Option<S>>> {
-        let objects: Result<Vec<_>> = keys.iter().map(|key| self.key_object(key)).collect();
-        let wanted = serde_json::to_value(objects?).map_err(not_json)?;
-        let sql = include_str!("../../sql/queries/projection/load_rows.sql")
-            .replace("{table}", &quote_identifier(self.view.table()))
-            .replace("{match}", &self.key_match());
-        let found = tx.query(&sql, &[(&wanted, Type::JSONB)]).await?;
-        let mut rows: HashMap<K, Option<S>> = keys.iter().cloned().map(|key| (key, None)).collect();
-        for row in &found {
-            let ordinal: i64 = column(row, 0)?;
-            let value: Value = column(row, 1)?;
-            let state = serde_json::from_value(value).map_err(|e| {
-                let what = format!("a row of {} is not the Rust type: {e}", self.view.table());
-                Error::new(ErrorKind::Apply, what).source(e)
-            })?;
-            if let Some(key) = usize::try_from(ordinal - 1).ok().and_then(|i| keys.get(i)) {
-                rows.insert(key.clone(), Some(state));
-            }
-        }
-        Ok(rows)
-    }
-
-    async fn store(&self, rows: HashMap<K, Option<S>>, tx: &Tx<'_>) -> Result<()> {
-        let (mut present, mut gone) = (Vec::new(), Vec::new());
-        let mut columns: BTreeSet<String> = BTreeSet::new();
-        for (key, row) in &rows {
-            match row {
-                None => gone.push(Value::Object(self.key_object(key)?)),
-                Some(row) => {
-                    let Value::Object(object) = serde_json::to_value(row).map_err(not_json)? else {
-                        let what = format!("a row of {} is no struct", self.view.table());
-                        return Err(Error::new(ErrorKind::Config, what));
-                    };
-                    columns.extend(object.keys().cloned());
-                    present.push(Value::Object(object));
-                }
-            }
-        }
-        if !gone.is_empty() {
-            let sql = include_str!("../../sql/queries/projection/delete_rows.sql")
-                .replace("{table}", &quote_identifier(self.view.table()))
-                .replace("{match}", &self.key_match());
-            tx.execute(&sql, &[(&Value::Array(gone), Type::JSONB)])
-                .await?;
-        }
-        if !present.is_empty() {
-            let sql = include_str!("../../sql/queries/projection/store_rows.sql")
-                .replace("{table}", &quote_identifier(self.view.table()))
-                .replace(
-                    "{columns}",
-                    &column_list(columns.iter().map(String::as_str)),
-                )
-                .replace(
-                    "{keys}",
-                    &column_list(self.view.key_columns().iter().copied()),
-                )
-                .replace("{changes}", &self.changes(&columns));
-            tx.execute(&sql, &[(&Value::Array(present), Type::JSONB)])
-                .await?;
-        }
-        Ok(())
-    }
-
-    fn key_match(&self) -> String {
-        let columns = self.view.key_columns().iter().map(|&c| quote_identifier(c));
-        let pairs: Vec<String> = columns.map(|c| format!("t.{c} = k.{c}")).collect();
-        pairs.join(" and ")
-    }
-
-    fn changes(&self, columns: &BTreeSet<String>) -> String {
-        let keys = self.view.key_columns();
-        let others = columns.iter().filter(|c| !keys.contains(&c.as_str()));
-        let sets: Vec<String> = others
-            .map(|c| quote_identifier(c))
-            .map(|c| format!("{c} = excluded.{c}"))
-            .collect();
-        if sets.is_empty() {
-            return "nothing".to_owned();
-        }
-        format!("update set {}", sets.join(", "))
-    }
-}
-
-fn not_json(error: serde_json::Error) -> Error {
-    let what = format!("a key or row cannot be written as JSON: {error}");
-    Error::new(ErrorKind::Apply, what).source(error)
-}
-
-fn column_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = names.map(quote_identifier).collect();
-    quoted.join(", ")
 }
 
 impl<V, K, S> Projection for Keyed<V, K, S>
@@ -365,19 +217,12 @@ where
     }
 
     async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
-        let typed = self.typed(batch)?;
-        if typed.is_empty() {
-            return Ok(());
-        }
-        let mut known = std::collections::HashSet::new();
-        let keys: Vec<K> = typed
-            .iter()
-            .map(|(_, key, _)| key)
-            .filter(|key| known.insert((*key).clone()))
-            .cloned()
-            .collect();
-        let mut rows = self.load(keys, tx).await?;
-        self.fold(batch, typed, &mut rows);
-        self.store(rows, tx).await
+        let mut folding = Folding::new(&self.view, *tx);
+        folding.take(batch).await?;
+        folding.finish().await
+    }
+
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn Applying + 'a> {
+        Box::new(Folding::new(&self.view, tx))
     }
 }

@@ -4,7 +4,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
 use crate::projection::{
-    Definition, PARTITIONS_MAX, Projection, Runnable, Statements, hash_of, key_text, sql_text,
+    Applying, Definition, PARTITIONS_MAX, Projection, Runnable, Statements, hash_of, key_text,
+    sql_text,
 };
 use crate::source::{Batch, BoxFuture, Keys};
 
@@ -91,7 +92,29 @@ impl<P: Projection> Runnable for Coded<P> {
         None
     }
 
-    fn apply<'a>(&'a self, batch: &'a Batch, tx: &'a Tx<'a>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.projection.apply(batch, tx))
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Result<Box<dyn Applying + 'a>> {
+        Ok(self.projection.begin(tx))
+    }
+}
+
+/// Applies each batch by itself.
+pub(super) struct EachBatch<'a, P> {
+    projection: &'a P,
+    tx: Tx<'a>,
+}
+
+impl<'a, P: Projection> EachBatch<'a, P> {
+    pub(super) fn new(projection: &'a P, tx: Tx<'a>) -> EachBatch<'a, P> {
+        EachBatch { projection, tx }
+    }
+}
+
+impl<P: Projection> Applying for EachBatch<'_, P> {
+    fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.projection.apply(batch, &self.tx))
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
     }
 }

@@ -5,8 +5,8 @@ use crate::pg;
 use crate::pg::transaction::Tx;
 use crate::projection::file::{ProjectionFile, Section};
 use crate::projection::sql_text::BatchPlace;
-use crate::projection::{Definition, Runnable, Statements};
-use crate::source::{Batch, BoxFuture};
+use crate::projection::{Applying, Definition, Runnable, Statements};
+use crate::source::BoxFuture;
 
 type Locate = Box<dyn Fn(usize, Option<usize>) -> String + Send + Sync>;
 
@@ -100,14 +100,12 @@ impl Runnable for SqlProjection {
         })
     }
 
-    fn apply<'a>(&'a self, _batch: &'a Batch, _tx: &'a Tx<'a>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let what = format!(
-                "projection \"{}\" is SQL, and its source \"{}\" is not in the database of its read model",
-                self.definition.name, self.definition.source
-            );
-            Err(Error::new(ErrorKind::Config, what)
-                .hint("read a source of the same database, or write the projection in Rust"))
-        })
+    fn begin<'a>(&'a self, _tx: Tx<'a>) -> Result<Box<dyn Applying + 'a>> {
+        let what = format!(
+            "projection \"{}\" is SQL, and its source \"{}\" is not in the database of its read model",
+            self.definition.name, self.definition.source
+        );
+        Err(Error::new(ErrorKind::Config, what)
+            .hint("read a source of the same database, or write the projection in Rust"))
     }
 }

@@ -47,6 +47,12 @@ pub(crate) fn undigestible(event: &RecordedEvent, what: impl std::fmt::Display) 
     })
 }
 
+/// The error of an event whose type must be known and is not.
+pub(crate) fn unknown(event: &RecordedEvent) -> Error {
+    undigestible(event, "has a type that the projection does not know")
+        .hint("add a variant for it, or set ON_UNKNOWN to Ignore")
+}
+
 /// The event types that `E` has variants for, aliases included; `None` if it is no enum.
 pub(crate) fn variants_of<E: DeserializeOwned>() -> Option<&'static [&'static str]> {
     let variants = Cell::new(None);

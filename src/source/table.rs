@@ -3,20 +3,18 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, pin_mut};
+use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::RecordedEvent;
 use crate::pg::connect::{Connector, Notifications};
 use crate::pg::database::{self, Database, Short};
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Parked,
-    ReadRequest, RemovedIn, Source, Standing, Wakes,
+    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Keys, Middle, Parked, ReadRequest,
+    RemovedIn, Source, Standing, Wakes,
 };
 
 mod anchor;
@@ -25,10 +23,12 @@ mod follower;
 mod gap;
 mod lag;
 mod primary;
+mod read;
 mod row;
 mod standing;
 
 use primary::SeenPrimary;
+use read::EventBytes;
 
 pub use gap::{GapPolicy, HeldBy};
 
@@ -65,6 +65,7 @@ pub struct TableSource {
     table: EventTable,
     is_elsewhere: bool,
     seen_primary: SeenPrimary,
+    event_bytes: EventBytes,
 }
 
 impl TableSource {
@@ -83,6 +84,7 @@ impl TableSource {
             table,
             is_elsewhere: false,
             seen_primary: SeenPrimary::default(),
+            event_bytes: EventBytes::default(),
         }
     }
 
@@ -111,71 +113,6 @@ impl TableSource {
             .replace("{key}", keys.key)
             .replace("{partition}", &keys.in_partition())
             .replace("{parked}", &keys.by_list(list))
-    }
-
-    /// Reads events in order, `take` of each row, until a limit cuts them.
-    async fn read_rows<T>(
-        &self,
-        request: ReadRequest<'_>,
-        sql: &str,
-        take: impl Fn(&Row, RecordedEvent) -> Result<T>,
-    ) -> Result<(Range, Vec<T>)> {
-        let client = self.client().await?;
-        client
-            .answered(async {
-                let doing = "cannot read events";
-                let (types, parked) = lists(&request.filter);
-                let limit = i64::try_from(request.events_max.max(1)).unwrap_or(i64::MAX);
-                let rows = client
-                    .query_typed_raw(
-                        sql,
-                        vec![
-                            (&request.range.after().get() as &Parameter<'_>, Type::INT8),
-                            (&request.range.through().get(), Type::INT8),
-                            (&types, Type::TEXT_ARRAY),
-                            (&limit, Type::INT8),
-                            (&parked, Type::TEXT_ARRAY),
-                        ],
-                    )
-                    .await
-                    .map_err(|e| pg::error(doing, e))?;
-                pin_mut!(rows);
-                let (mut taken, mut bytes) = (Vec::new(), 0);
-                let (mut cut, mut last) = (false, None);
-                while let Some(row) = rows.next().await {
-                    let row = row.map_err(|e| pg::error(doing, e))?;
-                    let event = row::event(&row)?;
-                    bytes += event.data.get().len() + event.metadata.get().len();
-                    if bytes > request.bytes_max && !taken.is_empty() {
-                        cut = true;
-                        break;
-                    }
-                    last = Some(event.position);
-                    taken.push(take(&row, event)?);
-                }
-                cut |= taken.len() >= request.events_max;
-                let through = match last {
-                    Some(last) if cut => last,
-                    _ => request.range.through(),
-                };
-                Ok((Range::new(request.range.after(), through), taken))
-            })
-            .await
-    }
-
-    async fn read_batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
-        let text = include_str!("../../sql/queries/source/read.sql");
-        let sql = self.keyed_sql(text, &request.filter.keys, "$5");
-        let (range, events) = self.read_rows(request, &sql, |_, event| Ok(event)).await?;
-        Ok(Batch { range, events })
-    }
-
-    async fn read_with_keys(&self, request: ReadRequest<'_>) -> Result<KeyedBatch> {
-        let text = include_str!("../../sql/queries/source/read_keyed.sql");
-        let sql = self.keyed_sql(text, &request.filter.keys, "$5");
-        let keyed = |row: &Row, event| Ok((pg::column::<EventKey>(row, 8)?, event));
-        let (range, events) = self.read_rows(request, &sql, keyed).await?;
-        Ok(KeyedBatch { range, events })
     }
 
     async fn middle_of(&self, range: Range, filter: Filter<'_>) -> Result<Option<Middle>> {

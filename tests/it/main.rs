@@ -36,6 +36,7 @@ mod pooler;
 mod rebuild;
 mod runner;
 mod rust_projection;
+mod several_batches;
 mod sql_files;
 mod status;
 mod support;

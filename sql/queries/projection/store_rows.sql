@@ -1,7 +1,7 @@
--- Purpose: writes the rows of a batch's keys back (KeyedView).
--- Parameters: $1 a JSON array of row objects.
+-- Purpose: writes rows back (KeyedView).
+-- Parameters: $1 a JSON array of row objects, as text.
 -- {table}: the table; {columns}: those that the rows have; {keys}: the primary key's columns;
 -- {changes}: "update set …" for the others, or "nothing".
 insert into {table} ({columns})
-select {columns} from jsonb_populate_recordset(null::{table}, $1)
+select {columns} from json_populate_recordset(null::{table}, $1::json)
 on conflict ({keys}) do {changes}

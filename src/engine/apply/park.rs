@@ -11,7 +11,7 @@ use crate::position::Range;
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest};
 
 use super::batch::BatchText;
-use super::{Applier, Limits, Session};
+use super::{Applier, Session};
 
 impl Applier {
     /// Sets one event aside and parks its key. The checkpoint moves over this event alone.
@@ -115,25 +115,6 @@ impl Applier {
             Error::new(ErrorKind::Serialization, what)
         };
         read.map(|(key, _)| key).ok_or_else(gone)
-    }
-
-    /// The events of parked keys in a range, and how far they were read: at most up to the limits.
-    pub(super) async fn read_parked(
-        &self,
-        range: Range,
-        limits: Limits,
-    ) -> Result<(Range, Vec<(EventKey, RecordedEvent)>)> {
-        if self.slice.parked.is_empty() {
-            return Ok((range, Vec::new()));
-        }
-        let request = ReadRequest {
-            range,
-            filter: self.filter().parked(Parked::Only(&self.slice.parked)),
-            events_max: limits.events_max,
-            bytes_max: limits.bytes_max,
-        };
-        let read = self.source.read_keyed(request).await?;
-        Ok((read.range, read.events))
     }
 
     /// The statements that set aside what a batch passes of parked keys, where the server can read

@@ -92,6 +92,7 @@ impl Runner {
                     letters_max: settings.dead_letters_max,
                 },
                 in_flight: self.in_flight.clone(),
+                silence: settings.lease / 3,
             },
             session: parts.following.progress.borrow().session,
             stored: checkpoint.position,

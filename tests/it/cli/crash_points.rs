@@ -50,6 +50,8 @@ const EVENTS: u32 = 2_100;
 
 /// The variable that makes this test binary an engine with a projection in Rust.
 const CHILD_URL: &str = "HIGHWATER_TEST_RUST_URL";
+/// How many events it may apply in one transaction.
+const CHILD_EVENTS: &str = "HIGHWATER_TEST_RUST_EVENTS";
 
 /// A command that dies at the so-manyth pass of a point, and what is done around it.
 struct Case {
@@ -72,7 +74,9 @@ const RUN: &[&str] = &["run", "--until-caught-up"];
 const DONE: &[i32] = &[0];
 
 /// Not a command of the program: an engine with a projection in Rust.
-const IN_RUST: &[&str] = &["(an engine with a projection in Rust)"];
+const IN_RUST: &[&str] = &["(an engine with a projection in Rust)", "200"];
+/// The same with several batches in one transaction.
+const IN_RUST_AT_ONCE: &[&str] = &["(an engine with a projection in Rust)", "100000"];
 
 const fn case(
     point: &'static str,
@@ -121,6 +125,9 @@ const CASES: &[Case] = &[
     case("batch.fenced", 3, &[APPEND], IN_RUST),
     case("batch.applied", 3, &[APPEND], IN_RUST),
     case("batch.committed", 3, &[APPEND], IN_RUST),
+    case("batch.fenced", 1, &[APPEND], IN_RUST_AT_ONCE),
+    case("batch.applied", 1, &[APPEND], IN_RUST_AT_ONCE),
+    case("batch.committed", 1, &[APPEND], IN_RUST_AT_ONCE),
     case("flush.begun", 1, &[SOME, RUN], &["run"])
         .meanwhile(&[APPEND])
         .then(RUN, DONE),
@@ -243,7 +250,7 @@ impl Project {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        if arguments != IN_RUST {
+        if arguments[0] != IN_RUST[0] {
             return self.shop.command(Some(self.database.url()), arguments);
         }
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -254,6 +261,7 @@ impl Project {
                 "cli::crash_points::an_engine_with_a_projection_in_rust",
             ])
             .env(CHILD_URL, self.database.url())
+            .env(CHILD_EVENTS, arguments[1])
             .kill_on_drop(true);
         command
     }
@@ -406,7 +414,7 @@ async fn dies_and_goes_on(case: &Case, expected: &Expected) {
     for (found, expected) in found.iter().zip(&expected.results) {
         assert!(found == expected, "{place}: {found}\nnot {expected}");
     }
-    if case.dies == IN_RUST {
+    if case.dies[0] == IN_RUST[0] {
         let found = rust_ledger(&project.database.client().await).await;
         assert_eq!(found, expected.in_rust, "{place}");
     }
@@ -419,7 +427,8 @@ async fn an_engine_with_a_projection_in_rust() {
     let url = std::env::var(CHILD_URL).unwrap();
     let database = Database::new(Connector::parse(&url).unwrap(), 8).unwrap();
     let mut settings = Settings::default();
-    settings.batch_events_max = 200;
+    let events = std::env::var(CHILD_EVENTS).unwrap();
+    settings.batch_events_max = events.parse().unwrap();
     let table = EventTable::own();
     let source = TableSource::new("default", database.clone(), None, table);
     let engine = Engine::new(database, settings)

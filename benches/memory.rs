@@ -1,0 +1,214 @@
+//! How much memory catching up takes: the peak of a process of its own, beyond what the same process
+//! has resident when it has nothing to do.
+
+mod support;
+
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater::engine::Settings;
+use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
+use highwater::{Error, ErrorKind, RecordedEvent, Result, Until};
+use serde::{Deserialize, Serialize};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use support::events::{self, Log, TABLE};
+use support::{Bench, Budget, Db, Report, failed};
+
+/// The process to be measured is this program again, called with this and the address of a database.
+const KEYED_VIEW: &str = "run-keyed-view";
+const MIB: f64 = 1024.0 * 1024.0;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some(KEYED_VIEW), Some(url)) = (arguments.next().as_deref(), arguments.next()) {
+        return match keyed_view(url) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    support::run("memory", measure)
+}
+
+#[derive(Deserialize)]
+enum Account {
+    Booked { amount: i64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sum {
+    stream: String,
+    bookings: i64,
+    amount: i64,
+    last_position: i64,
+}
+
+struct View(String);
+
+impl KeyedView<String, Sum> for View {
+    type Event = Account;
+    const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
+
+    fn name(&self) -> &str {
+        "sums"
+    }
+
+    fn up(&self) -> &str {
+        &self.0
+    }
+
+    fn table(&self) -> &str {
+        "sums"
+    }
+
+    fn key_columns(&self) -> &[&str] {
+        &["stream"]
+    }
+
+    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<String> {
+        Some(recorded.stream.clone())
+    }
+
+    fn fold(&self, row: Option<Sum>, event: Account, recorded: &RecordedEvent) -> Option<Sum> {
+        let Account::Booked { amount } = event;
+        let (bookings, sum) = row.map_or((0, 0), |row| (row.bookings, row.amount));
+        Some(Sum {
+            stream: recorded.stream.clone(),
+            bookings: bookings + 1,
+            amount: sum + amount,
+            last_position: recorded.position.get(),
+        })
+    }
+}
+
+/// Runs the keyed view until somebody ends the process.
+fn keyed_view(url: String) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let db = Db::made(url);
+        let view: Arc<dyn Runnable> =
+            Arc::new(Keyed::new(View(format!("create table sums {TABLE}")))?);
+        let engine = db.engine(&Settings::default(), [view])?;
+        let run = engine.run(Until::Stopped, CancellationToken::new());
+        run.await.map(drop)
+    })
+}
+
+/// Who catches up.
+#[derive(Clone, Copy)]
+enum Kind {
+    Sql,
+    KeyedView,
+}
+
+impl Kind {
+    fn start(self, db: &Db) -> Result<(Child, tempfile::TempDir)> {
+        let directory = tempfile::tempdir().map_err(failed)?;
+        let mut command = match self {
+            Kind::Sql => {
+                let projections = directory.path().join("projections");
+                std::fs::create_dir(&projections).map_err(failed)?;
+                let file = projections.join("sums.sql");
+                std::fs::write(file, events::sums_text("")).map_err(failed)?;
+                db.command(directory.path(), &["run"])
+            }
+            Kind::KeyedView => {
+                let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+                command.args([KEYED_VIEW, &db.url]).kill_on_drop(true);
+                command
+            }
+        };
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok((command.spawn().map_err(failed)?, directory))
+    }
+}
+
+async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
+    let small = Log::new(
+        bench.form.size(100_000, 1_000_000),
+        bench.form.size(5_000, 50_000),
+    );
+    let of_size = |note, short, full| Log {
+        events: bench.form.size(short, full),
+        streams: 20,
+        note,
+        booked_every: 1,
+    };
+    let logs = [
+        ("small events", small),
+        ("events of 100 KB", of_size(100_000, 1_500, 5_000)),
+        ("events of 1 MB", of_size(1_000_000, 100, 1_000)),
+        ("events of 4 MiB", of_size(4 * 1024 * 1024, 20, 100)),
+    ];
+    for (what, log) in logs {
+        if !bench.form.wants(what) {
+            continue;
+        }
+        let kinds = [("SQL", Kind::Sql), ("keyed view", Kind::KeyedView)];
+        let db = bench.database().await?;
+        let mut idle = Vec::new();
+        for (_, kind) in kinds {
+            idle.push(settled(&db, kind, 0, "VmRSS:").await?);
+        }
+        log.fill(&db).await?;
+        for _ in 0..bench.form.runs() {
+            for ((name, kind), idle) in kinds.into_iter().zip(&idle) {
+                let peak = settled(&db, kind, log.events, "VmHWM:").await?;
+                report.sample(
+                    &format!("{name}, {} {what}, above idle", log.events),
+                    "MiB",
+                    (peak - idle) / MIB,
+                    Some(("idle", idle / MIB)),
+                    Some(Budget::FigureAtMost(64.0)),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What `/proc` says of a process once it has applied so many events. Its read model goes away.
+async fn settled(db: &Db, kind: Kind, events: u64, line: &str) -> Result<f64> {
+    let (mut child, _directory) = kind.start(db)?;
+    let events = i64::try_from(events).map_err(failed)?;
+    let done = "select count(*) from highwater.checkpoint where state = 'live' and position >= ";
+    let done = format!("{done}{events}");
+    while db.number(&done).await? == 0 {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            let what = format!("the process to be measured ended with {status}");
+            return Err(Error::new(ErrorKind::Internal, what));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Long enough for what follows the start to have run once.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let bytes = of_process(child.id(), line)?;
+    child.kill().await.map_err(failed)?;
+    db.time(
+        "drop schema sums cascade; delete from highwater.projection; \
+             delete from highwater.instance",
+    )
+    .await?;
+    Ok(bytes)
+}
+
+fn of_process(id: Option<u32>, line: &str) -> Result<f64> {
+    let unknown = || {
+        Error::new(
+            ErrorKind::Internal,
+            "the process says nothing of its memory",
+        )
+    };
+    let path = format!("/proc/{}/status", id.ok_or_else(unknown)?);
+    let status = std::fs::read_to_string(path).map_err(failed)?;
+    let kib = status.lines().find_map(|text| text.strip_prefix(line));
+    let kib = kib.and_then(|kib| kib.trim().strip_suffix(" kB"));
+    let kib: f64 = kib.and_then(|kib| kib.parse().ok()).ok_or_else(unknown)?;
+    Ok(kib * 1024.0)
+}

@@ -1,0 +1,232 @@
+//! Batches that are read out of the source, for projections in Rust.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt;
+
+use super::several::Several;
+use super::{Applier, Limits, Passed, Session, Slice, Work, panicked};
+use crate::engine::divergence;
+use crate::error::Result;
+use crate::event::RecordedEvent;
+use crate::failpoint::failpoint;
+use crate::metrics::Phase;
+use crate::pg;
+use crate::pg::checkpoint::{self, Counted, Key};
+use crate::pg::dead_letter;
+use crate::pg::transaction::Tx;
+use crate::position::{Position, Range};
+use crate::projection::{Applying, Runnable};
+use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest, Source};
+
+/// A batch that was read.
+pub(in crate::engine) struct ReadBatch {
+    pub(super) batch: Batch,
+    /// What it passes of parked keys.
+    pub(super) aside: Vec<(EventKey, RecordedEvent)>,
+}
+
+/// A batch that has a transaction of its own.
+pub(in crate::engine) struct ReadWork {
+    read: ReadBatch,
+    passed: Passed,
+}
+
+/// Reads batches; on a task of its own if need be.
+#[derive(Clone)]
+pub(super) struct BatchReader {
+    source: Arc<dyn Source>,
+    projection: Arc<dyn Runnable>,
+    key: Key,
+    slice: Slice,
+    /// How many events to read next: whoever applies them says so.
+    pub(super) events_max: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl BatchReader {
+    fn filter(&self) -> Filter<'_> {
+        self.slice.filter(&self.key, &*self.projection)
+    }
+
+    /// Reads what `range` holds, up to the limits. `read_up_to` is up to where nothing was missed.
+    pub(super) async fn read(&self, range: Range, read_up_to: Position) -> Result<ReadBatch> {
+        let (range, mut aside) = self.read_parked(range).await?;
+        let batch = self.source.read(self.request(range, self.filter())).await?;
+        // After the events: what was removed later had been read.
+        divergence::check_unread(&self.key, read_up_to, &*self.source).await?;
+        let through = batch.range.through();
+        aside.retain(|(_, event)| event.position <= through);
+        Ok(ReadBatch { batch, aside })
+    }
+
+    /// The events of parked keys in a range, and how far they were read: at most up to the limits.
+    async fn read_parked(&self, range: Range) -> Result<(Range, Vec<(EventKey, RecordedEvent)>)> {
+        if self.slice.parked.is_empty() {
+            return Ok((range, Vec::new()));
+        }
+        let filter = self.filter().parked(Parked::Only(&self.slice.parked));
+        let read = self.source.read_keyed(self.request(range, filter)).await?;
+        Ok((read.range, read.events))
+    }
+
+    fn request<'a>(&self, range: Range, filter: Filter<'a>) -> ReadRequest<'a> {
+        ReadRequest {
+            range,
+            filter,
+            events_max: self.events_max.load(Ordering::Relaxed),
+            bytes_max: self.bytes_max,
+        }
+    }
+}
+
+impl Applier {
+    /// Reads the first batch of a range, which may be all of it.
+    /// `known` is what the fence is to be told of the whole range, if that is known.
+    pub(super) async fn read_events(
+        &self,
+        range: Range,
+        limits: Limits<'_>,
+        known: Option<Passed>,
+    ) -> Result<Work<'_>> {
+        let mut laps = self.laps();
+        let reader = BatchReader {
+            source: self.source.clone(),
+            projection: self.projection.clone(),
+            key: self.key.clone(),
+            slice: self.slice.clone(),
+            events_max: Arc::new(AtomicUsize::new(limits.events_max)),
+            bytes_max: limits.bytes_max,
+        };
+        let read = reader.read(range, limits.read_up_to).await?;
+        let is_all = read.batch.range.through() >= range.through();
+        if let (false, Some(stop)) = (is_all, limits.several) {
+            laps.ended(Phase::Read, 1);
+            return Ok(Work::Several(Several::new(
+                range,
+                read,
+                reader,
+                stop.clone(),
+            )));
+        }
+        let passed = self.passed_by(&read, known.filter(|_| is_all)).await?;
+        laps.ended(Phase::Read, 1);
+        Ok(Work::Read(ReadWork { read, passed }))
+    }
+
+    async fn passed_by(&self, read: &ReadBatch, known: Option<Passed>) -> Result<Passed> {
+        let range = read.batch.range;
+        let count = (read.batch.events.len(), read.aside.len());
+        let last = match (read.batch.events.last(), known) {
+            (Some(event), _) if event.position == range.through() => {
+                Some((event.position, event.id))
+            }
+            (_, Some(known)) => known.last,
+            _ => self.source.last_at(range.through()).await?,
+        };
+        let counted = match (self.counted_by_reading(count), known) {
+            (Some(counted), _) => counted,
+            (None, Some(known)) => known.counted,
+            (None, None) => self.source.count(range, self.filter()).await?,
+        };
+        Ok(Passed { last, counted })
+    }
+
+    /// What the checkpoint has to know of a range, so many events of which were read.
+    pub(super) async fn passed_after(&self, range: Range, read: (usize, usize)) -> Result<Passed> {
+        Ok(Passed {
+            last: self.source.last_at(range.through()).await?,
+            counted: match self.counted_by_reading(read) {
+                Some(counted) => counted,
+                None => self.source.count(range, self.filter()).await?,
+            },
+        })
+    }
+
+    /// What was read is all there is, where nothing is filtered out.
+    fn counted_by_reading(&self, (applied, aside): (usize, usize)) -> Option<Counted> {
+        let Filter { types, keys } = self.filter();
+        let own = (applied + aside) as u64;
+        let is_all = types.is_none() && keys.partition.of <= 1;
+        is_all.then_some(Counted {
+            scanned: own,
+            own,
+            aside: aside as u64,
+        })
+    }
+
+    pub(super) async fn apply_batch(&self, session: &Session, work: &ReadWork) -> Result<Position> {
+        let ReadWork { read, passed } = work;
+        let range = read.batch.range;
+        let fence = self.fence().text(range, passed.last, passed.counted);
+        let mut laps = self.laps();
+        self.begin_read(session, range, &fence).await?;
+        laps.ended(Phase::Checkpoint, 1);
+        self.apply_events(session, &read.batch).await?;
+        laps.ended(Phase::Apply, 0);
+        let check = self.put_aside(session, &read.aside).await?;
+        self.end_read(session, range, check.as_deref().unwrap_or_default())
+            .await?;
+        laps.ended(Phase::Commit, 1);
+        Ok(range.through())
+    }
+
+    /// Opens the transaction of a batch that was read.
+    pub(super) async fn begin_read(
+        &self,
+        session: &Session,
+        range: Range,
+        fence: &str,
+    ) -> Result<()> {
+        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
+        let begin = format!("{opening};\n{fence};\n{place}");
+        let begun = session.client().batch_execute(&begin).await;
+        begun.map_err(|e| pg::error("cannot begin the batch", e))?;
+        failpoint!("batch.fenced");
+        Ok(())
+    }
+
+    /// Applies one batch by itself.
+    pub(super) async fn apply_events(&self, session: &Session, batch: &Batch) -> Result<()> {
+        if batch.events.is_empty() {
+            return Ok(());
+        }
+        let mut applying = self.applying(session)?;
+        unpanicked(applying.take(batch)).await?;
+        unpanicked(applying.finish()).await
+    }
+
+    pub(super) fn applying<'a>(&'a self, session: &'a Session) -> Result<Box<dyn Applying + 'a>> {
+        self.projection.begin(Tx::new(session.client()))
+    }
+
+    /// Sets aside what a batch passes of parked keys. Gives the statement that is to follow then.
+    pub(super) async fn put_aside(
+        &self,
+        session: &Session,
+        aside: &[(EventKey, RecordedEvent)],
+    ) -> Result<Option<String>> {
+        if aside.is_empty() {
+            return Ok(None);
+        }
+        dead_letter::insert(session.client(), &self.key, aside, None).await?;
+        Ok(Some(format!("{};\n", self.parking.check(&self.key))))
+    }
+
+    /// Commits a batch that was read, after the statements in `last`.
+    pub(super) async fn end_read(&self, session: &Session, range: Range, last: &str) -> Result<()> {
+        failpoint!("batch.applied");
+        let end = format!("{last}{};\ncommit", checkpoint::seal(range));
+        let ended = session.client().batch_execute(&end).await;
+        ended.map_err(|e| self.explain_full(pg::error("cannot commit the batch", e)))
+    }
+}
+
+/// A panic of the projection's code as an error. Nothing of it is looked at afterwards: its
+/// transaction is rolled back.
+pub(super) async fn unpanicked(applying: impl Future<Output = Result<()>>) -> Result<()> {
+    let applied = AssertUnwindSafe(applying).catch_unwind().await;
+    applied.unwrap_or_else(|panic| Err(panicked(&*panic)))
+}

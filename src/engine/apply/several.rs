@@ -1,0 +1,308 @@
+//! Several batches in one transaction, each read while the one before is applied.
+//!
+//! **Why.** A row that many events of a history change is loaded and written once for each
+//! transaction, and a transaction has a cost of its own. What fits into memory at once is far less
+//! than what is worth one transaction.
+//!
+//! **The fence.** How far the transaction will come is not known when it begins: time, memory or a stop
+//! may end it after any batch. So its first statement moves the checkpoint from where it stands to where
+//! it stands, which demands and locks all that the fence does; and before the commit a second fence moves it
+//! over what was applied, with the ledger's counts, which are taken after the events were read, as for
+//! one batch. Nobody else can have moved the row in between.
+//!
+//! **Reading.** Positions at or below the mark never change, so that several statements on another
+//! session read what one would. Whether events were removed that had not been read is asked after
+//! each of them, with the end of the one before as what had been read.
+//!
+//! **Sessions.** The transaction holds one while batches are read on another. A runner does so only if
+//! it has a turn for both ([`super::super::runner`]), and the reader waits for nothing but the source
+//! while it holds its own: so nobody waits for somebody who waits for him.
+//!
+//! **Memory and pace.** One batch is applied while the next is read, no further one. How many events the
+//! next one may have follows from how long the last took, so that a projection that is slow with each event is
+//! asked often enough whether the time is over.
+//!
+//! **The projection's own statements.** After each batch it is asked whether the transaction is still
+//! the one that the fence opened: nothing that follows is done outside of it.
+//!
+//! **Silence.** The server ends a transaction whose client says nothing for a lease. Where batches are
+//! slow to read, or the projection has nothing to say, an empty statement is sent in time.
+//!
+//! **Failure.** Whichever batch fails, the transaction is rolled back as a whole and its range halved,
+//! as for one batch.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::read::{BatchReader, ReadBatch, unpanicked};
+use super::{Applier, Passed, Session};
+use crate::error::Result;
+use crate::metrics::{self, Phase};
+use crate::pg;
+use crate::pg::checkpoint::{self, Counted};
+use crate::position::{Position, Range};
+
+/// A transaction takes no further batch after this time: long enough that what it costs to load and
+/// write rows counts little, short enough that others see how far it has come.
+const BATCHES_FOR: Duration = Duration::from_secs(3);
+
+/// A batch that takes longer to apply is followed by a smaller one, otherwise by a larger one.
+const BATCH_GOAL: Duration = Duration::from_millis(250);
+/// The most events of a batch that shares its transaction.
+pub(in crate::engine) const EVENTS_MAX: usize = 8_192;
+
+/// How many events the next batch may have, after one of so many that took so long.
+fn next_events(events: usize, took: Duration) -> usize {
+    let most = events.saturating_mul(8).clamp(1, EVENTS_MAX);
+    let fitting = BATCH_GOAL.as_nanos() * events as u128 / took.as_nanos().max(1);
+    usize::try_from(fitting).unwrap_or(most).clamp(1, most)
+}
+
+/// Batches for one transaction, the first of which was read.
+pub(in crate::engine) struct Several {
+    range: Range,
+    first: ReadBatch,
+    reader: BatchReader,
+    stop: CancellationToken,
+}
+
+/// Batches that are read ahead, one at a time.
+struct Ahead {
+    batches: mpsc::Receiver<Result<ReadBatch>>,
+    _reading: AbortOnDropHandle<()>,
+}
+
+/// What a transaction has taken so far.
+struct Taken {
+    through: Position,
+    events: usize,
+    aside: usize,
+    /// What is to be said before the commit.
+    check: Option<String>,
+    reading: Duration,
+    applying: Duration,
+    reads: u64,
+}
+
+impl Several {
+    pub(super) fn new(
+        range: Range,
+        first: ReadBatch,
+        reader: BatchReader,
+        stop: CancellationToken,
+    ) -> Several {
+        Several {
+            range,
+            first,
+            reader,
+            stop,
+        }
+    }
+}
+
+impl Ahead {
+    /// Reads what `range` holds, batch by batch: the next one when the last one was taken.
+    fn read(reader: BatchReader, range: Range) -> Ahead {
+        let (sender, batches) = mpsc::channel(1);
+        let reading = async move {
+            let mut rest = range;
+            while !rest.is_empty()
+                && let Ok(room) = sender.reserve().await
+            {
+                let read = reader.read(rest, rest.after()).await;
+                let ends = read.is_err();
+                if let Ok(read) = &read {
+                    rest = Range::new(read.batch.range.through(), rest.through());
+                }
+                room.send(read);
+                if ends {
+                    return;
+                }
+            }
+        };
+        Ahead {
+            batches,
+            _reading: AbortOnDropHandle::new(tokio::spawn(reading)),
+        }
+    }
+}
+
+impl Applier {
+    /// Applies batches until the range, the time or the engine ends, and moves the checkpoint over them.
+    pub(super) async fn apply_several(&self, session: &Session, work: Several) -> Result<Position> {
+        let began = Instant::now();
+        let after = work.range.after();
+        let stands = Range::new(after, after);
+        let fence = self.fence().text(stands, None, Counted::default());
+        self.begin_read(session, work.range, &fence).await?;
+        let fenced = began.elapsed();
+        let (taken, passed) = self.take_several(session, work).await?;
+        let ending = Instant::now();
+        self.end_several(session, after, &taken, passed).await?;
+        let name = &self.key.projection;
+        metrics::phase(name, Phase::Checkpoint, fenced);
+        metrics::phase(name, Phase::Read, taken.reading);
+        metrics::phase(name, Phase::Apply, taken.applying);
+        metrics::phase(name, Phase::Commit, ending.elapsed());
+        metrics::round_trips(name, taken.reads + 2);
+        Ok(taken.through)
+    }
+
+    async fn take_several(&self, session: &Session, work: Several) -> Result<(Taken, Passed)> {
+        let Several {
+            range,
+            first,
+            reader,
+            stop,
+        } = work;
+        let began = Instant::now();
+        let mut applying = self.applying(session)?;
+        let stands = Range::new(range.after(), range.after());
+        let mut pulse = Pulse::new(session, self.silence);
+        let mut taken = Taken::up_to(range.after());
+        let rest = Range::new(first.batch.range.through(), range.through());
+        let events_max = reader.events_max.clone();
+        let mut ahead = Ahead::read(reader, rest);
+        let mut next = Some(first);
+        while let Some(read) = next {
+            let at = Instant::now();
+            if !read.batch.events.is_empty() {
+                unpanicked(applying.take(&read.batch)).await?;
+                self.check_open(session, stands).await?;
+            }
+            let check = self.put_aside(session, &read.aside).await?;
+            taken.add(&read, check);
+            let took = at.elapsed();
+            taken.applying += took;
+            if !read.batch.events.is_empty() {
+                let next = next_events(read.batch.events.len(), took);
+                events_max.store(next, Ordering::Relaxed);
+            }
+            drop(read);
+            if taken.through >= range.through()
+                || began.elapsed() >= BATCHES_FOR
+                || stop.is_cancelled()
+            {
+                break;
+            }
+            let at = Instant::now();
+            next = pulse.during(ahead.batches.recv()).await?.transpose()?;
+            taken.reading += at.elapsed();
+        }
+        drop(ahead);
+        let at = Instant::now();
+        // Counted on the reader's session, while this one is at work.
+        let passed = self.passed_after(taken.range(range.after()), (taken.events, taken.aside));
+        let (finished, passed) = futures_util::join!(unpanicked(applying.finish()), async {
+            pulse.during(passed).await?
+        });
+        finished?;
+        taken.applying += at.elapsed();
+        Ok((taken, passed?))
+    }
+
+    /// Whether the transaction is still the one that the fence opened.
+    async fn check_open(&self, session: &Session, fenced: Range) -> Result<()> {
+        let seal = checkpoint::seal(fenced);
+        let asked = session.client().batch_execute(&seal).await;
+        asked.map_err(|e| pg::error("cannot go on with the batch", e))
+    }
+
+    /// Moves the checkpoint over what was taken, and commits.
+    async fn end_several(
+        &self,
+        session: &Session,
+        after: Position,
+        taken: &Taken,
+        passed: Passed,
+    ) -> Result<()> {
+        let range = taken.range(after);
+        let check = taken.check.as_deref().unwrap_or_default();
+        // Before the second fence, which would find the row in a transaction of the projection's own
+        // just as well.
+        let seal = checkpoint::seal(Range::new(after, after));
+        let fence = self.fence().text(range, passed.last, passed.counted);
+        self.end_read(session, range, &format!("{check}{seal};\n{fence};\n"))
+            .await
+    }
+}
+
+impl Taken {
+    fn up_to(through: Position) -> Taken {
+        Taken {
+            through,
+            events: 0,
+            aside: 0,
+            check: None,
+            reading: Duration::ZERO,
+            applying: Duration::ZERO,
+            reads: 0,
+        }
+    }
+
+    fn range(&self, after: Position) -> Range {
+        Range::new(after, self.through)
+    }
+
+    fn add(&mut self, read: &ReadBatch, check: Option<String>) {
+        self.through = read.batch.range.through();
+        self.events += read.batch.events.len();
+        self.aside += read.aside.len();
+        self.check = check.or(self.check.take());
+        self.reads += 1;
+    }
+}
+
+/// Says something on a session before it was silent for too long.
+struct Pulse<'a> {
+    session: &'a Session,
+    pause: Duration,
+    due: Instant,
+}
+
+impl<'a> Pulse<'a> {
+    fn new(session: &'a Session, pause: Duration) -> Pulse<'a> {
+        Pulse {
+            session,
+            pause,
+            due: Instant::now() + pause,
+        }
+    }
+
+    async fn during<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T> {
+        tokio::pin!(waiting);
+        loop {
+            if self.due <= Instant::now() {
+                self.beat().await?;
+            }
+            tokio::select! {
+                done = &mut waiting => return Ok(done),
+                () = tokio::time::sleep_until(self.due.into()) => {}
+            }
+        }
+    }
+
+    async fn beat(&mut self) -> Result<()> {
+        let said = self.session.client().batch_execute("").await;
+        self.due = Instant::now() + self.pause;
+        said.map_err(|e| pg::error("cannot keep the transaction of the batch open", e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_grow_while_they_are_quick_and_shrink_to_what_a_slow_projection_can_do() {
+        let quick = Duration::from_millis(1);
+        assert_eq!(next_events(1_000, quick), 8_000);
+        assert_eq!(next_events(8_000, quick), EVENTS_MAX);
+        assert_eq!(next_events(1_000, Duration::from_secs(1)), 250);
+        assert_eq!(next_events(1, Duration::from_secs(60)), 1);
+    }
+}

@@ -1,0 +1,64 @@
+//! How much is read at once, where events are read out of the source.
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{LIVE_WITHIN, Runner};
+use crate::engine::apply::{EVENTS_MAX, Limits};
+use crate::position::{Position, Range};
+
+/// The most bytes of events that a batch with a transaction of its own is read with.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most events that a batch with a transaction of its own is read with.
+const BATCH_READ_MAX: usize = 50_000;
+/// The most bytes of events where several batches share a transaction: one is applied while the next
+/// is read.
+const SHARED_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+impl Runner {
+    /// A turn for the session that reads ahead, if the range is worth one. Never waited for: with one
+    /// turn each, two runners would wait for the other's.
+    pub(super) fn reading_turn(&self, range: Range) -> Option<OwnedSemaphorePermit> {
+        let is_worth_it = range.width() > LIVE_WITHIN && self.is_read();
+        is_worth_it
+            .then(|| self.parts.turns.clone().try_acquire_owned().ok())
+            .flatten()
+    }
+
+    /// Whether events are read out of the source, not inside the server.
+    pub(super) fn is_read(&self) -> bool {
+        let parts = &self.parts;
+        parts.projection.statements().is_none() || parts.source.relation().is_none()
+    }
+
+    /// What is read at once, and whether that shares its transaction with what follows.
+    pub(super) fn limits(&self, read_up_to: Position, is_shared: bool) -> Limits<'_> {
+        let (most, bytes_max) = match is_shared {
+            true => (EVENTS_MAX, SHARED_BYTES_MAX),
+            false => (BATCH_READ_MAX, BATCH_BYTES_MAX),
+        };
+        let span = usize::try_from(self.size.span()).unwrap_or(usize::MAX);
+        Limits {
+            events_max: span.min(most),
+            bytes_max,
+            read_up_to,
+            several: is_shared.then_some(&self.stop),
+            known: None,
+        }
+    }
+
+    /// How many positions are tried at once: what is read is less than the range.
+    pub(super) fn tried(&self, range: Range, limits: &Limits<'_>) -> u64 {
+        match self.is_read() {
+            true => range.width().min(limits.events_max as u64),
+            false => range.width(),
+        }
+    }
+
+    /// How many positions the next batch may span. What is read is cut while it is.
+    pub(super) fn span(&self) -> u64 {
+        match self.is_read() {
+            true => self.size.most(),
+            false => self.size.span(),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The fold of one transaction: rows are loaded once, folded over all of its batches, written once.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::KeyedView;
+use super::rows::{Rows, written_bytes};
+use crate::error::Result;
+use crate::event::RecordedEvent;
+use crate::pg::transaction::Tx;
+use crate::projection::Applying;
+use crate::projection::typed::{self, OnUnknown};
+use crate::source::{Batch, BoxFuture};
+
+/// Beyond this many bytes, as far as they can be estimated, rows are written back before the end
+/// and loaded again when they are needed.
+const ROWS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// One row in so many that are folded is looked at for its size.
+const SIZED_EVERY: u64 = 64;
+
+/// A row between its load and its being written back.
+pub(super) enum Slot<S> {
+    /// Its key is wanted, the table was not asked yet.
+    Wanted,
+    /// As it is now, and whether the table has a row of the key.
+    Known { row: Option<S>, is_stored: bool },
+}
+
+impl<S> Slot<S> {
+    /// Folds one event in.
+    fn fold<V, K>(&mut self, view: &V, event: V::Event, recorded: &RecordedEvent) -> Option<&S>
+    where
+        V: KeyedView<K, S>,
+        K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
+        S: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let (before, is_stored) = match std::mem::replace(self, Slot::Wanted) {
+            Slot::Wanted => (None, false),
+            Slot::Known { row, is_stored } => (row, is_stored),
+        };
+        let row = view.fold(before, event, recorded);
+        *self = Slot::Known { row, is_stored };
+        match self {
+            Slot::Known { row, .. } => row.as_ref(),
+            Slot::Wanted => None,
+        }
+    }
+}
+
+pub(super) struct Folding<'a, V, K, S> {
+    view: &'a V,
+    tx: Tx<'a>,
+    rows: HashMap<K, Slot<S>>,
+    size: RowSize,
+    bytes_max: usize,
+}
+
+impl<'a, V, K, S> Folding<'a, V, K, S>
+where
+    V: KeyedView<K, S>,
+    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
+    S: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    pub(super) fn new(view: &'a V, tx: Tx<'a>) -> Folding<'a, V, K, S> {
+        Folding {
+            view,
+            tx,
+            rows: HashMap::new(),
+            size: RowSize::default(),
+            bytes_max: ROWS_BYTES_MAX,
+        }
+    }
+
+    async fn fold(&mut self, batch: &Batch) -> Result<()> {
+        let waiting = self.fold_known(batch)?;
+        if !waiting.is_empty() {
+            self.load().await?;
+            for (index, key, event) in waiting {
+                let recorded = &batch.events[index];
+                if let Some(slot) = self.rows.get_mut(&key) {
+                    self.size.folded(slot.fold(self.view, event, recorded));
+                }
+            }
+        }
+        if self.bytes() > self.bytes_max {
+            self.store().await?;
+        }
+        Ok(())
+    }
+
+    /// Folds the events whose rows are known, and gives those back that have to wait for theirs.
+    #[allow(clippy::type_complexity)]
+    fn fold_known(&mut self, batch: &Batch) -> Result<Vec<(usize, K, V::Event)>> {
+        let mut waiting = Vec::new();
+        for (index, recorded) in batch.events.iter().enumerate() {
+            let event = match typed::decode::<V::Event>(recorded)? {
+                Some(event) => event,
+                None if V::ON_UNKNOWN == OnUnknown::Ignore => continue,
+                None => return Err(typed::unknown(recorded)),
+            };
+            let Some(key) = self.view.key(&event, recorded) else {
+                continue;
+            };
+            match self.rows.get_mut(&key) {
+                Some(Slot::Wanted) => waiting.push((index, key, event)),
+                Some(known) => self.size.folded(known.fold(self.view, event, recorded)),
+                None => {
+                    self.rows.insert(key.clone(), Slot::Wanted);
+                    waiting.push((index, key, event));
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Loads the rows of the keys that are wanted.
+    async fn load(&mut self) -> Result<()> {
+        let wanted =
+            |(key, slot): (&K, &Slot<S>)| matches!(slot, Slot::Wanted).then(|| key.clone());
+        let keys: Vec<K> = self.rows.iter().filter_map(wanted).collect();
+        let found = Rows::of(self.view).load(&keys, &self.tx).await?;
+        for (key, row) in keys.into_iter().zip(found) {
+            let is_stored = row.is_some();
+            self.rows.insert(key, Slot::Known { row, is_stored });
+        }
+        Ok(())
+    }
+
+    /// Writes all rows back, and forgets them.
+    async fn store(&mut self) -> Result<()> {
+        let rows = std::mem::take(&mut self.rows);
+        Rows::of(self.view).store(rows, &self.tx).await
+    }
+
+    /// How many bytes the rows take in memory, about.
+    fn bytes(&self) -> usize {
+        let slot = size_of::<(K, Slot<S>)>() + 2 * self.size.mean();
+        self.rows.len().saturating_mul(slot)
+    }
+}
+
+impl<V, K, S> Applying for Folding<'_, V, K, S>
+where
+    V: KeyedView<K, S>,
+    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
+    S: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.fold(batch))
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.store())
+    }
+}
+
+/// How large rows are on the average, by the JSON of some.
+#[derive(Default)]
+struct RowSize {
+    folded: u64,
+    sized: usize,
+    bytes: usize,
+}
+
+impl RowSize {
+    fn folded<S: Serialize>(&mut self, row: Option<&S>) {
+        if self.folded.is_multiple_of(SIZED_EVERY)
+            && let Some(row) = row
+        {
+            self.sized += 1;
+            self.bytes += written_bytes(row);
+        }
+        self.folded += 1;
+    }
+
+    fn mean(&self) -> usize {
+        self.bytes / self.sized.max(1)
+    }
+}

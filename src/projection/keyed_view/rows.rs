@@ -1,0 +1,246 @@
+//! Rows of a keyed view to the server and back, many in one statement, as JSON text.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::hash::Hash;
+use std::io;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use tokio_postgres::types::Type;
+
+use super::KeyedView;
+use super::fold::Slot;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::transaction::Tx;
+use crate::pg::{column, quote_identifier};
+
+/// About how many bytes of rows go to the server in one statement.
+const STATEMENT_BYTES: usize = 1024 * 1024;
+
+pub(super) struct Rows<'a, V, K, S> {
+    view: &'a V,
+    row: PhantomData<fn() -> (K, S)>,
+}
+
+impl<'a, V, K, S> Rows<'a, V, K, S>
+where
+    V: KeyedView<K, S>,
+    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
+    S: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    pub(super) fn of(view: &'a V) -> Rows<'a, V, K, S> {
+        Rows {
+            view,
+            row: PhantomData,
+        }
+    }
+
+    /// The rows of these keys, in their order.
+    pub(super) async fn load(&self, keys: &[K], tx: &Tx<'_>) -> Result<Vec<Option<S>>> {
+        let mut wanted = Text::default();
+        for key in keys {
+            self.write_key(key, &mut wanted)?;
+        }
+        let sql = include_str!("../../../sql/queries/projection/load_rows.sql")
+            .replace("{table}", &quote_identifier(self.view.table()))
+            .replace("{match}", &self.key_match());
+        let mut rows: Vec<Option<S>> = keys.iter().map(|_| None).collect();
+        for row in tx.query(&sql, &[(&wanted.end(), Type::TEXT)]).await? {
+            let number: i64 = column(&row, 0)?;
+            let state = serde_json::from_str(column(&row, 1)?).map_err(|e| {
+                let what = format!("a row of {} is not the Rust type: {e}", self.view.table());
+                Error::new(ErrorKind::Apply, what).source(e)
+            })?;
+            let place = usize::try_from(number - 1).ok();
+            if let Some(slot) = place.and_then(|place| rows.get_mut(place)) {
+                *slot = Some(state);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Writes rows back: those that are, and deletes those that are no more.
+    pub(super) async fn store(&self, rows: HashMap<K, Slot<S>>, tx: &Tx<'_>) -> Result<()> {
+        let mut gone = Text::default();
+        let mut present = vec![Text::default()];
+        let mut columns = Columns::default();
+        for (key, slot) in rows {
+            let Slot::Known { row, is_stored } = slot else {
+                continue;
+            };
+            match row {
+                Some(row) => self.write_row(&row, &mut present, &mut columns)?,
+                None if is_stored => self.write_key(&key, &mut gone)?,
+                None => {}
+            }
+        }
+        if !gone.is_empty() {
+            let sql = include_str!("../../../sql/queries/projection/delete_rows.sql")
+                .replace("{table}", &quote_identifier(self.view.table()))
+                .replace("{match}", &self.key_match());
+            tx.execute(&sql, &[(&gone.end(), Type::TEXT)]).await?;
+        }
+        let sql = self.store_sql(&columns.0);
+        for text in present {
+            if !text.is_empty() {
+                tx.execute(&sql, &[(&text.end(), Type::TEXT)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn store_sql(&self, columns: &BTreeSet<String>) -> String {
+        let keys = self.view.key_columns();
+        include_str!("../../../sql/queries/projection/store_rows.sql")
+            .replace("{table}", &quote_identifier(self.view.table()))
+            .replace(
+                "{columns}",
+                &column_list(columns.iter().map(String::as_str)),
+            )
+            .replace("{keys}", &column_list(keys.iter().copied()))
+            .replace("{changes}", &self.changes(columns))
+    }
+
+    /// A key as a JSON object of its columns.
+    fn write_key(&self, key: &K, text: &mut Text) -> Result<()> {
+        let columns = self.view.key_columns();
+        let value = serde_json::to_string(key).map_err(not_json)?;
+        let whole: &RawValue = serde_json::from_str(&value).map_err(not_json)?;
+        let values = match columns.len() > 1 && value.starts_with('[') {
+            true => serde_json::from_str(&value).map_err(not_json)?,
+            false => vec![whole],
+        };
+        if values.len() != columns.len() {
+            let what = format!(
+                "projection \"{}\" has {} key columns, and a key of {} values",
+                self.view.name(),
+                columns.len(),
+                values.len()
+            );
+            return Err(Error::new(ErrorKind::Config, what)
+                .hint("make K a tuple with a value for each key column"));
+        }
+        text.push(|out| {
+            let pairs = columns.iter().zip(values);
+            (&mut serde_json::Serializer::new(out)).collect_map(pairs)
+        })
+        .map(drop)
+    }
+
+    fn write_row(&self, row: &S, texts: &mut Vec<Text>, columns: &mut Columns) -> Result<()> {
+        if texts
+            .last()
+            .is_none_or(|text| text.0.len() >= STATEMENT_BYTES)
+        {
+            texts.push(Text::default());
+        }
+        let Some(text) = texts.last_mut() else {
+            return Ok(());
+        };
+        let written = text.push(|out| serde_json::to_writer(out, row))?;
+        let mut reader = serde_json::Deserializer::from_slice(written);
+        reader.deserialize_map(columns).map_err(|e| {
+            let what = format!("a row of {} is no struct", self.view.table());
+            Error::new(ErrorKind::Config, what).source(e)
+        })
+    }
+
+    fn key_match(&self) -> String {
+        let columns = self.view.key_columns().iter().map(|&c| quote_identifier(c));
+        let pairs: Vec<String> = columns.map(|c| format!("t.{c} = k.{c}")).collect();
+        pairs.join(" and ")
+    }
+
+    fn changes(&self, columns: &BTreeSet<String>) -> String {
+        let keys = self.view.key_columns();
+        let others = columns.iter().filter(|c| !keys.contains(&c.as_str()));
+        let sets: Vec<String> = others
+            .map(|c| quote_identifier(c))
+            .map(|c| format!("{c} = excluded.{c}"))
+            .collect();
+        if sets.is_empty() {
+            return "nothing".to_owned();
+        }
+        format!("update set {}", sets.join(", "))
+    }
+}
+
+/// How many bytes the JSON of a value has.
+pub(super) fn written_bytes(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What cannot be written fails when it is stored.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}
+
+/// A JSON array, written element by element.
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Text {
+    /// Appends what `write` writes, and returns it.
+    fn push(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>,
+    ) -> Result<&[u8]> {
+        self.0.push(if self.0.is_empty() { b'[' } else { b',' });
+        let from = self.0.len();
+        write(&mut self.0).map_err(not_json)?;
+        Ok(&self.0[from..])
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn end(mut self) -> String {
+        self.0.push(b']');
+        // JSON is UTF-8: nothing is lost.
+        String::from_utf8(self.0).unwrap_or_default()
+    }
+}
+
+/// The columns of rows: a row may leave some out.
+#[derive(Default)]
+struct Columns(BTreeSet<String>);
+
+impl<'de> Visitor<'de> for &mut Columns {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+            map.next_value::<IgnoredAny>()?;
+            if !self.0.contains(&*name) {
+                self.0.insert(name.into_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    let what = format!("a key or row cannot be written as JSON: {error}");
+    Error::new(ErrorKind::Apply, what).source(error)
+}
+
+fn column_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = names.map(quote_identifier).collect();
+    quoted.join(", ")
+}
