@@ -12,7 +12,7 @@ use crate::size::Size;
 const USAGE: &str = "\
 usage: benches/peers/run [OPTIONS] [PEER…]     (no PEER: all of them)
   --quick         a small form, for trials; its results go to files of their own
-  --only TEST     catch-up, latency, exactness or append-cost; may be given more than once
+  --only TEST     catch-up, latency, exactness, slow-commits or append-cost; may be given more than once
   --runs N        how often each test is taken (default 1); results of several calls add up
   --replace       forget what was measured before of the same peers and tests
   --build-only    install and build, measure nothing

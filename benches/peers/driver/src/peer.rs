@@ -31,6 +31,9 @@ pub struct About {
     pub projects: bool,
     /// The ways in which it appends; the first one is used wherever one is enough.
     pub ways: Vec<String>,
+    /// The way that loads a log, where the first one would take minutes.
+    #[serde(default)]
+    pub loads: Option<String>,
     /// How it is set, for the table.
     pub settings: String,
 }

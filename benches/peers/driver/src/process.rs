@@ -17,7 +17,11 @@ pub struct Background {
 
 impl Background {
     pub fn start(command: &mut Command) -> Result<Background> {
-        let child = command.process_group(0).stdin(Stdio::null()).spawn()?;
+        let child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
         let id = child.id().context("it ended at once")?;
         Ok(Background {
             child,
@@ -52,21 +56,30 @@ pub async fn stop(process: Option<Background>) -> Result<()> {
     }
 }
 
+/// The longest that a command may take: the first build of a peer does.
+const LIMIT: Duration = Duration::from_secs(600);
+
 /// Runs a command to its end and gives what it printed.
 pub async fn output(command: &mut Command) -> Result<String> {
+    let std = command.as_std();
+    let name = [std.get_program()].into_iter().chain(std.get_args());
+    let name = name
+        .map(|part| part.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
     let child = command
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run {:?}", command.as_std().get_program()))?;
-    let group = Group(Pid::from_raw(i32::try_from(
-        child.id().context("it ended at once")?,
-    )?));
-    let output = child.wait_with_output().await?;
-    drop(group);
+        .with_context(|| format!("cannot run {name}"))?;
+    let id = child.id().context("it ended at once")?;
+    let _group = Group(Pid::from_raw(i32::try_from(id)?));
+    let output = timeout(LIMIT, child.wait_with_output())
+        .await
+        .with_context(|| format!("{name} did not end in {LIMIT:?}"))??;
     if !output.status.success() {
-        bail!("{:?} ended with {}", command.as_std(), output.status);
+        bail!("{name}: {}", output.status);
     }
     Ok(String::from_utf8(output.stdout)?)
 }

@@ -24,6 +24,13 @@ pub fn render(results: &Results) -> String {
     section(&mut out, results, Test::CatchUp, CATCH_UP, catch_up);
     section(&mut out, results, Test::Latency, LATENCY, latency);
     section(&mut out, results, Test::Exactness, EXACTNESS, exactness);
+    section(
+        &mut out,
+        results,
+        Test::SlowCommits,
+        SLOW_COMMITS,
+        exactness,
+    );
     append_cost(&mut out, results);
     out
 }
@@ -42,6 +49,12 @@ const LATENCY: &str = "\
 
 const EXACTNESS: &str = "\
 ## Exactness, 16 writers that take 0 to 200 ms to commit, 10 % rolled back
+
+| peer | runs | committed events | missed | doubled | out of order | commits/s | behind, p50 / max s | longest standstill s |
+|---|---|---|---|---|---|---|---|---|";
+
+const SLOW_COMMITS: &str = "\
+## The same with writers that take 0 to 3 s to commit
 
 | peer | runs | committed events | missed | doubled | out of order | commits/s | behind, p50 / max s | longest standstill s |
 |---|---|---|---|---|---|---|---|---|";
@@ -153,7 +166,7 @@ fn exactness(runs: &[&Figures]) -> String {
     let runs: Vec<&Exactness> = runs
         .iter()
         .filter_map(|f| match f {
-            Figures::Exactness(e) => Some(e),
+            Figures::Exactness(e) | Figures::SlowCommits(e) => Some(e),
             _ => None,
         })
         .collect();

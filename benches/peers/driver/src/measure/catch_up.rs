@@ -32,7 +32,11 @@ impl CatchUp {
 pub async fn load<'a>(bench: &Bench<'a>) -> Result<AtWork<'a>> {
     let peer = bench.set_up(LOADED).await?;
     let file = workload::backlog(&bench.dir, bench.size.catch_up_streams)?;
-    peer.write(&file, &Writing::default())
+    let writing = Writing {
+        way: bench.peer.about.loads.as_deref(),
+        ..Writing::default()
+    };
+    peer.write(&file, &writing)
         .await
         .context("loading the log")?;
     let client = connect(&peer.url).await?;

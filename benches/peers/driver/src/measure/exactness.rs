@@ -36,13 +36,18 @@ pub struct Exactness {
 /// How long the projection may stand still at the end before what is missing counts as missed.
 const GRACE: Duration = Duration::from_secs(12);
 
-pub async fn take(bench: &Bench<'_>) -> Result<Exactness> {
+/// The longest that a writer waits before its commit.
+pub const PAUSE: Duration = Duration::from_millis(200);
+pub const LONG_PAUSE: Duration = Duration::from_secs(3);
+
+pub async fn take(bench: &Bench<'_>, pause: Duration) -> Result<Exactness> {
     let peer = bench.set_up(RUN).await?;
     let client = connect(&peer.url).await?;
     let projection = peer.project()?;
     bench.warm_up(&peer, &client, "warm").await?;
-    let pauses =
-        include_str!("../../../sql/pauses.sql").replace("{table}", &bench.peer.about.events);
+    let pauses = include_str!("../../../sql/pauses.sql")
+        .replace("{table}", &bench.peer.about.events)
+        .replace("{seconds}", &pause.as_secs_f64().to_string());
     client.batch_execute(&pauses).await?;
     client
         .batch_execute(include_str!("../../../sql/journal.sql"))
