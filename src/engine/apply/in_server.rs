@@ -54,7 +54,8 @@ impl Applier {
             count_beside,
         } = work;
         let batch = self.batch_text(relation);
-        let is_beside = passed.is_none() && count_beside;
+        // The cores that a count could use are the other partitions'.
+        let is_beside = passed.is_none() && count_beside && self.slice.partitions <= 1;
         let fence = match passed {
             Some(Passed { last, counted }) => self.fence().text_timed(range, last, counted),
             None => {

@@ -93,8 +93,7 @@ async fn a_batch_that_was_a_guess_and_takes_too_long_is_made_smaller_and_no_erro
 
 /// Each batch writes down how large it was.
 const LARGEST: &str = "/* highwater
-events     = [\"T\"]
-partitions = 2
+events = [\"T\"]
 */
 -- highwater: up
 create table largest (events bigint not null);
@@ -115,10 +114,7 @@ async fn the_ledger_of_a_batch_that_is_counted_beside_it_is_right() {
     assert!(one::<i64>(&client, largest).await >= 50_000);
     let ledgers = "select string_agg(scanned || ' ' || (scanned = applied + filtered), ', ')
                      from highwater.checkpoint";
-    assert_eq!(
-        one::<String>(&client, ledgers).await,
-        "200000 true, 200000 true"
-    );
+    assert_eq!(one::<String>(&client, ledgers).await, "200000 true");
     let applied = "select sum(applied)::bigint from highwater.checkpoint";
     assert_eq!(one::<i64>(&client, applied).await, 150_000);
     let by_batches = "select sum(events)::bigint from largest.largest";
