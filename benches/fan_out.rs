@@ -25,13 +25,7 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     for _ in 0..bench.form.runs() {
         let one = asked(bench, 1, appends).await?;
         let many = asked(bench, 100, appends).await?;
-        let without_polls = |asked: &Asked| {
-            let polls = asked
-                .kinds
-                .iter()
-                .filter(|(kind, _)| kind.starts_with(POLL));
-            asked.all() - polls.map(|(_, n)| n).sum::<f64>()
-        };
+        let without_polls = |asked: &Asked| asked.all() - asked.of_kind(POLL);
         let per = appends as f64;
         let rows = [
             ("statements for each append", many.all(), one.all()),

@@ -13,7 +13,6 @@ use support::{Bench, Budget, Db, Report, events, failed};
 use tokio::task::JoinSet;
 
 const WRITERS: usize = 32;
-const PROJECTIONS: i64 = 3;
 
 fn main() -> ExitCode {
     support::run("writers_cost", measure)
@@ -22,14 +21,18 @@ fn main() -> ExitCode {
 async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let turn = bench
         .form
-        .size(Duration::from_millis(700), Duration::from_secs(5));
+        .size(Duration::from_millis(600), Duration::from_secs(5));
     let turns = bench.form.size(2, 3);
-    for (what, event_type, budget) in [
-        ("projections filter the events", "Other", 0.95),
-        ("projections apply the events", "Booked", 0.8),
+    for (count, what, event_type, budget) in [
+        (3, "3 projections filter the events", "Other", Some(0.95)),
+        (1, "1 projection applies the events", "Booked", Some(0.8)),
+        (3, "3 projections apply the events", "Booked", None),
     ] {
+        if !bench.form.wants(what) {
+            continue;
+        }
         let db = bench.database().await?;
-        let directory = projections()?;
+        let directory = projections(count)?;
         // Once for whoever comes first, so that nobody does.
         rate(&db, event_type, turn).await?;
         for _ in 0..bench.form.runs() {
@@ -37,28 +40,28 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             for _ in 0..turns {
                 without += rate(&db, event_type, turn).await?;
                 let engine = LiveProcess::start(&db, directory.path())?;
-                live::at_head(&db, PROJECTIONS).await?;
+                live::at_head(&db, count).await?;
                 with += rate(&db, event_type, turn).await?;
                 engine.stop().await?;
             }
             let turns = f64::from(turns);
             report.sample(
-                &format!("{WRITERS} writers, {PROJECTIONS} {what}"),
+                &format!("{WRITERS} writers, {what}"),
                 "appends/s",
                 with / turns,
                 Some(("without an engine", without / turns)),
-                Some(Budget::RatioAtLeast(budget)),
+                budget.map(Budget::RatioAtLeast),
             );
         }
     }
     Ok(())
 }
 
-fn projections() -> Result<tempfile::TempDir> {
+fn projections(count: i64) -> Result<tempfile::TempDir> {
     let directory = tempfile::tempdir().map_err(failed)?;
     let files = directory.path().join("projections");
     std::fs::create_dir(&files).map_err(failed)?;
-    for n in 0..PROJECTIONS {
+    for n in 0..count {
         let text = events::sums_text(r#"events = ["Booked"]"#);
         let file: &Path = &files.join(format!("sums_{n}.sql"));
         std::fs::write(file, text).map_err(failed)?;

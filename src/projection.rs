@@ -128,6 +128,12 @@ pub trait Applying: Send {
     /// # Errors
     /// As [`Projection::apply`].
     fn finish(&mut self) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether it keeps something to be written at the end, so that a transaction of many batches
+    /// costs less than several of few.
+    fn gains_by_many(&self) -> bool {
+        true
+    }
 }
 
 /// A projection as the engine runs it.

@@ -9,6 +9,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use super::{Report, failed};
 
 /// Collects what the engines of this process say of themselves. One for each process.
+#[derive(Clone)]
 pub(crate) struct Breakdown(Snapshotter);
 
 /// Count and sum of what was recorded.

@@ -104,8 +104,11 @@ impl LiveEngine {
     }
 
     /// Ends it as a kill would: nothing is given back.
-    pub(crate) async fn kill(self) {
+    pub(crate) fn abort(&self) {
         self.task.abort();
+    }
+
+    pub(crate) async fn ended(self) {
         let _ = self.task.await;
     }
 

@@ -72,6 +72,7 @@ impl Bench {
 }
 
 /// A database.
+#[derive(Clone)]
 pub(crate) struct Db {
     name: String,
     pub(crate) url: String,

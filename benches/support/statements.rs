@@ -17,8 +17,6 @@ pub(crate) struct Statements(Client);
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) kinds: BTreeMap<String, f64>,
-    /// Blocks of the server's tables that were dirtied, and bytes of WAL.
-    pub(crate) wal_bytes: f64,
 }
 
 impl Statements {
@@ -36,15 +34,13 @@ impl Statements {
 
     /// What was asked in this database since [`Statements::begin`], without these questions.
     pub(crate) async fn asked(&self) -> Result<Asked> {
-        let sql = "select query, calls::float8, wal_bytes::float8 from pg_stat_statements
+        let sql = "select query, calls::float8 from pg_stat_statements
                     where dbid = (select oid from pg_database where datname = current_database())
-                      and query !~ 'pg_stat_statements'";
+                      and query !~ 'pg_stat'";
         let rows = self.0.query(sql, &[]).await.map_err(failed)?;
         let mut asked = Asked::default();
         for row in &rows {
-            let (calls, wal): (f64, f64) = (row.get(1), row.get(2));
-            *asked.kinds.entry(kind(row.get(0))).or_default() += calls;
-            asked.wal_bytes += wal;
+            *asked.kinds.entry(kind(row.get(0))).or_default() += row.get::<_, f64>(1);
         }
         Ok(asked)
     }
@@ -53,6 +49,15 @@ impl Statements {
 impl Asked {
     pub(crate) fn all(&self) -> f64 {
         self.kinds.values().sum()
+    }
+
+    /// How often what begins so was asked.
+    pub(crate) fn of_kind(&self, begins: &str) -> f64 {
+        let kinds = self
+            .kinds
+            .iter()
+            .filter(|(kind, _)| kind.starts_with(begins));
+        kinds.map(|(_, n)| n).sum()
     }
 
     /// So many of each kind for each of `per`, the most frequent first.

@@ -8,11 +8,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, pin_mut};
-use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
-use super::divergence;
 use super::progress::Known;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
@@ -21,22 +18,25 @@ use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::pg::dead_letter::ParkingLimits;
 use crate::pg::transaction::Opening;
-use crate::pg::{self, quote_identifier, quote_literal};
+use crate::pg::{quote_identifier, quote_literal};
 use crate::position::{Position, Range};
-use crate::projection::{Runnable, Statements};
+use crate::projection::Runnable;
 use crate::source::{EventKey, Filter, Keys, Parked, Partition, Source};
 
 pub(super) mod batch;
+mod beside;
+mod in_server;
 mod park;
 mod read;
 mod session;
 mod several;
 mod timing;
 
-use batch::{BatchText, Woven};
+pub(super) use beside::COUNTED_BESIDE_FROM;
+use in_server::InServer;
 use read::ReadWork;
 use several::Several;
-use timing::{Answer, Laps};
+use timing::Laps;
 
 pub(super) use session::{InFlight, Session};
 pub(super) use several::EVENTS_MAX;
@@ -102,16 +102,6 @@ pub(super) enum Work<'a> {
     Several(Several),
 }
 
-/// A batch whose events stay in the server.
-pub(super) struct InServer<'a> {
-    statements: Statements<'a>,
-    /// What it is read from.
-    relation: &'a str,
-    read_up_to: Position,
-    /// What the fence is told of its range, if the reader's own rows say it.
-    passed: Option<Passed>,
-}
-
 /// What the checkpoint has to know of a range.
 #[derive(Clone, Copy)]
 pub(super) struct Passed {
@@ -127,7 +117,7 @@ pub(super) struct Limits<'a> {
     /// Up to where the runner knows that it has missed nothing.
     pub(super) read_up_to: Position,
     /// Several batches may share the transaction, until this is cancelled: there is a session to
-    /// read them with.
+    /// read them with, or to count with where the server reads by itself.
     pub(super) several: Option<&'a CancellationToken>,
     /// What the reader's own rows say of the range.
     pub(super) known: Option<Known>,
@@ -151,6 +141,7 @@ impl Applier {
                 relation,
                 read_up_to: limits.read_up_to,
                 passed,
+                count_beside: limits.several.is_some(),
             })),
             None => self.read_events(range, limits, passed).await,
         }
@@ -185,112 +176,12 @@ impl Applier {
         let through = match work {
             Work::Read(work) => self.apply_batch(&session, &work).await,
             Work::Several(work) => self.apply_several(&session, work).await,
-            Work::InServer(work) => self.apply_in_server(&session, work, range).await,
+            Work::InServer(work) => Box::pin(self.apply_in_server(&session, work, range)).await,
         };
         session.finish(through.as_ref().err()).await;
         let through = through?;
         failpoint!("batch.committed");
         Ok(through)
-    }
-
-    async fn apply_in_server(
-        &self,
-        session: &Session,
-        work: InServer<'_>,
-        range: Range,
-    ) -> Result<Position> {
-        let InServer {
-            statements,
-            relation,
-            read_up_to,
-            passed,
-        } = work;
-        let batch = self.batch_text(relation);
-        let fence = match passed {
-            Some(Passed { last, counted }) => self.fence().text_timed(range, last, counted),
-            None => {
-                let count = batch.count(range);
-                self.fence().text_in_server(range, relation, &count)
-            }
-        };
-        let mut last = self.set_aside(&batch, range);
-        // Behind the statements that read: what is removed later had been read.
-        if let Some(check) = self.source.check_unread(read_up_to) {
-            last.push_str(&format!("{check};\n"));
-        }
-        self.run_statements(session, &fence, statements, &batch, range, &last)
-            .await?;
-        Ok(range.through())
-    }
-
-    /// The transaction of a batch whose events stay in the server, as one message. `last` are
-    /// statements to follow those of the projection, each with its semicolon.
-    async fn run_statements(
-        &self,
-        session: &Session,
-        fence: &str,
-        statements: Statements<'_>,
-        batch: &BatchText<'_>,
-        range: Range,
-        last: &str,
-    ) -> Result<()> {
-        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
-        let before = format!("{opening};\n{fence};\n{place};\n");
-        let woven = Woven::of(&statements, batch, range);
-        let seal = checkpoint::seal(range);
-        let text = format!("{before}{}{last}{seal};\ncommit", woven.text);
-        let laps = self.laps();
-        let mut answer = Answer::default();
-        match run(session, &text, &mut answer).await {
-            Ok(()) => {
-                laps.answered(&answer);
-                Ok(())
-            }
-            Err(e) => {
-                let offset = pg::offset_of(&e)
-                    .and_then(|at| at.checked_sub(before.chars().count()))
-                    .map(|at| woven.origin(at));
-                Err(self.place(e, statements, offset, answer.succeeded))
-            }
-        }
-    }
-
-    /// What `batch` is for the server, where it can read `relation` itself.
-    pub(super) fn batch_text<'a>(&'a self, relation: &'a str) -> BatchText<'a> {
-        BatchText {
-            relation,
-            filter: self.filter(),
-            projection: &self.key.projection,
-            generation: self.key.generation,
-        }
-    }
-
-    /// Says in which line of the projection a statement failed.
-    fn place(
-        &self,
-        error: tokio_postgres::Error,
-        statements: Statements<'_>,
-        offset: Option<usize>,
-        succeeded: usize,
-    ) -> Error {
-        let ours = explain_write(pg::error("apply failed", error));
-        if ours.kind() == ErrorKind::ParkedFull {
-            return self.explain_full(ours);
-        }
-        if ours.kind() == ErrorKind::Stranded {
-            return divergence::removed_unread(&self.key, ours);
-        }
-        match (succeeded.checked_sub(STATEMENTS_BEFORE), offset) {
-            (Some(succeeded), offset) => {
-                explain_statement(ours).at((statements.locate)(succeeded, offset))
-            }
-            // The server could not parse the message: no event is at fault, nothing of it ran.
-            (None, Some(_)) => ours
-                .with_kind(ErrorKind::Config)
-                .at((statements.locate)(0, offset))
-                .hint("mend the statement, and run again"),
-            (None, None) => ours,
-        }
     }
 
     /// What the checkpoint has to know of a range that holds nothing for this projection.
@@ -353,29 +244,8 @@ impl Applier {
     }
 }
 
-/// A statement that is wrong whatever it is given.
-fn explain_statement(error: Error) -> Error {
-    if error.kind() != ErrorKind::Config || error.what_to_do().is_some() {
-        return error;
-    }
-    error.hint("mend the statement or what it names, and run again")
-}
-
-/// The server's hint would lead to a trigger on the view.
-fn explain_write(error: Error) -> Error {
-    if error.code() != Some("55000") || !error.message().contains("batch") {
-        return error;
-    }
-    error
-        .with_kind(ErrorKind::Config)
-        .hint("batch is only read: write to tables of the projection's own")
-}
-
 /// From how many positions on a batch is large.
 const LARGE: u64 = 10_000;
-
-/// Statements of a message before those of the projection: the opening, the fence, the path.
-const STATEMENTS_BEFORE: usize = Opening::STATEMENTS + 2;
 
 /// The error of a projection whose code panicked.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
@@ -387,23 +257,4 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
     );
     Error::new(ErrorKind::Internal, what)
         .hint("mend it and run again; nothing of the batch was committed")
-}
-
-/// Sends a message and takes what comes back.
-async fn run(
-    session: &Session,
-    text: &str,
-    answer: &mut Answer,
-) -> Result<(), tokio_postgres::Error> {
-    let messages = session.client().simple_query_raw(text).await?;
-    failpoint!("batch.sent", infallible);
-    pin_mut!(messages);
-    while let Some(message) = messages.next().await {
-        match message? {
-            SimpleQueryMessage::CommandComplete(_) => answer.succeeded += 1,
-            SimpleQueryMessage::Row(row) => answer.row(&row, Opening::STATEMENTS),
-            _ => {}
-        }
-    }
-    Ok(())
 }

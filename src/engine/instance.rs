@@ -1,9 +1,8 @@
 //! The instance: this process in the database, and what it sees of the others.
 //!
-//! One statement in each third of a lease renews it; another one looks who is alive, who has which
-//! checkpoint, and what operators asked for. It looks again when a notification says that there is
-//! something to be seen, when another's lease ends, and at least every [`LOOK_PAUSE`] where it cannot
-//! listen.
+//! One statement in each third of a lease renews it and looks who is alive, who has which checkpoint,
+//! and what operators asked for. It looks again when a notification says that there is something to be
+//! seen, when another's lease ends, and every [`LOOK_PAUSE`] where it cannot listen and is not alone.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,11 +19,13 @@ use crate::error::Result;
 use crate::name::ProjectionName;
 use crate::pg::connect::Connector;
 use crate::pg::database::Database;
-use crate::pg::instance::{self, Living, Observed, Renewal};
+use crate::pg::instance::{self, Around, Living, Observed, Renewal};
 use crate::retry::delays;
 
-/// How often an instance looks that cannot listen.
+/// How often an instance looks that cannot listen, while there are others that may leave.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// The same while it is alone: only operators and instances that come want something of it.
+const LOOK_PAUSE_ALONE: Duration = Duration::from_secs(2);
 /// Nudges that come closer together are answered by one look.
 const NUDGE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -105,10 +106,10 @@ impl Heartbeat {
             };
             let limit = self.lease;
             let done = async {
-                if renewed {
-                    self.renew(&host).await?;
+                match renewed {
+                    true => self.renew(&host).await,
+                    false => self.look().await,
                 }
-                self.look().await
             };
             match tokio::time::timeout(limit, done).await {
                 Ok(Ok(())) => {}
@@ -124,8 +125,13 @@ impl Heartbeat {
     /// A little after the first lease of another ends: then what it had is free.
     fn next_look(&self, listens: bool) -> Duration {
         let end = self.seen.borrow().next_end(self.instance);
+        let is_alone = end == Duration::MAX;
         let end = end.saturating_add(NUDGE_PAUSE);
-        if listens { end } else { end.min(LOOK_PAUSE) }
+        match (listens, is_alone) {
+            (true, _) => end,
+            (false, true) => LOOK_PAUSE_ALONE,
+            (false, false) => end.min(LOOK_PAUSE),
+        }
     }
 
     async fn renew(&self, host: &str) -> Result<()> {
@@ -139,24 +145,29 @@ impl Heartbeat {
             runners: self.runners(),
             projections: self.boards.iter().filter_map(Board::able).collect(),
         };
-        for (projection, partition) in client.within(instance::renew(&client, renewal)).await? {
+        let renewed = client.within(instance::renew(&client, renewal)).await?;
+        for (projection, partition) in renewed.lost {
             self.fenced.add(projection, partition);
         }
-        self.seen
-            .send_modify(|seen| seen.trusted_until = Some(began + self.lease));
+        self.sees(renewed.around, Some(began + self.lease));
         Ok(())
     }
 
     async fn look(&self) -> Result<()> {
         let client = self.target.short().await?;
         let observing = instance::observe(&client, self.instance);
-        let (living, projections) = client.within(observing).await?;
+        let around = client.within(observing).await?;
+        self.sees(around, None);
+        Ok(())
+    }
+
+    fn sees(&self, around: Around, trusted_until: Option<Instant>) {
         self.seen.send_modify(|seen| {
             seen.look += 1;
-            seen.living = living;
-            seen.projections = projections;
+            seen.living = around.living;
+            seen.projections = around.projections;
+            seen.trusted_until = trusted_until.or(seen.trusted_until);
         });
-        Ok(())
     }
 
     fn marks(&self) -> Value {

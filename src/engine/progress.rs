@@ -29,7 +29,8 @@ pub(super) struct Progress {
     pub(super) trouble: Option<Arc<Error>>,
     /// The reader has given up.
     pub(super) failed: Option<Arc<Error>>,
-    recent: VecDeque<Passed>,
+    /// Shared, for runners copy this at each of their turns.
+    recent: Arc<VecDeque<Passed>>,
 }
 
 /// What the reader's own rows say of a range.
@@ -103,12 +104,13 @@ impl Progress {
             return;
         }
         match step.occurred {
-            None => self.recent.clear(),
+            None => self.recent = Arc::default(),
             Some(occurred) => {
-                if self.recent.len() == STEPS_MAX {
-                    self.recent.pop_front();
+                let recent = Arc::make_mut(&mut self.recent);
+                if recent.len() == STEPS_MAX {
+                    recent.pop_front();
                 }
-                self.recent.push_back(Passed {
+                recent.push_back(Passed {
                     range: step.passed,
                     occurred: Arc::new(occurred),
                 });

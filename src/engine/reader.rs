@@ -5,6 +5,7 @@
 //! source fails, everything it knew is void and it begins again from the highest checkpoint.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -20,8 +21,10 @@ use crate::pg::database::{self, Database};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::{Follower, Source, Step};
 
-/// How often an active source is polled, and for how long after its last event.
-const POLL_ACTIVE: Duration = Duration::from_millis(2);
+/// How often an active source is polled that wakes arrive from, and one that is only polled; timers
+/// are late by up to a millisecond and a half. And for how long after its last event.
+const POLL_WOKEN: Duration = Duration::from_millis(1);
+const POLL_ACTIVE: Duration = Duration::from_micros(500);
 const ACTIVE_FOR: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
@@ -35,7 +38,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Follows the source until `stop`, or until an error that no retry mends.
     pub(super) async fn run(mut self) {
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Wake::default());
         let _listening = self.settings.listen.then(|| {
             let listening = listen(self.source.clone(), wake.clone(), self.settings.clone());
             Aborting(tokio::spawn(listening))
@@ -71,7 +74,7 @@ async fn session(
     publisher: &mut Publisher,
     source: &dyn Source,
     target: &Database,
-    wake: &Notify,
+    wake: &Wake,
     settings: &Settings,
 ) -> Error {
     let limit = settings.answer_timeout;
@@ -90,14 +93,14 @@ async fn session(
         };
         metrics::step(source.name(), began.elapsed());
         let is_urgent = step.again.is_some();
-        let pause = cadence.pause(&step);
+        let pause = cadence.pause(&step, wake.is_connected());
         publisher.step(step, began);
         let pause = match is_urgent || publisher.is_awaited() {
             true => pause,
             false => settings.poll_slowest,
         };
         tokio::select! {
-            () = wake.notified() => {}
+            () = wake.arrived.notified() => {}
             () = publisher.awaited() => {}
             () = tokio::time::sleep(pause) => {}
         }
@@ -138,7 +141,25 @@ async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Followe
     Ok(follower)
 }
 
-/// When to step again: 2 ms apart for a second after the last event, then slowing down.
+/// Wakes, as the reader hears of them.
+#[derive(Default)]
+struct Wake {
+    arrived: Notify,
+    is_connected: AtomicBool,
+}
+
+impl Wake {
+    fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Relaxed)
+    }
+
+    fn connected(&self, is_connected: bool) {
+        self.is_connected.store(is_connected, Ordering::Relaxed);
+        self.arrived.notify_one();
+    }
+}
+
+/// When to step again: at most 2 ms apart for a second after the last event, then slowing down.
 struct Cadence {
     slowest: Duration,
     last_event: Instant,
@@ -150,11 +171,11 @@ impl Cadence {
         Cadence {
             slowest,
             last_event: Instant::now(),
-            pause: POLL_ACTIVE,
+            pause: POLL_WOKEN,
         }
     }
 
-    fn pause(&mut self, step: &Step) -> Duration {
+    fn pause(&mut self, step: &Step, is_woken: bool) -> Duration {
         if !step.passed.is_empty() {
             self.last_event = Instant::now();
         }
@@ -162,7 +183,7 @@ impl Cadence {
             return again;
         }
         self.pause = if self.last_event.elapsed() < ACTIVE_FOR {
-            POLL_ACTIVE
+            if is_woken { POLL_WOKEN } else { POLL_ACTIVE }
         } else {
             (self.pause * 2).min(self.slowest)
         };
@@ -171,17 +192,18 @@ impl Cadence {
 }
 
 /// Keeps a connection for wakes. Each (re)connection is a wake too: what came meanwhile is lost.
-async fn listen(source: Arc<dyn Source>, wake: Arc<Notify>, settings: Settings) {
+async fn listen(source: Arc<dyn Source>, wake: Arc<Wake>, settings: Settings) {
     let mut pauses = delays(settings.retry_delay_max);
     loop {
         match source.wakes().await {
             Ok(None) => return,
             Ok(Some(mut wakes)) => {
                 pauses = delays(settings.retry_delay_max);
-                wake.notify_one();
+                wake.connected(true);
                 while wakes.next().await.is_ok() {
-                    wake.notify_one();
+                    wake.arrived.notify_one();
                 }
+                wake.connected(false);
                 tracing::debug!(
                     source = source.name(),
                     "the wake connection was lost; polling goes on"

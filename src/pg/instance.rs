@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -33,9 +33,23 @@ pub(crate) struct Renewal<'a> {
     pub(crate) projections: Vec<String>,
 }
 
-/// Renews an instance. Returns the projections and partitions that are not its own any more.
-pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(String, i32)>> {
-    let sql = include_str!("../../sql/queries/instance/renew.sql");
+/// What an instance hears when it is renewed.
+pub(crate) struct Renewed {
+    pub(crate) around: Around,
+    /// The projections and partitions that are not its own any more.
+    pub(crate) lost: Vec<(String, i32)>,
+}
+
+/// The living instances, and every projection.
+pub(crate) struct Around {
+    pub(crate) living: Vec<Living>,
+    pub(crate) projections: Vec<Observed>,
+}
+
+/// Renews an instance, which looks around in the same statement.
+pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Renewed> {
+    let sql = include_str!("../../sql/queries/instance/renew.sql")
+        .replace("{observed}", &OBSERVE.replace("{instances}", "living"));
     let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let lease = renewal.lease.as_secs_f64();
     let parameters: [(&Parameter<'_>, Type); 7] = [
@@ -47,11 +61,12 @@ pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Vec<(
         (&renewal.runners, Type::JSONB),
         (&renewal.projections, Type::TEXT_ARRAY),
     ];
-    let rows = client.query_typed(sql, &parameters).await;
-    let rows = rows.map_err(|e| pg::own_error("cannot renew the instance", e))?;
-    rows.iter()
-        .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
-        .collect()
+    let row = client.query_typed_one(&sql, &parameters).await;
+    let row = row.map_err(|e| pg::own_error("cannot renew the instance", e))?;
+    Ok(Renewed {
+        around: around(&row)?,
+        lost: parsed(column(&row, 2)?)?,
+    })
 }
 
 /// Takes an instance out of the table: its runners are idle now.
@@ -103,17 +118,23 @@ pub(crate) struct ObservedCheckpoint {
     pub(crate) error: Option<Value>,
 }
 
-/// The living instances, and every projection.
-pub(crate) async fn observe(
-    client: &Client,
-    instance: Uuid,
-) -> Result<(Vec<Living>, Vec<Observed>)> {
-    let sql = include_str!("../../sql/queries/instance/observe.sql");
+const OBSERVE: &str = include_str!("../../sql/queries/instance/observe.sql");
+
+/// Looks around between two renewals.
+pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Around> {
+    let sql = OBSERVE.replace("{instances}", "highwater.instance");
     let row = client
-        .query_typed_one(sql, &[(&instance, Type::UUID)])
+        .query_typed_one(&sql, &[(&instance, Type::UUID)])
         .await;
     let row = row.map_err(|e| pg::own_error("cannot see the other instances", e))?;
-    Ok((parsed(column(&row, 0)?)?, parsed(column(&row, 1)?)?))
+    around(&row)
+}
+
+fn around(row: &Row) -> Result<Around> {
+    Ok(Around {
+        living: parsed(column(row, 0)?)?,
+        projections: parsed(column(row, 1)?)?,
+    })
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {

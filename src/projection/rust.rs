@@ -117,4 +117,8 @@ impl<P: Projection> Applying for EachBatch<'_, P> {
     fn finish(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
     }
+
+    fn gains_by_many(&self) -> bool {
+        false
+    }
 }

@@ -81,11 +81,12 @@ async fn an_instance_that_has_given_a_checkpoint_back_does_not_say_how_it_fares(
             "projection": "counts", "generation": 1, "partition": 0, "epoch": epoch,
             "state": "draining", "rate": 0.0
         }]);
-        let sql = include_str!("../../sql/queries/instance/renew.sql");
+        let sql = include_str!("../../sql/queries/instance/renew.sql")
+            .replace("{observed}", "select 1 as living, 1 as projections");
         let (marks, names) = (serde_json::json!({}), vec!["counts"]);
         client
             .query(
-                sql,
+                &sql,
                 &[&me, &"host", &1_i32, &1.0_f64, &marks, &runners, &names],
             )
             .await

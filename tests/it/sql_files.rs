@@ -44,6 +44,9 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
             file.display()
         );
         let filled = text
+            .replace("{also}", "")
+            .replace("{observed}", "select 1 as living, 1 as projections")
+            .replace("{instances}", "highwater.instance")
             .replace("{events}", "highwater.event")
             .replace("{schema}", "s")
             .replace("{types}", "true")

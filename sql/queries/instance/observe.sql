@@ -1,15 +1,15 @@
 -- Purpose: what an instance needs to share the partitions out: the living instances with what they
 -- can run, and the live checkpoints of every projection.
--- Parameters: $1 the instance that asks.
+-- Parameters: $1 the instance that asks. {instances}: highwater.instance, or what it will be.
 -- Must hold: who is alive and what came later is told by the database's clock.
 with me as (
-    select i.started_at from highwater.instance i where i.id = $1
+    select i.started_at from {instances} i where i.id = $1
 )
 select coalesce((select jsonb_agg(jsonb_build_object(
                'id', i.id, 'projections', i.projections,
                'lease', extract(epoch from i.seen_at + i.lease - clock_timestamp())::float8))
-          from highwater.instance i
-         where i.seen_at + i.lease > clock_timestamp()), '[]'),
+          from {instances} i
+         where i.seen_at + i.lease > clock_timestamp()), '[]') as living,
        coalesce((select jsonb_agg(jsonb_build_object(
                'name', p.name, 'generation', p.generation, 'hash', p.hash,
                'partitions', p.partitions, 'paused', p.paused_at is not null,
@@ -18,7 +18,7 @@ select coalesce((select jsonb_agg(jsonb_build_object(
                               'partition', c.partition, 'partitions', c.partitions,
                               'layout', c.layout,
                               'position', c.position, 'drain_at', c.drain_at,
-                              'owner', (select i.id from highwater.instance i
+                              'owner', (select i.id from {instances} i
                                          where i.id = c.owner
                                            and i.seen_at + i.lease > clock_timestamp()),
                               'stopped', coalesce(c.stopped_at >= (select started_at from me), false),
@@ -33,4 +33,4 @@ select coalesce((select jsonb_agg(jsonb_build_object(
                      from highwater.checkpoint c
                     where c.projection = p.name and c.generation = p.generation))
                order by p.name)
-          from highwater.projection p), '[]')
+          from highwater.projection p), '[]') as projections

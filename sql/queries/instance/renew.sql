@@ -1,6 +1,6 @@
--- Purpose: an instance says that it is alive, how far its marks are and how its runners fare, and
--- hears which of them are not its own any more: under another epoch, swapped or dropped. Dead
--- instances are forgotten after a day.
+-- Purpose: an instance says that it is alive, how far its marks are and how its runners fare, hears
+-- which of them are not its own any more (under another epoch, swapped or dropped), and looks around
+-- (as observe.sql does). Dead instances are forgotten after a day.
 -- Parameters: $1 instance; $2 host; $3 process id; $4 lease in seconds; $5 marks by source;
 -- $6 [{projection, generation, partition, epoch, state, rate}]; $7 the projections it can run.
 -- Must hold: one statement; it never waits for a batch that holds a checkpoint's row.
@@ -9,6 +9,12 @@ with alive as (
     values ($1, $2, $3, make_interval(secs => $4), $5, $7)
     on conflict (id) do update
         set seen_at = clock_timestamp(), marks = excluded.marks, projections = excluded.projections
+    returning *
+), living as (
+    select * from alive
+    union all
+    -- As it was before: this statement does not see what it writes.
+    select * from highwater.instance where id <> $1
 ), forgotten as (
     delete from highwater.instance where id <> $1 and seen_at < clock_timestamp() - interval '1 day'
 ), mine as (
@@ -27,7 +33,11 @@ with alive as (
       from free f
      where (c.projection, c.generation, c.partition) = (f.projection, f.generation, f.partition)
 )
-select m.projection, m.partition
-  from mine m
-  left join highwater.checkpoint c using (projection, generation, partition)
- where c.epoch is distinct from m.epoch
+select seen.living, seen.projections, coalesce((
+           select jsonb_agg(jsonb_build_array(m.projection, m.partition))
+             from mine m
+             left join highwater.checkpoint c using (projection, generation, partition)
+            where c.epoch is distinct from m.epoch), '[]')
+  from (
+{observed}
+  ) seen

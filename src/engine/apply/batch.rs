@@ -39,7 +39,7 @@ impl BatchText<'_> {
             false => "count(*) filter (where {types} and {partition})",
         };
         let aside = match keys.named() {
-            [] => "0".to_owned(),
+            [] => "0::bigint".to_owned(),
             _ => format!(
                 "count(*) filter (where {{types}} and {{partition}} and {})",
                 self.parked()

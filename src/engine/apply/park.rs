@@ -11,6 +11,7 @@ use crate::position::Range;
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest};
 
 use super::batch::BatchText;
+use super::in_server::End;
 use super::{Applier, Session};
 
 impl Applier {
@@ -84,7 +85,15 @@ impl Applier {
             };
             let last = format!("{settle};\n");
             return self
-                .run_statements(session, &fence, statements, &batch, range, &last)
+                .run_statements(
+                    session,
+                    &fence,
+                    statements,
+                    &batch,
+                    range,
+                    &last,
+                    End::Commit,
+                )
                 .await;
         }
         let batch = Batch {

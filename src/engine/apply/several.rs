@@ -49,6 +49,9 @@ use crate::position::{Position, Range};
 /// A transaction takes no further batch after this time: long enough that what it costs to load and
 /// write rows counts little, short enough that others see how far it has come.
 const BATCHES_FOR: Duration = Duration::from_secs(3);
+/// The same where nothing is kept from one batch to the next: what it writes again and again in one
+/// transaction the server can only clear away after it.
+const BATCHES_FOR_EACH: Duration = Duration::from_millis(500);
 
 /// A batch that takes longer to apply is followed by a smaller one, otherwise by a larger one.
 const BATCH_GOAL: Duration = Duration::from_millis(250);
@@ -161,6 +164,10 @@ impl Applier {
         } = work;
         let began = Instant::now();
         let mut applying = self.applying(session)?;
+        let limit = match applying.gains_by_many() {
+            true => BATCHES_FOR,
+            false => BATCHES_FOR_EACH,
+        };
         let stands = Range::new(range.after(), range.after());
         let mut pulse = Pulse::new(session, self.silence);
         let mut taken = Taken::up_to(range.after());
@@ -183,10 +190,7 @@ impl Applier {
                 events_max.store(next, Ordering::Relaxed);
             }
             drop(read);
-            if taken.through >= range.through()
-                || began.elapsed() >= BATCHES_FOR
-                || stop.is_cancelled()
-            {
+            if taken.through >= range.through() || began.elapsed() >= limit || stop.is_cancelled() {
                 break;
             }
             let at = Instant::now();

@@ -3,7 +3,7 @@
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{LIVE_WITHIN, Runner};
-use crate::engine::apply::{EVENTS_MAX, Limits};
+use crate::engine::apply::{COUNTED_BESIDE_FROM, EVENTS_MAX, Limits};
 use crate::position::{Position, Range};
 
 /// The most bytes of events that a batch with a transaction of its own is read with.
@@ -15,10 +15,13 @@ const BATCH_READ_MAX: usize = 50_000;
 const SHARED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 impl Runner {
-    /// A turn for the session that reads ahead, if the range is worth one. Never waited for: with one
-    /// turn each, two runners would wait for the other's.
+    /// A turn for the session that reads ahead or counts beside, if the range is worth one. Never
+    /// waited for: with one turn each, two runners would wait for the other's.
     pub(super) fn reading_turn(&self, range: Range) -> Option<OwnedSemaphorePermit> {
-        let is_worth_it = range.width() > LIVE_WITHIN && self.is_read();
+        let is_worth_it = match self.is_read() {
+            true => range.width() > LIVE_WITHIN,
+            false => range.width() >= COUNTED_BESIDE_FROM,
+        };
         is_worth_it
             .then(|| self.parts.turns.clone().try_acquire_owned().ok())
             .flatten()

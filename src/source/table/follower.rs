@@ -33,6 +33,8 @@ pub(super) struct TableFollower {
     client: Short,
     table: EventTable,
     new_sql: String,
+    /// The same, which tells how far the sequence is.
+    checking_sql: String,
     mark: Mark,
     head: Position,
     types: TypeNames,
@@ -52,6 +54,8 @@ struct Rows {
     ids: Vec<Uuid>,
     types: Vec<Arc<str>>,
     more: bool,
+    /// How far the sequence was, if that was asked for and could be told.
+    sequence: Option<Position>,
 }
 
 impl TableFollower {
@@ -73,11 +77,15 @@ impl TableFollower {
             mark.looked(seen, &look.holders);
         }
         let anchor = Anchor::at(&client, table, floor).await?;
+        let new_sql = include_str!("../../../sql/queries/source/new.sql")
+            .replace("{events}", &table.relation);
+        let sequence_value =
+            include_str!("../../../sql/queries/mark/sequence_value.sql").replace("$1", "$3");
         let follower = TableFollower {
             client,
             table: table.clone(),
-            new_sql: include_str!("../../../sql/queries/source/new.sql")
-                .replace("{events}", &table.relation),
+            checking_sql: new_sql.replace("{also}", &format!(",\n(\n{sequence_value})")),
+            new_sql: new_sql.replace("{also}", ""),
             mark,
             head: head.max(floor),
             types: TypeNames::default(),
@@ -94,7 +102,11 @@ impl TableFollower {
     }
 
     async fn advance(&mut self) -> Result<Step> {
-        let rows = self.read_rows().await?;
+        let is_due = self.last_sequence_check.elapsed() >= SEQUENCE_PAUSE;
+        let rows = match self.sequence.clone() {
+            Some(sequence) if is_due => self.read_rows(Some(&sequence)).await?,
+            _ => self.read_rows(None).await?,
+        };
         let last = rows.positions.last().copied();
         self.head = self.head.max(last.unwrap_or_default());
         if self.table.gap == GapPolicy::Dense || mutation::on("mark.no_look") {
@@ -118,8 +130,11 @@ impl TableFollower {
             let again = self.mark.rows_read(&rows.positions, rows.more);
             passed = Range::new(passed.after(), again.passed.through());
         }
-        if self.last_sequence_check.elapsed() >= SEQUENCE_PAUSE {
-            self.check_not_back().await?;
+        if is_due {
+            match rows.sequence {
+                Some(sequence) => self.not_back(sequence)?,
+                None => self.check_not_back().await?,
+            }
             self.last_sequence_check = Instant::now();
         }
         Ok(Step {
@@ -152,11 +167,19 @@ impl TableFollower {
         Ok(())
     }
 
-    async fn read_rows(&mut self) -> Result<Rows> {
+    /// With `sequence`, also how far that one is: at idle it costs no statement of its own.
+    async fn read_rows(&mut self, sequence: Option<&str>) -> Result<Rows> {
         let (from, mark) = (self.anchor.from().get(), self.mark.position());
-        let parameters: [(&Parameter<'_>, Type); 2] =
-            [(&from, Type::INT8), (&ROWS_MAX, Type::INT8)];
-        let rows = match self.client.query_typed(&self.new_sql, &parameters).await {
+        let parameters: [(&Parameter<'_>, Type); 3] = [
+            (&from, Type::INT8),
+            (&ROWS_MAX, Type::INT8),
+            (&sequence, Type::TEXT),
+        ];
+        let (sql, parameters) = match sequence {
+            Some(_) => (&self.checking_sql, &parameters[..]),
+            None => (&self.new_sql, &parameters[..2]),
+        };
+        let rows = match self.client.query_typed(sql, parameters).await {
             Ok(rows) => rows,
             Err(e) => {
                 let error = pg::error("cannot read new events", e);
@@ -168,7 +191,11 @@ impl TableFollower {
             ids: Vec::with_capacity(rows.len()),
             types: Vec::with_capacity(rows.len()),
             more: rows.len() as i64 == ROWS_MAX,
+            sequence: None,
         };
+        if let (Some(row), Some(_)) = (rows.first(), sequence) {
+            read.sequence = column::<Option<i64>>(row, 3)?.map(Position::new);
+        }
         let mut passed = Vec::new();
         for row in &rows {
             let (position, id) = (Position::new(column(row, 0)?), column(row, 2)?);
@@ -241,6 +268,10 @@ impl TableFollower {
             return Ok(());
         };
         let last = gap::last_value(&self.client, &self.table.relation, sequence).await?;
+        self.not_back(last)
+    }
+
+    fn not_back(&self, last: Position) -> Result<()> {
         let mark = self.mark.position();
         if last >= mark {
             return Ok(());

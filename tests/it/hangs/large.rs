@@ -90,3 +90,33 @@ async fn a_batch_that_was_a_guess_and_takes_too_long_is_made_smaller_and_no_erro
     let told = "select coalesce(string_agg(told::text, ' '), '') from error";
     assert_eq!(one::<String>(&client, told).await, "");
 }
+
+/// Each batch writes down how large it was.
+const LARGEST: &str = "/* highwater
+events = [\"T\"]
+*/
+-- highwater: up
+create table largest (events bigint not null);
+-- highwater: apply
+insert into largest select count(*) from batch;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_a_batch_that_is_counted_beside_it_is_right() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let log = "insert into highwater.event (stream, version, type, data)
+               select 's' || n % 100, n / 100 + 1, case when n % 4 = 0 then 'U' else 'T' end, '{}'
+                 from generate_series(0, 199999) n";
+    client.batch_execute(log).await.unwrap();
+    caught_up(&database, &Settings::default(), "largest", LARGEST).await;
+    let largest = "select max(events) from largest.largest";
+    assert!(one::<i64>(&client, largest).await >= 50_000);
+    let ledgers = "select string_agg(scanned || ' ' || (scanned = applied + filtered), ', ')
+                     from highwater.checkpoint";
+    assert_eq!(one::<String>(&client, ledgers).await, "200000 true");
+    let applied = "select sum(applied)::bigint from highwater.checkpoint";
+    assert_eq!(one::<i64>(&client, applied).await, 150_000);
+    let by_batches = "select sum(events)::bigint from largest.largest";
+    assert_eq!(one::<i64>(&client, by_batches).await, 150_000);
+}
