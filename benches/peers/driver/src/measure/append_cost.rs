@@ -25,6 +25,8 @@ pub struct AppendCost {
     pub failed: usize,
 }
 
+/// Of each client, before anything is measured.
+const APPENDS_BEFORE: usize = 300;
 /// More than any client gets done in a second.
 const APPENDS_A_SECOND: usize = 1_200;
 
@@ -37,12 +39,10 @@ pub async fn take(bench: &Bench<'_>, way: &str) -> Result<AppendCost> {
             "create table plain_event (like {events} including all)"
         ))
         .await?;
-    // What a first append prepares is not the subject.
-    peer.write(
-        &workload::placed(&bench.dir, "first", 100)?,
-        &Writing::default(),
-    )
-    .await?;
+    // A log that has some events, and statistics of them, as every log but a new one has.
+    let first = workload::one_by_one(&bench.dir, "first", APPENDS_BEFORE)?;
+    peer.write(&first, &Writing::default()).await?;
+    client.batch_execute("vacuum analyze").await?;
 
     let mut cost = AppendCost {
         way: way.to_owned(),
