@@ -399,3 +399,51 @@ async fn a_transaction_outlives_the_lease_while_its_batches_are_slow_to_read() {
     let applied = i64::try_from(applied.load(Ordering::SeqCst)).unwrap();
     assert_eq!(applied, once, "no batch had to be tried twice");
 }
+
+/// In the middle of its transaction an event turns up below the mark, where it has read already.
+struct Overtaken {
+    url: String,
+    late: AtomicBool,
+}
+
+impl Projection for Overtaken {
+    fn name(&self) -> &str {
+        "overtaken"
+    }
+    fn up(&self) -> &str {
+        "create table nothing ()"
+    }
+    fn events(&self) -> Option<Vec<String>> {
+        Some(vec!["Booked".to_owned()])
+    }
+    async fn apply(&self, _: &Batch, _: &Tx<'_>) -> Result<()> {
+        if self.late.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let below = "insert into highwater.event (position, stream, version, type, data)
+                     overriding system value values (1, 'late', 1, 'Booked', '{}')";
+        client.batch_execute(below).await.unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_turns_up_behind_the_reading_is_not_counted_as_applied() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let hole = "select nextval(pg_get_serial_sequence('highwater.event', 'position'))";
+    client.batch_execute(hole).await.unwrap();
+    fill(&client, 20_000, 10, 10).await;
+    let overtaken = Coded::new(Overtaken {
+        url: database.url().to_owned(),
+        late: AtomicBool::new(false),
+    });
+    let outcome = run(&database, Arc::new(overtaken.unwrap())).await;
+    assert!(outcome.error().is_none(), "{outcome:?}");
+    let applied = "select sum(applied)::bigint from highwater.checkpoint";
+    assert_eq!(one::<i64>(&client, applied).await, 20_000);
+}

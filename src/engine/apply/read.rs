@@ -126,11 +126,7 @@ impl Applier {
             (_, Some(known)) => known.last,
             _ => self.source.last_at(range.through()).await?,
         };
-        let counted = match (self.counted_by_reading(count), known) {
-            (Some(counted), _) => counted,
-            (None, Some(known)) => known.counted,
-            (None, None) => self.source.count(range, self.filter()).await?,
-        };
+        let counted = self.counted(range, count, known).await?;
         Ok(Passed { last, counted })
     }
 
@@ -138,20 +134,28 @@ impl Applier {
     pub(super) async fn passed_after(&self, range: Range, read: (usize, usize)) -> Result<Passed> {
         Ok(Passed {
             last: self.source.last_at(range.through()).await?,
-            counted: match self.counted_by_reading(read) {
-                Some(counted) => counted,
-                None => self.source.count(range, self.filter()).await?,
-            },
+            counted: self.counted(range, read, None).await?,
         })
     }
 
-    /// What was read is all there is, where nothing is filtered out.
-    fn counted_by_reading(&self, (applied, aside): (usize, usize)) -> Option<Counted> {
+    /// What the ledger is told of a range, so many events of which were read. Its own events are those
+    /// that were read and no others: one that turned up since must not look as if it had been applied.
+    async fn counted(
+        &self,
+        range: Range,
+        (applied, aside): (usize, usize),
+        known: Option<Passed>,
+    ) -> Result<Counted> {
         let Filter { types, keys } = self.filter();
         let own = (applied + aside) as u64;
         let is_all = types.is_none() && keys.partition.of <= 1;
-        is_all.then_some(Counted {
-            scanned: own,
+        let scanned = match known {
+            _ if is_all => own,
+            Some(known) => known.counted.scanned,
+            None => self.source.count(range, self.filter()).await?.scanned,
+        };
+        Ok(Counted {
+            scanned,
             own,
             aside: aside as u64,
         })

@@ -92,7 +92,10 @@ where
     }
 
     /// Folds the events whose rows are known, and gives those back that have to wait for theirs.
-    #[allow(clippy::type_complexity)]
+    #[allow(
+        clippy::type_complexity,
+        reason = "a triple of the view's own types, named at once by who takes it apart"
+    )]
     fn fold_known(&mut self, batch: &Batch) -> Result<Vec<(usize, K, V::Event)>> {
         let mut waiting = Vec::new();
         for (index, recorded) in batch.events.iter().enumerate() {
