@@ -74,6 +74,11 @@ pub struct Engine {
     /// of the role or the database holds all the same.
     #[serde(deserialize_with = "duration::deserialize")]
     pub batch_timeout: Duration,
+    /// Whether each batch of a run that follows the log waits until the server has it on disk, and on
+    /// the replicas that the server waits for. Default false: a crash of the server may take the last
+    /// 0.6 s of read models back, together with their checkpoints, and they are applied again. A run
+    /// that ends by itself waits always.
+    pub await_disk: bool,
     /// How much memory each sort and each hash of a large batch may take in the server: its
     /// `work_mem`, in MB, for batches of 10,000 positions and more. 1 to 2,000, default 32: a batch
     /// of a million events groups and sorts more than the statements that the server's own setting
@@ -112,6 +117,7 @@ impl Default for Engine {
             listen: true,
             batch_events_max: 1_000_000,
             batch_timeout: Duration::from_secs(300),
+            await_disk: false,
             batch_work_mem_mb: 32,
             answer_timeout: ANSWER_TIMEOUT,
             pool_size: 8,

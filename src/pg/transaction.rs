@@ -26,7 +26,8 @@ pub(crate) const BEGIN: &str = "begin isolation level read committed; \
 ///   be told;
 /// - the server ends a statement that takes longer than a batch may, and a transaction whose client
 ///   says nothing for as long as a lease: a process that is stopped or cut off holds the checkpoint
-///   no longer than that. Shorter limits of the role or the database stay.
+///   no longer than that. Shorter limits of the role or the database stay;
+/// - its commit waits for the disk and for replicas, or does not ([`Commit`]).
 #[derive(Clone, Debug)]
 pub(crate) struct Opening(String);
 
@@ -34,12 +35,18 @@ impl Opening {
     /// How many statements it is.
     pub(crate) const STATEMENTS: usize = 2;
 
-    pub(crate) fn new(key: &Key, statement_max: Duration, silence_max: Duration) -> Opening {
+    pub(crate) fn new(
+        key: &Key,
+        statement_max: Duration,
+        silence_max: Duration,
+        commit: Commit,
+    ) -> Opening {
         Opening(format!(
-            "begin isolation level read committed;\nselect highwater.open_batch({}, {}, {})",
+            "begin isolation level read committed;\nselect highwater.open_batch({}, {}, {}, {})",
             quote_literal(&batch_name(key)),
             statement_max.as_millis(),
             silence_max.as_millis(),
+            commit == Commit::Durable,
         ))
     }
 
@@ -47,6 +54,17 @@ impl Opening {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a batch counts only when the server has it on disk, and on the replicas it waits for.
+///
+/// PostgreSQL's own logical replication applies without waiting, for the same reason: what a crash
+/// takes back is behind the checkpoint that it takes back with it, and comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Commit {
+    Durable,
+    /// When it is visible. It is on disk three `wal_writer_delay` (600 ms) later at most.
+    Visible,
 }
 
 /// What the server keeps of an `application_name`.

@@ -84,6 +84,12 @@ async fn fill(client: &Client, events: i64) {
     client.batch_execute(&sql).await.unwrap();
 }
 
+async fn fill_one(client: &Client) {
+    let sql = "insert into highwater.event (stream, version, type, data)
+               values ('stream-1', 1000, 'T', '{}')";
+    client.batch_execute(sql).await.unwrap();
+}
+
 async fn log(client: &Client) -> Vec<i64> {
     positions(client, "select position from highwater.event order by 1").await
 }
@@ -324,6 +330,68 @@ async fn crashes_of_the_server_lose_nothing_and_double_nothing_of_what_they_leav
     assert_exact(&client, "in_sql", &committed).await;
     assert_exact(&client, "in_rust", &committed).await;
     cluster.stop().await.unwrap();
+}
+
+/// A live engine applies one more event, and the server crashes before anything else makes it write to
+/// its disk. Returns the checkpoints that are left of the two projections, in the order of names.
+async fn left_by_a_crash_right_after_a_live_batch(await_disk: bool) -> Vec<i64> {
+    let unhurried = [
+        ("wal_writer_delay", "10s"),
+        ("wal_writer_flush_after", "1GB"),
+    ];
+    let cluster = Cluster::temporary_with(&unhurried).await.unwrap();
+    let url = cluster.url("highwater");
+    let mut client = connect(&url).await;
+    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    fill(&client, 10).await;
+    let mut settings = settings();
+    settings.await_disk = await_disk;
+    // A renewal would wait for the disk, and take the batch with it.
+    settings.lease = Duration::from_secs(3600);
+    let live = Engine::new(pool(&url), settings)
+        .source(own_events(&url))
+        .projection(ledger_in_sql("in_sql"))
+        .projection(ledger_in_rust("in_rust"));
+    let running = Running::start(live);
+    caught_up_both(&client, 10).await;
+    fill_one(&client).await;
+    caught_up_both(&client, 11).await;
+    running.abort();
+    crash(&url).await;
+    let client = reconnected(&url).await;
+    let left = "select position from highwater.checkpoint order by projection";
+    let left = positions(&client, left).await;
+    // The engine is gone, and its lease would hold for an hour.
+    client
+        .batch_execute("delete from highwater.instance")
+        .await
+        .unwrap();
+    let again = engine(&url).run(Until::CaughtUp, CancellationToken::new());
+    for (name, outcome) in &again.await.unwrap().outcomes {
+        assert!(matches!(outcome, Outcome::CaughtUp), "{name}: {outcome:?}");
+    }
+    let committed = log(&client).await;
+    assert_eq!(committed.len(), 11);
+    assert_exact(&client, "in_sql", &committed).await;
+    assert_exact(&client, "in_rust", &committed).await;
+    cluster.stop().await.unwrap();
+    left
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_batch_that_a_crash_takes_back_takes_its_checkpoint_along_and_is_applied_again() {
+    assert_eq!(
+        left_by_a_crash_right_after_a_live_batch(false).await,
+        [10, 10]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_batch_outlives_a_crash_where_batches_await_the_disk() {
+    assert_eq!(
+        left_by_a_crash_right_after_a_live_batch(true).await,
+        [11, 11]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

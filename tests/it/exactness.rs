@@ -310,6 +310,11 @@ impl Running {
         self.task.await.unwrap().unwrap()
     }
 
+    /// Ends it as a kill would: nothing is given back.
+    pub(crate) fn abort(self) {
+        self.task.abort();
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.task.is_finished()
     }

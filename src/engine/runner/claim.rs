@@ -11,7 +11,7 @@ use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Claiming, Key};
 use crate::pg::dead_letter::ParkingLimits;
 use crate::pg::instance;
-use crate::pg::transaction::Opening;
+use crate::pg::transaction::{Commit, Opening};
 use crate::position::Position;
 use crate::runner_state::RunnerState;
 
@@ -78,7 +78,7 @@ impl Runner {
         let settings = &parts.settings;
         let claim = Claim {
             applier: Applier {
-                opening: Opening::new(&key, settings.batch_timeout, settings.lease),
+                opening: Opening::new(&key, settings.batch_timeout, settings.lease, self.commit()),
                 work_mem_mb: settings.batch_work_mem_mb,
                 target: parts.target.clone(),
                 source: parts.source.clone(),
@@ -105,6 +105,18 @@ impl Runner {
         // beside it.
         self.set_state(RunnerState::CatchingUp);
         Ok(Turn::Again)
+    }
+
+    /// A run that ends by itself says that it has caught up, which must hold. One that follows goes on
+    /// from wherever a crash takes its checkpoint, as long as the crash takes what was removed from the
+    /// log since back as well: that is, where both are in one database.
+    fn commit(&self) -> Commit {
+        let parts = &self.parts;
+        let follows = parts.until.is_none() && parts.source.relation().is_some();
+        match follows && !parts.settings.await_disk {
+            true => Commit::Visible,
+            false => Commit::Durable,
+        }
     }
 
     /// Whether the partition is to end somewhere and does not know it yet.
