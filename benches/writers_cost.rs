@@ -1,5 +1,6 @@
 //! What a live engine costs the writers: appends of 32 writers with `highwater run` beside them, in a
-//! process of its own, against the same without it. The two take turns, so that drift meets both.
+//! process of its own, against the same without it. The two take turns, so that drift meets both; what the
+//! engine and its sessions take of the processors is told beside.
 
 mod support;
 
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::live::{self, LiveProcess};
+use support::processor;
 use support::{Bench, Budget, Db, Report, events, failed};
 use tokio::task::JoinSet;
 
@@ -19,10 +21,10 @@ fn main() -> ExitCode {
 }
 
 async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
-    let turn = bench
+    let time = bench
         .form
         .size(Duration::from_millis(600), Duration::from_secs(5));
-    let turns = bench.form.size(2, 3);
+    let turns = bench.form.size(2, 4);
     for (count, what, event_type, budget) in [
         (3, "3 projections filter the events", "Other", Some(0.95)),
         (1, "1 projection applies the events", "Booked", Some(0.8)),
@@ -34,16 +36,23 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         let db = bench.database().await?;
         let directory = projections(count)?;
         // Once for whoever comes first, so that nobody does.
-        rate(&db, event_type, turn).await?;
+        rate(&db, event_type, time).await?;
         for _ in 0..bench.form.runs() {
             let (mut with, mut without) = (0.0, 0.0);
-            for _ in 0..turns {
-                without += rate(&db, event_type, turn).await?;
-                let engine = LiveProcess::start(&db, directory.path())?;
-                live::at_head(&db, count).await?;
-                with += rate(&db, event_type, turn).await?;
-                engine.stop().await?;
+            let mut beside = Beside::default();
+            for turn in 0..turns {
+                // Each goes first as often as the other: the log grows, and a server gets warm.
+                if turn % 2 == 0 {
+                    without += rate(&db, event_type, time).await?;
+                }
+                with += beside
+                    .rate(&db, event_type, time, directory.path(), count)
+                    .await?;
+                if turn % 2 == 1 {
+                    without += rate(&db, event_type, time).await?;
+                }
             }
+            beside.report(what, report);
             let turns = f64::from(turns);
             report.sample(
                 &format!("{WRITERS} writers, {what}"),
@@ -55,6 +64,50 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the engine took of the processors while the writers wrote, in seconds of a core.
+#[derive(Default)]
+struct Beside {
+    process: f64,
+    sessions: f64,
+    time: f64,
+}
+
+impl Beside {
+    /// Appends a second beside an engine.
+    async fn rate(
+        &mut self,
+        db: &Db,
+        event_type: &'static str,
+        time: Duration,
+        directory: &Path,
+        projections: i64,
+    ) -> Result<f64> {
+        let others = processor::sessions(db).await?;
+        let engine = LiveProcess::start(db, directory)?;
+        live::at_head(db, projections).await?;
+        let mut sessions = processor::sessions(db).await?;
+        sessions.retain(|pid| !others.contains(pid));
+        let process: Vec<_> = engine.pid().into_iter().collect();
+        self.process -= processor::seconds(&process);
+        self.sessions -= processor::seconds(&sessions);
+        let began = Instant::now();
+        let rate = rate(db, event_type, time).await?;
+        self.time += began.elapsed().as_secs_f64();
+        self.process += processor::seconds(&process);
+        self.sessions += processor::seconds(&sessions);
+        engine.stop().await?;
+        Ok(rate)
+    }
+
+    fn report(&self, what: &str, report: &mut Report) {
+        report.note(format!(
+            "{what}: of each second the engine took {:.3} s of a core, its sessions {:.3} s",
+            self.process / self.time,
+            self.sessions / self.time
+        ));
+    }
 }
 
 fn projections(count: i64) -> Result<tempfile::TempDir> {

@@ -129,6 +129,10 @@ impl LiveProcess {
         Ok(LiveProcess(command.spawn().map_err(failed)?))
     }
 
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.0.id().and_then(|pid| pid.try_into().ok())
+    }
+
     /// Ends it; nothing that it does then counts.
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.0.kill().await.map_err(failed)

@@ -11,6 +11,7 @@ pub(crate) mod breakdown;
 pub(crate) mod chart;
 pub(crate) mod events;
 pub(crate) mod live;
+pub(crate) mod processor;
 pub(crate) mod project;
 pub(crate) mod reference;
 pub(crate) mod report;

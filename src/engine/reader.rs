@@ -26,6 +26,11 @@ use crate::source::{Follower, Source, Step};
 const POLL_WOKEN: Duration = Duration::from_millis(1);
 const POLL_ACTIVE: Duration = Duration::from_micros(500);
 const ACTIVE_FOR: Duration = Duration::from_secs(1);
+/// Where a step brings so many positions more are on their way: the next one waits for them, whatever
+/// wakes arrive. Without the pause a busy log is looked at 600 times a second, which takes 12 % of two
+/// cores from its writers; with it 90 times.
+const BUSY_FROM: u64 = 16;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Reader {
     pub(super) source: Arc<dyn Source>,
@@ -92,17 +97,15 @@ async fn session(
             Err(error) => return error,
         };
         metrics::step(source.name(), began.elapsed());
-        let is_urgent = step.again.is_some();
-        let pause = cadence.pause(&step, wake.is_connected());
+        let pause = cadence.pause(&step, wake.is_connected(), publisher.is_awaited());
         publisher.step(step, began);
-        let pause = match is_urgent || publisher.is_awaited() {
-            true => pause,
-            false => settings.poll_slowest,
-        };
-        tokio::select! {
-            () = wake.arrived.notified() => {}
-            () = publisher.awaited() => {}
-            () = tokio::time::sleep(pause) => {}
+        match pause {
+            Pause::Whole(pause) => tokio::time::sleep(pause).await,
+            Pause::UntilNews(pause) => tokio::select! {
+                () = wake.arrived.notified() => {}
+                () = publisher.awaited() => {}
+                () = tokio::time::sleep(pause) => {}
+            },
         }
     }
 }
@@ -159,6 +162,15 @@ impl Wake {
     }
 }
 
+/// What lies between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// So long, whatever arrives.
+    Whole(Duration),
+    /// So long at most.
+    UntilNews(Duration),
+}
+
 /// When to step again: at most 2 ms apart for a second after the last event, then slowing down.
 struct Cadence {
     slowest: Duration,
@@ -175,7 +187,19 @@ impl Cadence {
         }
     }
 
-    fn pause(&mut self, step: &Step, is_woken: bool) -> Duration {
+    fn pause(&mut self, step: &Step, is_woken: bool, is_awaited: bool) -> Pause {
+        let pause = self.until_next(step, is_woken);
+        if pause.is_zero() {
+            return Pause::UntilNews(pause);
+        }
+        if step.passed.width() >= BUSY_FROM {
+            return Pause::Whole(BUSY_PAUSE);
+        }
+        let is_hurried = is_awaited || step.again.is_some();
+        Pause::UntilNews(if is_hurried { pause } else { self.slowest })
+    }
+
+    fn until_next(&mut self, step: &Step, is_woken: bool) -> Duration {
         if !step.passed.is_empty() {
             self.last_event = Instant::now();
         }
@@ -223,5 +247,66 @@ pub(super) struct Aborting(pub(super) tokio::task::JoinHandle<()>);
 impl Drop for Aborting {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Position, Range};
+
+    const SLOWEST: Duration = Duration::from_millis(200);
+
+    fn step(passed: i64) -> Step {
+        let mark = Position::new(100 + passed);
+        Step {
+            mark,
+            head: mark,
+            passed: Range::new(Position::new(100), mark),
+            occurred: None,
+            gap: None,
+            again: None,
+        }
+    }
+
+    #[test]
+    fn a_busy_source_is_looked_at_ten_milliseconds_apart_whatever_wakes_arrive() {
+        let mut cadence = Cadence::new(SLOWEST);
+        assert_eq!(
+            cadence.pause(&step(15), true, true),
+            Pause::UntilNews(POLL_WOKEN)
+        );
+        assert_eq!(
+            cadence.pause(&step(16), true, true),
+            Pause::Whole(BUSY_PAUSE)
+        );
+        let gap = Step {
+            again: Some(Duration::from_millis(2)),
+            ..step(16)
+        };
+        assert_eq!(cadence.pause(&gap, true, true), Pause::Whole(BUSY_PAUSE));
+    }
+
+    #[test]
+    fn what_can_be_known_at_once_waits_for_nothing() {
+        let more = Step {
+            again: Some(Duration::ZERO),
+            ..step(10_000)
+        };
+        let pause = Cadence::new(SLOWEST).pause(&more, true, true);
+        assert_eq!(pause, Pause::UntilNews(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_source_that_nobody_waits_for_is_looked_at_as_if_it_were_idle() {
+        let mut cadence = Cadence::new(SLOWEST);
+        assert_eq!(
+            cadence.pause(&step(1), false, false),
+            Pause::UntilNews(SLOWEST)
+        );
+        assert_eq!(
+            cadence.pause(&step(1), false, true),
+            Pause::UntilNews(POLL_ACTIVE)
+        );
     }
 }

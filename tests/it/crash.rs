@@ -335,11 +335,7 @@ async fn crashes_of_the_server_lose_nothing_and_double_nothing_of_what_they_leav
 /// A live engine applies one more event, and the server crashes before anything else makes it write to
 /// its disk. Returns the checkpoints that are left of the two projections, in the order of names.
 async fn left_by_a_crash_right_after_a_live_batch(await_disk: bool) -> Vec<i64> {
-    let unhurried = [
-        ("wal_writer_delay", "10s"),
-        ("wal_writer_flush_after", "1GB"),
-    ];
-    let cluster = Cluster::temporary_with(&unhurried).await.unwrap();
+    let cluster = Cluster::temporary().await.unwrap();
     let url = cluster.url("highwater");
     let mut client = connect(&url).await;
     highwater::pg::migrate::migrate(&mut client).await.unwrap();
@@ -354,10 +350,16 @@ async fn left_by_a_crash_right_after_a_live_batch(await_disk: bool) -> Vec<i64> 
         .projection(ledger_in_rust("in_rust"));
     let running = Running::start(live);
     caught_up_both(&client, 10).await;
+    let writer = "select pid::bigint from pg_stat_activity where backend_type = 'walwriter'";
+    let writer = i32::try_from(positions(&client, writer).await[0]).unwrap();
+    let writer = Pid::from_raw(writer);
+    kill(writer, Signal::SIGSTOP).unwrap();
     fill_one(&client).await;
     caught_up_both(&client, 11).await;
     running.abort();
     crash(&url).await;
+    // So that it ends with the others, and not only after the server's patience.
+    kill(writer, Signal::SIGCONT).unwrap();
     let client = reconnected(&url).await;
     let left = "select position from highwater.checkpoint order by projection";
     let left = positions(&client, left).await;
