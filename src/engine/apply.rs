@@ -32,7 +32,7 @@ mod session;
 mod several;
 mod timing;
 
-pub(super) use beside::COUNTED_BESIDE_FROM;
+pub(super) use beside::{COUNTED_BESIDE_FROM, Counts};
 use in_server::InServer;
 use read::ReadWork;
 use several::Several;
@@ -57,6 +57,8 @@ pub(super) struct Applier {
     pub(super) opening: Opening,
     /// What a large batch may take of the server's memory for each sort or hash, at least.
     pub(super) work_mem_mb: u32,
+    /// What it shares with the other partitions of the projection in this process.
+    pub(super) counts: Arc<Counts>,
     pub(super) in_flight: InFlight,
     /// How long the session of a batch may say nothing before something is said for it.
     pub(super) silence: Duration,

@@ -9,6 +9,9 @@ const FIRST: u64 = 1_000;
 const GOAL: Duration = Duration::from_secs(10);
 /// A small batch says little about a large one, but a step on the way costs more than a guess.
 const GROWTH_MAX: u64 = 1_024;
+/// What a batch may take however few its events are: a new session's first statements, on cores that
+/// another partition's batch keeps busy.
+const OVERHEAD: Duration = Duration::from_millis(20);
 /// How much larger than one that went well a batch may be and still be expected to take its time
 /// in proportion.
 const EXPECTED: u64 = 32;
@@ -68,7 +71,8 @@ impl BatchSize {
             self.span = (self.span / 2).max(1);
         } else if span >= self.span && elapsed < GOAL / 2 {
             // What would have taken the goal, as far as one batch can tell.
-            let factor = GOAL.as_nanos() / elapsed.as_nanos().max(1);
+            let working = elapsed.saturating_sub(OVERHEAD);
+            let factor = GOAL.as_nanos() / working.as_nanos().max(1);
             let factor = u64::try_from(factor)
                 .unwrap_or(GROWTH_MAX)
                 .clamp(2, GROWTH_MAX);
@@ -134,7 +138,7 @@ mod tests {
         size.took(160, Duration::from_millis(1));
         assert_eq!(size.span(), 160);
         size.at_head();
-        size.took(FIRST, GOAL / 50);
+        size.took(FIRST, GOAL / 50 + OVERHEAD);
         assert_eq!(size.span(), FIRST * 50);
     }
 

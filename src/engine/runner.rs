@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Settings;
-use super::apply::{InFlight, Limits};
+use super::apply::{Counts, InFlight, Limits};
 use super::batch_size::BatchSize;
 use super::divergence;
 use super::instance::{Fenced, Seen};
@@ -88,6 +88,7 @@ pub(super) struct Parts {
     pub(super) fenced: Fenced,
     /// One for each session that batches may take.
     pub(super) turns: Arc<Semaphore>,
+    pub(super) counts: Arc<Counts>,
 }
 
 pub(super) struct Runner {

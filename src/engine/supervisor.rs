@@ -59,6 +59,7 @@ pub(super) struct Supervisor {
     parts: Parts,
     runners: JoinSet<(Place, Ended)>,
     layout: Layout,
+    counts: Arc<apply::Counts>,
     /// It was told that a pause is waited for.
     says_paused: bool,
 }
@@ -77,6 +78,7 @@ impl Supervisor {
             parts,
             runners: JoinSet::new(),
             layout: Layout::default(),
+            counts: Arc::default(),
             says_paused: false,
         }
     }
@@ -435,6 +437,7 @@ impl Supervisor {
             shared: parts.board.add(partition),
             fenced: parts.fenced.clone(),
             turns: parts.turns.clone(),
+            counts: self.counts.clone(),
         });
         let ends = stop.child_token();
         let place = Place {

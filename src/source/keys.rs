@@ -116,18 +116,25 @@ impl<'a> Keys<'a> {
     /// The condition for the partition, as SQL text for the columns of an event; nothing is
     /// needed in the server for it.
     pub(crate) fn in_partition(&self) -> String {
-        let Partition { number, of } = self.partition;
-        if of <= 1 {
+        if self.partition.of <= 1 {
             return "true".to_owned();
         }
-        // As highwater.partition_of, which a source elsewhere may lack. Of a comparison like this the
-        // planner would believe that it holds for few rows, of a CASE that it does for half of them.
+        // Of a comparison like this the planner would believe that it holds for few rows, of a CASE that
+        // it does for half of them.
+        let (belongs_to, number) = (self.number(), self.partition.number);
+        format!("case when {belongs_to} = {number} then true else false end")
+    }
+
+    /// The number of an event's partition, as SQL text: as highwater.partition_of, which a source
+    /// elsewhere may lack.
+    pub(crate) fn number(&self) -> String {
+        let of = self.partition.of;
         let hash = format!("hashtextextended(({})::text collate \"C\", 0)", self.key);
         let remainder = match of.count_ones() == 1 {
             true => format!("{hash} & {}", of - 1),
             false => format!("({hash} & 9223372036854775807) % {of}"),
         };
-        format!("case when coalesce({remainder}, 0) = {number} then true else false end")
+        format!("coalesce({remainder}, 0)")
     }
 
     /// The condition for parked keys, where `parameter` is a list made by [`Keys::listed`].

@@ -51,6 +51,13 @@ impl BatchText<'_> {
         self.fill(&text, range)
     }
 
+    /// How many events of the range each partition has, and how many of them are wanted.
+    pub(super) fn count_each(&self, range: Range) -> String {
+        let text = include_str!("../../../sql/queries/apply/count_each.sql")
+            .replace("{number}", &self.filter.keys.number());
+        self.fill(&text, range)
+    }
+
     /// The statement that sets aside what the range holds of parked keys, at most `most` events.
     pub(super) fn set_aside(&self, range: Range, key: &Key, most: u64) -> String {
         let text = include_str!("../../../sql/queries/apply/set_aside.sql");

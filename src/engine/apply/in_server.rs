@@ -15,7 +15,7 @@ use crate::position::{Position, Range};
 use crate::projection::Statements;
 
 use super::batch::{BatchText, Woven};
-use super::beside::{self, Count};
+use super::beside::{self, COUNTED_BESIDE_FROM, Count, SharedCount};
 use super::timing::Answer;
 use super::{Applier, Passed, Session};
 
@@ -29,6 +29,18 @@ pub(in crate::engine) struct InServer<'a> {
     pub(super) passed: Option<Passed>,
     /// There is a session to count with.
     pub(super) count_beside: bool,
+}
+
+/// What the ledger is told of a batch, and when.
+enum Ledger {
+    /// Before it, by the reader's own rows.
+    Known(Passed),
+    /// In the statement of the fence, which counts.
+    InFence,
+    /// Behind it: a count of its own is under way.
+    Beside(Box<Count>),
+    /// Behind it: one that other partitions share.
+    Shared(SharedCount),
 }
 
 /// What follows the seal of a message.
@@ -54,16 +66,16 @@ impl Applier {
             count_beside,
         } = work;
         let batch = self.batch_text(relation);
-        // The cores that a count could use are the other partitions'.
-        let is_beside = passed.is_none() && count_beside && self.slice.partitions <= 1;
-        let fence = match passed {
-            Some(Passed { last, counted }) => self.fence().text_timed(range, last, counted),
-            None => {
-                let count = match is_beside {
-                    true => beside::NOTHING.to_owned(),
-                    false => batch.count(range),
-                };
-                self.fence().text_in_server(range, relation, &count)
+        let ledger = match passed {
+            Some(passed) => Ledger::Known(passed),
+            None => self.ledger(&batch, range, count_beside).await?,
+        };
+        let fence = self.fence();
+        let fence = match &ledger {
+            Ledger::Known(Passed { last, counted }) => fence.text_timed(range, *last, *counted),
+            Ledger::InFence => fence.text_in_server(range, relation, &batch.count(range)),
+            Ledger::Beside(_) | Ledger::Shared(_) => {
+                fence.text_in_server(range, relation, beside::NOTHING)
             }
         };
         let mut last = self.set_aside(&batch, range);
@@ -71,25 +83,47 @@ impl Applier {
         if let Some(check) = self.source.check_unread(read_up_to) {
             last.push_str(&format!("{check};\n"));
         }
-        if !is_beside {
-            self.run_statements(
-                session,
-                &fence,
-                statements,
-                &batch,
-                range,
-                &last,
-                End::Commit,
-            )
-            .await?;
-            return Ok(range.through());
-        }
-        let count = Count::begin(self.target.client().await?, &batch, range).await?;
-        let applying =
-            self.run_statements(session, &fence, statements, &batch, range, &last, End::Open);
-        let ((), counted) = try_join(applying, count.finish()).await?;
+        let run = |end| self.run_statements(session, &fence, statements, &batch, range, &last, end);
+        let counted = match ledger {
+            Ledger::Known(_) | Ledger::InFence => {
+                run(End::Commit).await?;
+                return Ok(range.through());
+            }
+            Ledger::Beside(count) => try_join(run(End::Open), count.finish()).await?.1,
+            Ledger::Shared(count) => {
+                let own = count.finish(self.key.partition);
+                try_join(run(End::Open), own).await?.1
+            }
+        };
         self.commit_counted(session, range, counted).await?;
         Ok(range.through())
+    }
+
+    /// How the ledger learns what the range holds. A count beside the batch begins here.
+    async fn ledger(
+        &self,
+        batch: &BatchText<'_>,
+        range: Range,
+        has_session: bool,
+    ) -> Result<Ledger> {
+        let begin = async { Count::begin(self.target.client().await?, batch, range).await };
+        let partitions = self.slice.partitions;
+        if partitions <= 1 {
+            return match has_session {
+                true => Ok(Ledger::Beside(Box::new(begin.await?))),
+                false => Ok(Ledger::InFence),
+            };
+        }
+        // What is parked differs from partition to partition.
+        if range.width() < COUNTED_BESIDE_FROM || !self.slice.parked.is_empty() {
+            return Ok(Ledger::InFence);
+        }
+        let asked = (range, partitions);
+        let joined = self
+            .counts
+            .join(asked, has_session.then_some(begin))
+            .await?;
+        Ok(joined.map_or(Ledger::InFence, Ledger::Shared))
     }
 
     /// Tells the ledger what was counted beside the batch, and commits.

@@ -91,6 +91,7 @@ impl Runner {
                     keys_max: settings.parked_keys_max,
                     letters_max: settings.dead_letters_max,
                 },
+                counts: parts.counts.clone(),
                 in_flight: self.in_flight.clone(),
                 silence: settings.lease / 3,
             },

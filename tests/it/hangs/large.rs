@@ -120,3 +120,37 @@ async fn the_ledger_of_a_batch_that_is_counted_beside_it_is_right() {
     let by_batches = "select sum(events)::bigint from largest.largest";
     assert_eq!(one::<i64>(&client, by_batches).await, 150_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledgers_of_partitions_that_share_a_count_say_what_each_applied() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let log = "insert into highwater.event (stream, version, type, data)
+               select 's' || n % 100, n / 100 + 1, case when n % 4 = 0 then 'U' else 'T' end, '{}'
+                 from generate_series(0, 199999) n";
+    client.batch_execute(log).await.unwrap();
+    for partitions in [2, 3] {
+        let name = format!("in_{partitions}");
+        let text = "/* highwater
+events = [\"T\"]
+partitions = {partitions}
+*/
+-- highwater: up
+create table applied (stream text not null, events bigint not null);
+-- highwater: apply
+insert into applied select stream, count(*) from batch group by stream;
+";
+        let text = text.replace("{partitions}", &partitions.to_string());
+        caught_up(&database, &Settings::default(), &name, &text).await;
+        let right = format!(
+            "select count(*) from highwater.checkpoint c
+              where c.projection = '{name}' and c.scanned = 200000 and c.scanned = c.applied + c.filtered
+                and c.applied = (select sum(events) from {name}.applied a
+                                  where highwater.partition_of(a.stream, {partitions}) = c.partition)
+                and c.applied = (select count(*) from highwater.event e
+                                  where highwater.partition_of(e.stream, {partitions}) = c.partition
+                                    and e.type = 'T')"
+        );
+        assert_eq!(one::<i64>(&client, &right).await, partitions, "{name}");
+    }
+}
