@@ -1,18 +1,30 @@
-//! Those who append to highwater's log: by a plain insert, which is a supported append, or by its function.
+//! Those who append to highwater's log: by a plain insert, which is a supported append, by its function, or by
+//! its crate, whose store all clients of a process share and which wakes the engine after each commit.
 //! `highwater init` and `highwater run` do the rest, see `highwater/peer`.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use by_hand::{Columns, Insert, connect};
+use highwater::pg::connect::Connector;
+use highwater::pg::database::Database;
+use highwater::{EventStore, ExpectedVersion, NewEvent};
 use peer_kit::{Append, Peer, Writer};
+use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Statement};
 
-struct Highwater;
+#[derive(Default)]
+struct Highwater {
+    store: OnceCell<EventStore>,
+}
+
+/// As many clients as any test has, and one for the wakes.
+const SESSIONS_MAX: usize = 17;
 
 enum Own {
     Insert(Insert),
     Function(Client, Statement),
+    Store(EventStore),
 }
 
 impl Writer for Own {
@@ -24,6 +36,14 @@ impl Writer for Own {
                 client
                     .query(statement, &[&append.stream, &columns.kinds, &columns.data])
                     .await?;
+                Ok(())
+            }
+            Own::Store(store) => {
+                let events = append.events.iter();
+                let events = events.map(|e| NewEvent::new(e.kind.as_str(), &e.data));
+                let events = events.collect::<Result<Vec<_>, _>>()?;
+                let before = ExpectedVersion::Exact(i64::from(append.first) - 1);
+                store.append(&append.stream, before, &events).await?;
                 Ok(())
             }
         }
@@ -46,6 +66,13 @@ impl Peer for Highwater {
         if way == "insert" {
             return Ok(Own::Insert(Insert::into(url, "highwater.event").await?));
         }
+        if way == "EventStore::append" {
+            let open = async || {
+                let database = Database::new(Connector::parse(url)?, SESSIONS_MAX)?;
+                anyhow::Ok(EventStore::new(database))
+            };
+            return Ok(Own::Store(self.store.get_or_try_init(open).await?.clone()));
+        }
         let client = connect(url).await?;
         let statement = client
             .prepare(
@@ -63,5 +90,5 @@ impl Peer for Highwater {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    peer_kit::run(Highwater).await
+    peer_kit::run(Highwater::default()).await
 }
