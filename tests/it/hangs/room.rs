@@ -131,7 +131,7 @@ async fn a_full_disk_is_waited_for() {
     let handle = engine.handle();
     let running = Running::start(engine);
     append_rows(&client, "stream", 1..=10).await;
-    are_exact(&client, &["beside_it"]).await;
+    are_exact(&client, &["on_it", "beside_it"]).await;
     disk.fill();
     append_rows(&client, "stream", 11..=1_000).await;
     eventually("the full disk is told", LIMIT, async || {
