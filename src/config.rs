@@ -74,10 +74,10 @@ pub struct Engine {
     /// of the role or the database holds all the same.
     #[serde(deserialize_with = "duration::deserialize")]
     pub batch_timeout: Duration,
-    /// Whether each batch of a run that follows the log waits until the server has it on disk, and on
-    /// the replicas that the server waits for. Default false: a crash of the server may take the last
-    /// 0.6 s of read models back, together with their checkpoints, and they are applied again. A run
-    /// that ends by itself waits always.
+    /// Whether each batch of a run that follows the log waits for disk and replicas as the server is
+    /// set to (`synchronous_commit`). Default false: a crash of the server may take the last 0.6 s of
+    /// read models back (three times `wal_writer_delay`), together with their checkpoints, and they
+    /// are applied again. A run that ends by itself waits in any case.
     pub await_disk: bool,
     /// How much memory each sort and each hash of a large batch may take in the server: its
     /// `work_mem`, in MB, for batches of 10,000 positions and more. 1 to 2,000, default 32: a batch

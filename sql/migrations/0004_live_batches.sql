@@ -6,15 +6,15 @@
 --   * pg_stat_activity says whose batch it is;
 --   * the server looks once a second whether its client is still there, which only one on Linux can in
 --     every version;
---   * unless it is to, the commit does not wait for the disk. A crash of the server may then take the
---     last batches back, rows and checkpoint together, and they are applied again;
+--   * unless await_disk, the commit waits for neither disk nor replicas. A crash of the server may then
+--     take the last batches back, rows and checkpoint together, and they are applied again;
 --   * it ends a statement after statement_ms, and a transaction whose client says nothing for silence_ms.
 --     Shorter limits of the role or the database stay.
 create function highwater.open_batch(
-    name text, statement_ms bigint, silence_ms bigint, awaits_disk boolean)
+    name text, statement_ms bigint, silence_ms bigint, await_disk boolean)
 returns void language plpgsql as $$
 begin
-    if not awaits_disk then
+    if not await_disk then
         perform set_config('synchronous_commit', 'off', true);
     end if;
     if version() like '%linux%' then

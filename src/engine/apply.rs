@@ -32,7 +32,7 @@ mod session;
 mod several;
 mod timing;
 
-pub(super) use beside::{COUNTED_BESIDE_FROM, Counts};
+pub(super) use beside::{COUNTED_BESIDE_FROM, SharedCounts};
 use in_server::InServer;
 use read::ReadWork;
 use several::Several;
@@ -58,7 +58,7 @@ pub(super) struct Applier {
     /// What a large batch may take of the server's memory for each sort or hash, at least.
     pub(super) work_mem_mb: u32,
     /// What it shares with the other partitions of the projection in this process.
-    pub(super) counts: Arc<Counts>,
+    pub(super) counts: Arc<SharedCounts>,
     pub(super) in_flight: InFlight,
     /// How long the session of a batch may say nothing before something is said for it.
     pub(super) silence: Duration,

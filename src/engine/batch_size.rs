@@ -71,7 +71,7 @@ impl BatchSize {
             self.span = (self.span / 2).max(1);
         } else if span >= self.span && elapsed < GOAL / 2 {
             // What would have taken the goal, as far as one batch can tell.
-            let working = elapsed.saturating_sub(OVERHEAD);
+            let working = elapsed.saturating_sub(OVERHEAD).max(elapsed / 2);
             let factor = GOAL.as_nanos() / working.as_nanos().max(1);
             let factor = u64::try_from(factor)
                 .unwrap_or(GROWTH_MAX)

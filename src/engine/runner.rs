@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Settings;
-use super::apply::{Counts, InFlight, Limits};
+use super::apply::{InFlight, Limits, SharedCounts};
 use super::batch_size::BatchSize;
 use super::divergence;
 use super::instance::{Fenced, Seen};
@@ -88,7 +88,7 @@ pub(super) struct Parts {
     pub(super) fenced: Fenced,
     /// One for each session that batches may take.
     pub(super) turns: Arc<Semaphore>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) counts: Arc<SharedCounts>,
 }
 
 pub(super) struct Runner {

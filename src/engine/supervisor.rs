@@ -59,7 +59,7 @@ pub(super) struct Supervisor {
     parts: Parts,
     runners: JoinSet<(Place, Ended)>,
     layout: Layout,
-    counts: Arc<apply::Counts>,
+    counts: Arc<apply::SharedCounts>,
     /// It was told that a pause is waited for.
     says_paused: bool,
 }
@@ -75,10 +75,10 @@ struct Place {
 impl Supervisor {
     pub(super) fn new(parts: Parts) -> Supervisor {
         Supervisor {
-            parts,
             runners: JoinSet::new(),
             layout: Layout::default(),
-            counts: Arc::default(),
+            counts: Arc::new(apply::SharedCounts::new(parts.turns.clone())),
+            parts,
             says_paused: false,
         }
     }

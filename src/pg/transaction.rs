@@ -56,14 +56,15 @@ impl Opening {
     }
 }
 
-/// Whether a batch counts only when the server has it on disk, and on the replicas it waits for.
+/// When a batch counts.
 ///
 /// PostgreSQL's own logical replication applies without waiting, for the same reason: what a crash
 /// takes back is behind the checkpoint that it takes back with it, and comes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Commit {
+    /// When disk and replicas have it, as the server is set to (`synchronous_commit`).
     Durable,
-    /// When it is visible. It is on disk three `wal_writer_delay` (600 ms) later at most.
+    /// When it is visible. It is on disk three `wal_writer_delay` later at most.
     Visible,
 }
 

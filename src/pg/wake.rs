@@ -22,6 +22,10 @@ const SEND: &str = include_str!("../../sql/queries/wake/send.sql");
 /// A wake that takes longer is worth nothing any more.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What lies between two wakes where appends ended while the first was on its way: an engine that has
+/// just been woken looks by itself for a while, and each wake is work for its session.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Sends the wakes of one store. Clones share what is in flight.
 #[derive(Clone)]
 pub(crate) struct Waker {
@@ -70,6 +74,9 @@ impl Waker {
                     let error = Error::new(ErrorKind::TimedOut, "no connection in time");
                     tracing::warn!(%error, "a wake was not sent");
                 }
+            }
+            if self.state.borrow().pending.is_some() {
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

@@ -51,11 +51,11 @@ impl BatchText<'_> {
         self.fill(&text, range)
     }
 
-    /// How many events of the range each partition has, and how many of them are wanted.
+    /// How many wanted events of the range each partition has, and how many are not wanted.
     pub(super) fn count_each(&self, range: Range) -> String {
-        let text = include_str!("../../../sql/queries/apply/count_each.sql")
-            .replace("{number}", &self.filter.keys.number());
-        self.fill(&text, range)
+        let text = include_str!("../../../sql/queries/apply/count_each.sql");
+        self.fill(text, range)
+            .replace("{number}", &self.filter.keys.number())
     }
 
     /// The statement that sets aside what the range holds of parked keys, at most `most` events.

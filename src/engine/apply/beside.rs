@@ -6,14 +6,24 @@
 //! on a session of its own. The fence moves the checkpoint with counts of nothing; when both are
 //! done, a fence over the empty range at the batch's end adds them in the same transaction.
 //!
-//! Partitions that apply the same range share one count of it ([`Counts`]): each of its own would
+//! Partitions that apply the same range share one count of it ([`SharedCounts`]): each of its own would
 //! read the whole range again, while no core is idle.
+//!
+//! # Sessions
+//!
+//! A count takes a turn for its session and never waits for one: without it the fence counts. A shared
+//! count keeps its turn until it ends, whoever's batch has failed meanwhile.
+//!
+//! # When it fails
+//!
+//! A batch fails with its count, and so does that of each partition that shares it; all are tried
+//! again. It asks no event for its key that the projection does not want, as the batch does not.
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
-use futures_util::{FutureExt, TryFutureExt};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_postgres::Row;
 
 use crate::error::{Error, Result};
@@ -47,10 +57,16 @@ impl Count {
         range: Range,
     ) -> Result<Count> {
         let session = Session::new(client, &InFlight::default());
-        // The first SELECT of the transaction takes it.
-        let begin = "begin isolation level repeatable read, read only; \
-                     set local row_security = off; select 1";
-        let begun = session.client().batch_execute(begin).await;
+        // The first SELECT of the transaction takes it, and the lock on the events: who truncates them
+        // between a batch and its count would wait for the one and hold up the other.
+        let begin = format!(
+            "begin isolation level repeatable read, read only; set local row_security = off; \
+             select from {} limit 0; \
+             select set_config('client_connection_check_interval', '1000', true) \
+             where version() like '%linux%'",
+            batch.relation
+        );
+        let begun = session.client().batch_execute(&begin).await;
         begun.map_err(failed)?;
         let sql = match batch.filter.keys.partition.of {
             0..=1 => batch.count(range),
@@ -87,11 +103,18 @@ impl Count {
 }
 
 /// The counts under way for the partitions of a projection in this process.
-#[derive(Default)]
-pub(in crate::engine) struct Counts(Mutex<Vec<(Asked, WeakShared<Counting>)>>);
+pub(in crate::engine) struct SharedCounts {
+    /// One for each session that batches may take.
+    turns: Arc<Semaphore>,
+    under_way: Mutex<Vec<(Asked, WeakShared<Counting>)>>,
+}
 
-/// What a count is about: a range, for so many partitions. All else is the same for each of them.
-type Asked = (Range, i32);
+/// What a count is about. All else is the same for each partition.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) range: Range,
+    pub(super) partitions: i32,
+}
 
 type Counting = BoxFuture<'static, Result<Arc<[Each]>, Arc<Error>>>;
 
@@ -100,30 +123,43 @@ type Counting = BoxFuture<'static, Result<Arc<[Each]>, Arc<Error>>>;
 pub(super) struct SharedCount(Shared<Counting>);
 
 struct Each {
-    partition: i32,
+    /// `None`: of the events that are not wanted.
+    partition: Option<i32>,
     events: u64,
-    wanted: u64,
 }
 
-impl Counts {
-    /// Joins the count of this range that is under way, or begins one if there is a session for it.
+impl SharedCounts {
+    pub(in crate::engine) fn new(turns: Arc<Semaphore>) -> SharedCounts {
+        SharedCounts {
+            turns,
+            under_way: Mutex::default(),
+        }
+    }
+
+    /// Joins the count of this range that is under way, or begins one if there is a turn for it.
     pub(super) async fn join(
         &self,
         asked: Asked,
-        begin: Option<impl Future<Output = Result<Count>>>,
+        begin: impl Future<Output = Result<Count>>,
     ) -> Result<Option<SharedCount>> {
         // Held while a snapshot is taken: who comes meanwhile begins its batch after it.
-        let mut counts = self.0.lock().await;
-        counts.retain(|(_, count)| count.upgrade().is_some());
-        let same = counts.iter().find(|(of, _)| *of == asked);
+        let mut under_way = self.under_way.lock().await;
+        under_way.retain(|(_, count)| count.upgrade().is_some());
+        let same = under_way.iter().find(|(of, _)| *of == asked);
         if let Some(joined) = same.and_then(|(_, count)| count.upgrade()) {
             return Ok(Some(SharedCount(joined)));
         }
-        let Some(begin) = begin else {
+        let Ok(turn) = self.turns.clone().try_acquire_owned() else {
             return Ok(None);
         };
-        let counting = each(begin.await?).map_err(Arc::new).boxed().shared();
-        counts.extend(counting.downgrade().map(|count| (asked, count)));
+        let count = begin.await?;
+        let counting = async move {
+            let each = each(count).await.map_err(Arc::new);
+            drop(turn);
+            each
+        };
+        let counting = counting.boxed().shared();
+        under_way.extend(counting.downgrade().map(|count| (asked, count)));
         Ok(Some(SharedCount(counting)))
     }
 }
@@ -132,10 +168,10 @@ impl SharedCount {
     /// Counts, or waits for whoever does.
     pub(super) async fn finish(self, partition: i32) -> Result<Counted> {
         let each = self.0.await.map_err(|error| error.again())?;
-        let own = each.iter().find(|each| each.partition == partition);
+        let own = each.iter().find(|each| each.partition == Some(partition));
         Ok(Counted {
             scanned: each.iter().map(|each| each.events).sum(),
-            own: own.map_or(0, |own| own.wanted),
+            own: own.map_or(0, |own| own.events),
             aside: 0,
         })
     }
@@ -147,7 +183,6 @@ async fn each(count: Count) -> Result<Arc<[Each]>> {
         Ok(Each {
             partition: column(row, 0)?,
             events: number(row, 1)?,
-            wanted: number(row, 2)?,
         })
     });
     each.collect()

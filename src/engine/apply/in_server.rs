@@ -1,6 +1,6 @@
 //! Batches whose events stay in the server: one message, and what it says when it fails.
 
-use futures_util::future::try_join;
+use futures_util::future::{Either, select};
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::SimpleQueryMessage;
 
@@ -15,7 +15,8 @@ use crate::position::{Position, Range};
 use crate::projection::Statements;
 
 use super::batch::{BatchText, Woven};
-use super::beside::{self, COUNTED_BESIDE_FROM, Count, SharedCount};
+use super::beside::{self, Asked, COUNTED_BESIDE_FROM, Count, SharedCount};
+use super::session::Pulse;
 use super::timing::Answer;
 use super::{Applier, Passed, Session};
 
@@ -31,15 +32,15 @@ pub(in crate::engine) struct InServer<'a> {
     pub(super) count_beside: bool,
 }
 
-/// What the ledger is told of a batch, and when.
-enum Ledger {
-    /// Before it, by the reader's own rows.
-    Known(Passed),
-    /// In the statement of the fence, which counts.
-    InFence,
-    /// Behind it: a count of its own is under way.
+/// Who counts a batch for the ledger.
+enum CountedBy {
+    /// The reader: by its own rows.
+    Reader(Passed),
+    /// The statement of the fence.
+    Fence,
+    /// A session of its own.
     Beside(Box<Count>),
-    /// Behind it: one that other partitions share.
+    /// A session that other partitions share.
     Shared(SharedCount),
 }
 
@@ -66,15 +67,15 @@ impl Applier {
             count_beside,
         } = work;
         let batch = self.batch_text(relation);
-        let ledger = match passed {
-            Some(passed) => Ledger::Known(passed),
-            None => self.ledger(&batch, range, count_beside).await?,
+        let counted_by = match passed {
+            Some(passed) => CountedBy::Reader(passed),
+            None => self.begin_count(&batch, range, count_beside).await?,
         };
         let fence = self.fence();
-        let fence = match &ledger {
-            Ledger::Known(Passed { last, counted }) => fence.text_timed(range, *last, *counted),
-            Ledger::InFence => fence.text_in_server(range, relation, &batch.count(range)),
-            Ledger::Beside(_) | Ledger::Shared(_) => {
+        let fence = match &counted_by {
+            CountedBy::Reader(Passed { last, counted }) => fence.text_timed(range, *last, *counted),
+            CountedBy::Fence => fence.text_in_server(range, relation, &batch.count(range)),
+            CountedBy::Beside(_) | CountedBy::Shared(_) => {
                 fence.text_in_server(range, relation, beside::NOTHING)
             }
         };
@@ -84,46 +85,63 @@ impl Applier {
             last.push_str(&format!("{check};\n"));
         }
         let run = |end| self.run_statements(session, &fence, statements, &batch, range, &last, end);
-        let counted = match ledger {
-            Ledger::Known(_) | Ledger::InFence => {
+        let counted = match counted_by {
+            CountedBy::Reader(_) | CountedBy::Fence => {
                 run(End::Commit).await?;
                 return Ok(range.through());
             }
-            Ledger::Beside(count) => try_join(run(End::Open), count.finish()).await?.1,
-            Ledger::Shared(count) => {
-                let own = count.finish(self.key.partition);
-                try_join(run(End::Open), own).await?.1
+            CountedBy::Beside(count) => self.both(session, run(End::Open), count.finish()).await?,
+            CountedBy::Shared(count) => {
+                let count = count.finish(self.key.partition);
+                self.both(session, run(End::Open), count).await?
             }
         };
         self.commit_counted(session, range, counted).await?;
         Ok(range.through())
     }
 
-    /// How the ledger learns what the range holds. A count beside the batch begins here.
-    async fn ledger(
+    /// Decides who counts; a count beside the batch takes its snapshot here.
+    async fn begin_count(
         &self,
         batch: &BatchText<'_>,
         range: Range,
         has_session: bool,
-    ) -> Result<Ledger> {
+    ) -> Result<CountedBy> {
         let begin = async { Count::begin(self.target.client().await?, batch, range).await };
         let partitions = self.slice.partitions;
         if partitions <= 1 {
             return match has_session {
-                true => Ok(Ledger::Beside(Box::new(begin.await?))),
-                false => Ok(Ledger::InFence),
+                true => Ok(CountedBy::Beside(Box::new(begin.await?))),
+                false => Ok(CountedBy::Fence),
             };
         }
         // What is parked differs from partition to partition.
         if range.width() < COUNTED_BESIDE_FROM || !self.slice.parked.is_empty() {
-            return Ok(Ledger::InFence);
+            return Ok(CountedBy::Fence);
         }
-        let asked = (range, partitions);
-        let joined = self
-            .counts
-            .join(asked, has_session.then_some(begin))
-            .await?;
-        Ok(joined.map_or(Ledger::InFence, Ledger::Shared))
+        let joined = self.counts.join(Asked { range, partitions }, begin).await?;
+        Ok(joined.map_or(CountedBy::Fence, CountedBy::Shared))
+    }
+
+    /// Waits for both. The session of a batch that is done must not be silent until its count is.
+    async fn both(
+        &self,
+        session: &Session,
+        applying: impl Future<Output = Result<()>>,
+        counting: impl Future<Output = Result<Counted>>,
+    ) -> Result<Counted> {
+        tokio::pin!(applying, counting);
+        match select(applying, counting).await {
+            Either::Left((applied, counting)) => {
+                applied?;
+                Pulse::new(session, self.silence).during(counting).await?
+            }
+            Either::Right((counted, applying)) => {
+                let counted = counted?;
+                applying.await?;
+                Ok(counted)
+            }
+        }
     }
 
     /// Tells the ledger what was counted beside the batch, and commits.

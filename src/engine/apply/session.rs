@@ -1,12 +1,13 @@
 //! Sessions that hold the transaction of a batch.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tokio_postgres::CancelToken;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::pg;
 use crate::pg::connect::PooledClient;
 use crate::retry::{Verdict, verdict};
 
@@ -77,5 +78,41 @@ impl Drop for Session {
         if let Some(client) = self.client.take() {
             drop(PooledClient::take(client));
         }
+    }
+}
+
+/// Says something on a session before it was silent for too long.
+pub(super) struct Pulse<'a> {
+    session: &'a Session,
+    pause: Duration,
+    due: Instant,
+}
+
+impl<'a> Pulse<'a> {
+    pub(super) fn new(session: &'a Session, pause: Duration) -> Pulse<'a> {
+        Pulse {
+            session,
+            pause,
+            due: Instant::now() + pause,
+        }
+    }
+
+    pub(super) async fn during<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T> {
+        tokio::pin!(waiting);
+        loop {
+            if self.due <= Instant::now() {
+                self.beat().await?;
+            }
+            tokio::select! {
+                done = &mut waiting => return Ok(done),
+                () = tokio::time::sleep_until(self.due.into()) => {}
+            }
+        }
+    }
+
+    async fn beat(&mut self) -> Result<()> {
+        let said = self.session.client().batch_execute("").await;
+        self.due = Instant::now() + self.pause;
+        said.map_err(|e| pg::error("cannot keep the transaction of the batch open", e))
     }
 }

@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::read::{BatchReader, ReadBatch, unpanicked};
+use super::session::Pulse;
 use super::{Applier, Passed, Session};
 use crate::error::Result;
 use crate::metrics::{self, Phase};
@@ -258,42 +259,6 @@ impl Taken {
         self.aside += read.aside.len();
         self.check = check.or(self.check.take());
         self.reads += 1;
-    }
-}
-
-/// Says something on a session before it was silent for too long.
-struct Pulse<'a> {
-    session: &'a Session,
-    pause: Duration,
-    due: Instant,
-}
-
-impl<'a> Pulse<'a> {
-    fn new(session: &'a Session, pause: Duration) -> Pulse<'a> {
-        Pulse {
-            session,
-            pause,
-            due: Instant::now() + pause,
-        }
-    }
-
-    async fn during<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T> {
-        tokio::pin!(waiting);
-        loop {
-            if self.due <= Instant::now() {
-                self.beat().await?;
-            }
-            tokio::select! {
-                done = &mut waiting => return Ok(done),
-                () = tokio::time::sleep_until(self.due.into()) => {}
-            }
-        }
-    }
-
-    async fn beat(&mut self) -> Result<()> {
-        let said = self.session.client().batch_execute("").await;
-        self.due = Instant::now() + self.pause;
-        said.map_err(|e| pg::error("cannot keep the transaction of the batch open", e))
     }
 }
 

@@ -108,9 +108,9 @@ impl Runner {
         Ok(Turn::Again)
     }
 
-    /// A run that ends by itself says that it has caught up, which must hold. One that follows goes on
-    /// from wherever a crash takes its checkpoint, as long as the crash takes what was removed from the
-    /// log since back as well: that is, where both are in one database.
+    /// A run that ends by itself says that it has caught up, and nobody goes on behind it. One that follows
+    /// goes on from wherever a crash takes its checkpoint, as long as the crash takes what was removed
+    /// from the log since back as well: that is, where both are in one database.
     fn commit(&self) -> Commit {
         let parts = &self.parts;
         let follows = parts.until.is_none() && parts.source.relation().is_some();

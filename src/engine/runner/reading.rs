@@ -20,11 +20,17 @@ impl Runner {
     pub(super) fn reading_turn(&self, range: Range) -> Option<OwnedSemaphorePermit> {
         let is_worth_it = match self.is_read() {
             true => range.width() > LIVE_WITHIN,
-            false => range.width() >= COUNTED_BESIDE_FROM,
+            // Partitions share their counts, and those have turns of their own.
+            false => range.width() >= COUNTED_BESIDE_FROM && !self.is_partition(),
         };
         is_worth_it
             .then(|| self.parts.turns.clone().try_acquire_owned().ok())
             .flatten()
+    }
+
+    fn is_partition(&self) -> bool {
+        let slice = self.claim.as_ref().map(|claim| &claim.applier.slice);
+        slice.is_some_and(|slice| slice.partitions > 1)
     }
 
     /// Whether events are read out of the source, not inside the server.

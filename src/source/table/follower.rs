@@ -16,7 +16,7 @@ use crate::mutation::{self, Stale};
 use crate::pg::database::Short;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
-use crate::source::{BoxFuture, Follower, Occurred, OpenGap, Step};
+use crate::source::{BUSY_FROM, BoxFuture, Follower, Occurred, OpenGap, Step};
 
 /// Rows that one read returns at most: bounds the memory of a step.
 const ROWS_MAX: i64 = 10_000;
@@ -26,8 +26,6 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Rows are cheaper: a gap that a commit fills is seen by the next read.
 const READ_PAUSE_MIN: Duration = Duration::from_millis(2);
 const READ_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// So many positions passed in one step are the work of many writers.
-const MANY: u64 = 16;
 /// How often a follower makes sure that the positions did not go back.
 const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -126,7 +124,7 @@ impl TableFollower {
         self.gap = open.is_some().then(|| self.gap_in(&rows));
         let proven = match open {
             // Most likely a commit that is on its way, among many: the next read tells for less.
-            Some(_) if passed.width() >= MANY => false,
+            Some(_) if passed.width() >= BUSY_FROM => false,
             Some(seen) => self.look(seen).await?,
             None => false,
         };

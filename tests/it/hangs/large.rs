@@ -7,7 +7,8 @@ use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{one, sql_projection};
+use super::LIMIT;
+use crate::support::{eventually, one, sql_projection};
 
 async fn caught_up(database: &TestDatabase, settings: &Settings, name: &str, text: &str) {
     let engine = Engine::new(database.pooled(), settings.clone())
@@ -119,6 +120,48 @@ async fn the_ledger_of_a_batch_that_is_counted_beside_it_is_right() {
     assert_eq!(one::<i64>(&client, applied).await, 150_000);
     let by_batches = "select sum(events)::bigint from largest.largest";
     assert_eq!(one::<i64>(&client, by_batches).await, 150_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_count_a_range_once_and_ask_no_unwanted_event_for_its_key() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    // Only wanted events have the number that is the key; the server counts how often it is asked for.
+    let log = "insert into highwater.event (stream, version, type, data)
+               select 's' || n % 100, n / 100 + 1, case when n % 4 = 0 then 'U' else 'T' end,
+                      jsonb_build_object('key', case when n % 4 = 0 then 'none' else (n % 100)::text end)
+                 from generate_series(0, 199999) n;
+               create function key_of(data jsonb) returns bigint immutable language plpgsql as
+                   $$ begin return (data->>'key')::bigint; end $$";
+    client.batch_execute(log).await.unwrap();
+    let counted = "do $$ begin
+        execute format('alter database %I set track_functions = ''all''', current_database());
+    end $$";
+    client.batch_execute(counted).await.unwrap();
+    let text = "/* highwater
+events = [\"T\"]
+partitions = 2
+key = \"public.key_of(data)\"
+*/
+-- highwater: up
+create table applied (events bigint not null);
+-- highwater: apply
+insert into applied select count(*) from batch;
+";
+    caught_up(&database, &Settings::default(), "numbered", text).await;
+    let applied = "select sum(events)::bigint from numbered.applied";
+    assert_eq!(one::<i64>(&client, applied).await, 150_000);
+    // A session tells the server's statistics what it counted when it ends.
+    let others = "select count(*) from pg_stat_activity
+                   where datname = current_database() and pid <> pg_backend_pid()";
+    eventually("the engine's sessions have ended", LIMIT, async || {
+        one::<i64>(&client, others).await == 0
+    })
+    .await;
+    let asked = "select calls from pg_stat_user_functions where funcname = 'key_of'";
+    let asked = one::<i64>(&client, asked).await;
+    // Once by each batch and once by the count: with a count of its own for each it would be 600,000.
+    assert!((450_000..500_000).contains(&asked), "{asked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
