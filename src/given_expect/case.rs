@@ -18,7 +18,7 @@ use crate::near;
 use crate::pg::{self, Parameter, column, quote_identifier};
 use crate::projection::Runnable;
 use crate::projection::test_file::{ExpectedTable, GivenEvent, Test, TestFile, compare};
-use crate::retry::{Verdict, verdict};
+use crate::retry::{Verdict, delays, verdict};
 use crate::source::table::{EventTable, TableSource};
 
 /// A scratch database that does not answer for so long does not come back.
@@ -62,6 +62,10 @@ pub(super) async fn run(
     Ok(failures)
 }
 
+/// How often, and with what pause between at most, a scratch database is emptied again.
+const EMPTY_RETRIES: usize = 5;
+const EMPTY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 impl Run<'_> {
     fn schema(&self) -> &str {
         self.projection.definition().name.as_str()
@@ -69,17 +73,35 @@ impl Run<'_> {
 
     async fn once(&self, events_max: Option<u32>) -> Result<()> {
         let mut client = self.scratch.database.client().await?;
+        self.empty(&client).await?;
+        self.append(&mut client).await?;
+        self.run_to_head(events_max).await?;
+        self.compare(&client).await
+    }
+
+    /// What the run before has left in flight in the server may stand in the way for a moment.
+    async fn empty(&self, client: &Client) -> Result<()> {
         let sql = format!(
             "{};\n{}",
             include_str!("../../sql/queries/given_expect/drop_schema.sql")
                 .replace("{schema}", &quote_identifier(self.schema())),
             include_str!("../../sql/queries/given_expect/forget.sql"),
         );
-        let forgotten = client.batch_execute(&sql).await;
-        forgotten.map_err(|e| pg::error("cannot empty the scratch database", e))?;
-        self.append(&mut client).await?;
-        self.run_to_head(events_max).await?;
-        self.compare(&client).await
+        let mut pauses = delays(EMPTY_PAUSE_MAX).take(EMPTY_RETRIES);
+        loop {
+            let Err(error) = client.batch_execute(&sql).await else {
+                return Ok(());
+            };
+            let error = pg::error("cannot empty the scratch database", error);
+            let pause = match verdict(error.kind()) {
+                Verdict::Transient => pauses.next(),
+                _ => None,
+            };
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
+            }
+        }
     }
 
     async fn append(&self, client: &mut Client) -> Result<()> {
