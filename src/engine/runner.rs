@@ -380,8 +380,10 @@ impl Runner {
             }
         }
         let through = from.forward(self.span()).min(target);
-        let through = self.isolation.bound(through);
-        Ok(Some(Range::new(claim.stored, through)))
+        let range = Range::new(claim.stored, self.isolation.bound(through));
+        let most = claim.stored.forward(self.size.most()).min(target);
+        let most = self.isolation.bound(most);
+        Ok(Some(self.parts.counts.in_step(range, most).await))
     }
 
     /// A session on which the mark of the current reader session holds.

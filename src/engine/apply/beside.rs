@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::pg::checkpoint::Counted;
 use crate::pg::connect::PooledClient;
 use crate::pg::{self, column};
-use crate::position::Range;
+use crate::position::{Position, Range};
 
 use super::batch::BatchText;
 use super::{InFlight, Session};
@@ -134,6 +134,22 @@ impl SharedCounts {
             turns,
             under_way: Mutex::default(),
         }
+    }
+
+    /// What another partition has just begun to apply from the same position on, if it is no more than
+    /// `most` and twice as much as `range`; else `range`. Who goes in step shares the count.
+    pub(in crate::engine) async fn in_step(&self, range: Range, most: Position) -> Range {
+        let longest = range.through().forward(range.width()).min(most);
+        let under_way = self.under_way.lock().await;
+        let beginnings = under_way.iter().filter(|(of, count)| {
+            of.range.after() == range.after()
+                && of.range.through() <= longest
+                && count.upgrade().is_some()
+        });
+        beginnings
+            .map(|(of, _)| of.range)
+            .next_back()
+            .unwrap_or(range)
     }
 
     /// Joins the count of this range that is under way, or begins one if there is a turn for it.
