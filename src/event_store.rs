@@ -162,7 +162,8 @@ impl EventStore {
         event::read(&**client, after, limit, stream, types).await
     }
 
-    /// Returns when no wake is left to be sent: for a process that ends after its append.
+    /// Returns when no wake is left to be sent: for a process that ends after its last append. While
+    /// others go on appending with a clone of this store it may not.
     pub async fn wakes_sent(&self) {
         self.waker.idle().await;
     }

@@ -189,7 +189,7 @@ pub trait Follower: Send {
     fn until_durable(&mut self) {}
 }
 
-/// So many positions passed in one step are the work of many writers, and more are on their way.
+/// After so many positions passed in one step more are most likely on their way.
 pub(crate) const BUSY_FROM: u64 = 16;
 
 /// What one step found.

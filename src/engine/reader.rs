@@ -1,7 +1,8 @@
 //! One reader per source and process: follows the head and tells the runners.
 //!
 //! It steps on a wake, when the source says so, and by polling: often for a second after the last
-//! event, then ever less often; while many write, 10 ms apart, for each step is then taken from them. A wake carries nothing; each is only a reason to step. When the
+//! event, then ever less often. While much is written it steps 10 ms apart, for each step is then taken
+//! from the writers. A wake carries nothing; each is only a reason to step. When the
 //! source fails, everything it knew is void and it begins again from the highest checkpoint.
 
 use std::sync::Arc;

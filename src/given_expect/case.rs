@@ -93,8 +93,8 @@ impl Run<'_> {
                 return Ok(());
             };
             let error = pg::error("cannot empty the scratch database", error);
-            let pause = match verdict(error.kind()) {
-                Verdict::Transient => pauses.next(),
+            let pause = match error.kind() {
+                ErrorKind::Serialization | ErrorKind::Locked => pauses.next(),
                 _ => None,
             };
             match pause {

@@ -20,6 +20,7 @@
 //! again. It asks no event for its key that the projection does not want, as the batch does not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
@@ -38,6 +39,9 @@ use super::{InFlight, Session};
 /// From how many positions on a count is made beside its batch: before that, the round trips cost
 /// more than they bring.
 pub(in crate::engine) const COUNTED_BESIDE_FROM: u64 = 50_000;
+
+/// How long a partition waits to hear whether another one begins from the same position.
+const IN_STEP_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What the fence is told meanwhile.
 pub(super) const NOTHING: &str =
@@ -137,19 +141,29 @@ impl SharedCounts {
     }
 
     /// What another partition has just begun to apply from the same position on, if it is no more than
-    /// `most` and twice as much as `range`; else `range`. Who goes in step shares the count.
+    /// `most`, and between half of `range` and twice as much; else `range`. Who goes in step shares the
+    /// count.
     pub(in crate::engine) async fn in_step(&self, range: Range, most: Position) -> Range {
-        let longest = range.through().forward(range.width()).min(most);
-        let under_way = self.under_way.lock().await;
-        let beginnings = under_way.iter().filter(|(of, count)| {
-            of.range.after() == range.after()
-                && of.range.through() <= longest
-                && count.upgrade().is_some()
-        });
-        beginnings
-            .map(|(of, _)| of.range)
-            .next_back()
-            .unwrap_or(range)
+        let (half, twice) = (range.width() / 2, range.width().saturating_mul(2));
+        if twice < COUNTED_BESIDE_FROM {
+            return range;
+        }
+        // Whoever takes a snapshot may have to wait for a session; sharing is not worth that.
+        let under_way = tokio::time::timeout(IN_STEP_PATIENCE, self.under_way.lock()).await;
+        let Ok(under_way) = under_way else {
+            return range;
+        };
+        let is_in_step = |of: Range| {
+            of.after() == range.after()
+                && of.through() <= most
+                && (half..=twice).contains(&of.width())
+        };
+        let mut alive = under_way
+            .iter()
+            .filter(|(_, count)| count.upgrade().is_some());
+        alive
+            .find(|(of, _)| is_in_step(of.range))
+            .map_or(range, |(of, _)| of.range)
     }
 
     /// Joins the count of this range that is under way, or begins one if there is a turn for it.
