@@ -92,6 +92,12 @@ async fn a_batch_that_was_a_guess_and_takes_too_long_is_made_smaller_and_no_erro
     assert_eq!(one::<String>(&client, told).await, "");
 }
 
+/// 200,000 events, one in four of them a `U`, whose key is no number as that of the others is.
+const OF_TWO_TYPES: &str = "insert into highwater.event (stream, version, type, data)
+    select 's' || n % 100, n / 100 + 1, case when n % 4 = 0 then 'U' else 'T' end,
+           jsonb_build_object('key', case when n % 4 = 0 then 'none' else (n % 100)::text end)
+      from generate_series(0, 199999) n";
+
 /// Each batch writes down how large it was.
 const LARGEST: &str = "/* highwater
 events = [\"T\"]
@@ -106,10 +112,7 @@ insert into largest select count(*) from batch;
 async fn the_ledger_of_a_batch_that_is_counted_beside_it_is_right() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    let log = "insert into highwater.event (stream, version, type, data)
-               select 's' || n % 100, n / 100 + 1, case when n % 4 = 0 then 'U' else 'T' end, '{}'
-                 from generate_series(0, 199999) n";
-    client.batch_execute(log).await.unwrap();
+    client.batch_execute(OF_TWO_TYPES).await.unwrap();
     caught_up(&database, &Settings::default(), "largest", LARGEST).await;
     let largest = "select max(events) from largest.largest";
     assert!(one::<i64>(&client, largest).await >= 50_000);
@@ -126,14 +129,11 @@ async fn the_ledger_of_a_batch_that_is_counted_beside_it_is_right() {
 async fn partitions_count_a_range_once_and_ask_no_unwanted_event_for_its_key() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    // Only wanted events have the number that is the key; the server counts how often it is asked for.
-    let log = "insert into highwater.event (stream, version, type, data)
-               select 's' || n % 100, n / 100 + 1, case when n % 4 = 0 then 'U' else 'T' end,
-                      jsonb_build_object('key', case when n % 4 = 0 then 'none' else (n % 100)::text end)
-                 from generate_series(0, 199999) n;
-               create function key_of(data jsonb) returns bigint immutable language plpgsql as
+    client.batch_execute(OF_TWO_TYPES).await.unwrap();
+    // The server counts how often it is asked for the key.
+    let key = "create function key_of(data jsonb) returns bigint immutable language plpgsql as
                    $$ begin return (data->>'key')::bigint; end $$";
-    client.batch_execute(log).await.unwrap();
+    client.batch_execute(key).await.unwrap();
     let counted = "do $$ begin
         execute format('alter database %I set track_functions = ''all''', current_database());
     end $$";
@@ -183,10 +183,7 @@ async fn asked_for_the_key(client: &Client) -> i64 {
 async fn the_ledgers_of_partitions_that_share_a_count_say_what_each_applied() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    let log = "insert into highwater.event (stream, version, type, data)
-               select 's' || n % 100, n / 100 + 1, case when n % 4 = 0 then 'U' else 'T' end, '{}'
-                 from generate_series(0, 199999) n";
-    client.batch_execute(log).await.unwrap();
+    client.batch_execute(OF_TWO_TYPES).await.unwrap();
     for partitions in [2, 3] {
         let name = format!("in_{partitions}");
         let text = "/* highwater
