@@ -53,7 +53,10 @@ impl BatchText<'_> {
 
     /// How many wanted events of the range each partition has, and how many are not wanted.
     pub(super) fn count_each(&self, range: Range) -> String {
-        let text = include_str!("../../../sql/queries/apply/count_each.sql");
+        let text = match self.filter.keys.partition.of {
+            2 => include_str!("../../../sql/queries/apply/count_both.sql"),
+            _ => include_str!("../../../sql/queries/apply/count_each.sql"),
+        };
         self.fill(text, range)
             .replace("{number}", &self.filter.keys.number())
     }
