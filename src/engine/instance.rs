@@ -26,7 +26,8 @@ use crate::retry::delays;
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// The same while it is alone: only operators and instances that come want something of it.
 const LOOK_PAUSE_ALONE: Duration = Duration::from_secs(2);
-/// Nudges that come closer together are answered by one look.
+/// How far the looks that nudges bring are apart at least: nudges that come closer together are
+/// answered by one.
 const NUDGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an instance sees.
@@ -92,6 +93,7 @@ impl Heartbeat {
         let host = nix::unistd::gethostname().unwrap_or_default();
         let host = host.to_string_lossy().into_owned();
         let listening = Listening::start(&self.target, self.listen, self.nudge.clone());
+        let mut nudged = Instant::now();
         let mut renewals = tokio::time::interval(self.lease / 3);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -99,7 +101,8 @@ impl Heartbeat {
             let renewed = tokio::select! {
                 _ = renewals.tick() => true,
                 () = self.nudge.notified() => {
-                    tokio::time::sleep(NUDGE_PAUSE).await;
+                    tokio::time::sleep_until((nudged + NUDGE_PAUSE).into()).await;
+                    nudged = Instant::now();
                     false
                 }
                 () = tokio::time::sleep(look_at) => false,

@@ -86,27 +86,50 @@ pub(crate) async fn names(client: &Client) -> Result<Vec<String>> {
     rows.iter().map(|row| column(row, 0)).collect()
 }
 
+/// A read model that is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Prepared {
+    /// It was made just now: its checkpoints know nothing of the source yet.
+    New,
+    /// It was there before, in this generation.
+    Recognised(i32),
+}
+
+impl Prepared {
+    pub(crate) fn generation(self) -> i32 {
+        match self {
+            Prepared::New => FIRST_GENERATION,
+            Prepared::Recognised(generation) => generation,
+        }
+    }
+}
+
+/// What `highwater.projection.generation` is by default.
+const FIRST_GENERATION: i32 = 1;
+
 /// Creates the read model of `projection` if it has none, or refuses one that was built with
-/// another definition. Returns the live generation.
+/// another definition.
 pub(crate) async fn prepare(
     target: &Database,
     projection: &dyn Runnable,
     source: &dyn Source,
-) -> Result<i32> {
+) -> Result<Prepared> {
     let definition = projection.definition();
     let before = stored_in(target, &definition.name).await?;
     let stored = match before {
         Some(stored) => stored,
         None => {
-            create(target, projection, source).await?;
-            // Another instance may have been first, with another definition.
+            if create(target, projection, source).await? {
+                return Ok(Prepared::New);
+            }
+            // Another instance was first, maybe with another definition.
             let made = stored_in(target, &definition.name).await?;
             made.ok_or_else(|| dropped(&definition.name))?
         }
     };
     check_unchanged(definition, &stored)?;
     renew_batch(target, projection, source, definition.name.as_str()).await?;
-    Ok(stored.generation)
+    Ok(Prepared::Recognised(stored.generation))
 }
 
 /// Replaces a view `batch` that an earlier version made: it shows a partition the keys of others.
@@ -203,8 +226,9 @@ pub(crate) fn check_hash(definition: &Definition, hash: &str) -> Result<()> {
     )))
 }
 
-/// Creates projection row, checkpoint row, schema and tables in one transaction.
-async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Source) -> Result<()> {
+/// Creates projection row, checkpoint row, schema and tables in one transaction. False if another
+/// instance has done so.
+async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Source) -> Result<bool> {
     let definition = projection.definition();
     let identity = source.identity().await?;
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.
@@ -212,17 +236,17 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
     begin(&client).await?;
     let done = async {
         if !insert_rows(&client, definition, &identity).await? {
-            return Ok(());
+            return Ok(false);
         }
         create_schema(&client, definition.name.as_str()).await?;
         fill_schema(&client, projection, definition.name.as_str()).await?;
         show_batch(&client, projection, source, definition.name.as_str()).await?;
         failpoint!("create.filled");
-        Ok(())
+        Ok(true)
     };
-    end(&client, done.await).await?;
+    let is_ours = end(&client, done.await).await?;
     failpoint!("create.committed");
-    Ok(())
+    Ok(is_ours)
 }
 
 /// When a wait for a batch in flight is told.

@@ -32,7 +32,7 @@ use crate::source::Source;
 
 mod layout;
 
-use layout::Layout;
+use layout::{Layout, is_drained};
 
 /// How soon it is looked again for a checkpoint that could not be had.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -169,14 +169,18 @@ impl Supervisor {
         let prepared = setup::prepare(&parts.target, &*parts.projection, &*parts.source);
         // Somebody's own code: it may panic.
         let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
-        let generation = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
-        divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
+        let prepared = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
+        // A new one is compared by who claims it; nobody does where there is nothing to be applied.
+        let is_new = matches!(prepared, setup::Prepared::New);
+        if !is_new || parts.until == Some(Position::START) {
+            divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
+        }
         let client = parts.target.short().await?;
         let partitions = i32::from(definition.partitions);
         let (name, key) = (&definition.name, &definition.key);
         let setting = setup::set_partitions(&client, name, partitions, key);
         client.within(setting).await?;
-        Ok(generation)
+        Ok(prepared.generation())
     }
 
     /// Does something again and again until it succeeds or fails for good. `None` if it was asked to
@@ -489,10 +493,4 @@ impl Supervisor {
         self.parts.board.remove(partition);
         None
     }
-}
-
-/// Whether it is where its layout ends.
-fn is_drained(checkpoint: &ObservedCheckpoint) -> bool {
-    let end = checkpoint.drain_at;
-    end.is_some_and(|end| checkpoint.position >= end)
 }

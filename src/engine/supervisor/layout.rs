@@ -77,3 +77,9 @@ impl Layout {
         }
     }
 }
+
+/// Whether it is where its layout ends.
+pub(super) fn is_drained(checkpoint: &ObservedCheckpoint) -> bool {
+    let end = checkpoint.drain_at;
+    end.is_some_and(|end| checkpoint.position >= end)
+}
