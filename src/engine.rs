@@ -262,12 +262,22 @@ impl Engine {
                 target: self.target.clone(),
                 settings: settings.clone(),
                 publisher,
+                brings_events: until == Until::Stopped && self.reads(&**source),
                 stop: unfollowed,
             };
             tokio::spawn(reader.run());
             followings.insert(name.clone(), following);
         }
         followings
+    }
+
+    /// Whether a projection needs the events of `source` read out of it.
+    fn reads(&self, source: &dyn Source) -> bool {
+        let mut projections = self.runs.iter().map(|run| &run.projection);
+        projections.any(|projection| {
+            projection.definition().source == source.name()
+                && (projection.statements().is_none() || source.relation().is_none())
+        })
     }
 
     /// Best effort: an instance that does not sign off is forgotten when its lease ends.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::name::ProjectionName;
-use crate::pg::transaction::Tx;
+use crate::pg::transaction::{TextStatement, Tx};
 use crate::projection::sql_text::BatchPlace;
 use crate::source::{Batch, BoxFuture, Keys};
 
@@ -133,6 +133,22 @@ pub trait Applying: Send {
     /// costs less than several of few.
     fn gains_by_many(&self) -> bool {
         true
+    }
+
+    /// Whether the first [`Applying::take`] does no more than read until something that it sent was
+    /// answered: then it need not wait for the answer to what opened the transaction.
+    fn reads_first(&self) -> bool {
+        false
+    }
+
+    /// As [`Applying::finish`], but for the last statement: that one goes to the server together with the
+    /// commit. By itself it leaves none.
+    fn finish_but_last(&mut self) -> BoxFuture<'_, Result<Option<TextStatement>>> {
+        let finishing = self.finish();
+        Box::pin(async {
+            finishing.await?;
+            Ok(None)
+        })
     }
 }
 

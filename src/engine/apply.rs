@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::Known;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
@@ -111,8 +112,8 @@ pub(super) struct Passed {
     counted: Counted,
 }
 
-/// How much one batch may hold.
-#[derive(Clone, Copy, Debug)]
+/// How much one batch may hold, and what is known of it before it is read.
+#[derive(Clone, Debug)]
 pub(super) struct Limits<'a> {
     pub(super) events_max: usize,
     pub(super) bytes_max: usize,
@@ -123,6 +124,8 @@ pub(super) struct Limits<'a> {
     pub(super) several: Option<&'a CancellationToken>,
     /// What the reader's own rows say of the range.
     pub(super) known: Option<Known>,
+    /// The wanted events of the range, if the reader has brought them.
+    pub(super) events: Option<Vec<RecordedEvent>>,
 }
 
 impl Applier {

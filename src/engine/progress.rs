@@ -9,12 +9,15 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::RecordedEvent;
 use crate::pg::checkpoint::LastEvent;
 use crate::position::{Position, Range};
 use crate::source::{Occurred, OpenGap, Step, Types};
 
 /// Steps remembered with the types that occurred in them. A runner further behind reads itself.
 const STEPS_MAX: usize = 256;
+/// The most bytes of events that are kept with these steps: the latest.
+const EVENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Where a source stands.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +49,7 @@ pub(super) struct Known {
 struct Passed {
     range: Range,
     occurred: Arc<Occurred>,
+    events: Option<Arc<[RecordedEvent]>>,
 }
 
 impl Progress {
@@ -88,6 +92,26 @@ impl Progress {
         (reached == range.through()).then_some(known)
     }
 
+    /// The events of `types` in a range, if whole steps that are remembered with theirs are this range.
+    pub(super) fn events(&self, range: Range, types: Types<'_>) -> Option<Vec<RecordedEvent>> {
+        let mut reached = range.after();
+        let mut events = Vec::new();
+        let within =
+            |p: &&Passed| p.range.through() > range.after() && p.range.after() < range.through();
+        for passed in self.recent.iter().filter(within) {
+            if passed.range.after() != reached {
+                return None;
+            }
+            let is_wanted = |event: &&RecordedEvent| {
+                types.is_none_or(|types| types.contains(&event.event_type))
+            };
+            let passed_events = passed.events.as_ref()?;
+            events.extend(passed_events.iter().filter(is_wanted).cloned());
+            reached = passed.range.through();
+        }
+        (reached == range.through()).then_some(events)
+    }
+
     fn begin(&mut self, session: u64) {
         *self = Progress {
             session,
@@ -113,7 +137,27 @@ impl Progress {
                 recent.push_back(Passed {
                     range: step.passed,
                     occurred: Arc::new(occurred),
+                    events: step.events.map(Arc::from),
                 });
+                forget_events(recent);
+            }
+        }
+    }
+}
+
+/// Forgets the events of those steps that are too much to be kept.
+fn forget_events(steps: &mut VecDeque<Passed>) {
+    let mut left = EVENTS_BYTES_MAX;
+    for passed in steps.iter_mut().rev() {
+        let Some(events) = &passed.events else {
+            continue;
+        };
+        let bytes = events.iter().map(RecordedEvent::bytes).sum();
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => {
+                left = 0;
+                passed.events = None;
             }
         }
     }
@@ -293,124 +337,4 @@ impl Following {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio_util::sync::CancellationToken;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn step(after: i64, through: i64, types: Option<&[&str]>) -> Step {
-        let range = Range::new(Position::new(after), Position::new(through));
-        Step {
-            mark: range.through(),
-            head: range.through(),
-            passed: range,
-            occurred: types.map(|types| {
-                let mut occurred = Occurred::default();
-                for &name in types {
-                    occurred.push(range.through(), Uuid::nil(), name.into());
-                }
-                occurred
-            }),
-            gap: None,
-            again: None,
-        }
-    }
-
-    #[test]
-    fn a_runner_reads_only_what_may_hold_its_types() {
-        let mut progress = Progress::default();
-        progress.step(step(0, 10, None));
-        progress.step(step(10, 12, Some(&["A"])));
-        progress.step(step(12, 15, Some(&["B"])));
-        let b = ["B".to_owned()];
-        let c = ["C".to_owned()];
-        assert!(progress.may_hold(Position::new(10), Some(&b)));
-        assert!(progress.may_hold(Position::new(12), Some(&b)));
-        assert!(!progress.may_hold(Position::new(10), Some(&c)));
-        assert!(
-            progress.may_hold(Position::new(9), Some(&c)),
-            "what lies before is not known"
-        );
-        assert!(progress.may_hold(Position::new(14), None));
-        assert!(!progress.may_hold(Position::new(15), None));
-    }
-
-    #[test]
-    fn a_step_whose_types_are_unknown_voids_what_was_remembered() {
-        let mut progress = Progress::default();
-        progress.step(step(0, 10, Some(&["A"])));
-        progress.step(step(10, 99, None));
-        let c = ["C".to_owned()];
-        assert!(progress.may_hold(Position::new(0), Some(&c)));
-        assert!(!progress.may_hold(Position::new(99), Some(&c)), "the mark");
-        progress.step(step(99, 100, Some(&["A"])));
-        assert!(progress.may_hold(Position::new(0), Some(&c)));
-        assert!(!progress.may_hold(Position::new(99), Some(&c)));
-    }
-
-    #[test]
-    fn whole_steps_tell_what_a_range_holds_and_parts_of_steps_do_not() {
-        let mut progress = Progress::default();
-        progress.step(step(0, 10, None));
-        progress.step(step(10, 12, Some(&["A", "B"])));
-        progress.step(step(12, 15, Some(&[])));
-        progress.step(step(15, 16, Some(&["B"])));
-        let b = ["B".to_owned()];
-        let known = |after, through| {
-            let range = Range::new(Position::new(after), Position::new(through));
-            let known = progress.known(range, Some(&b))?;
-            Some((known.events, known.wanted, known.last.map(|(p, _)| p.get())))
-        };
-        assert_eq!(known(10, 16), Some((3, 2, Some(16))));
-        assert_eq!(known(10, 15), Some((2, 1, Some(12))));
-        assert_eq!(known(12, 15), Some((0, 0, None)));
-        for (after, through) in [(9, 16), (11, 16), (10, 14), (10, 17), (16, 17)] {
-            assert_eq!(known(after, through), None, "({after}, {through}]");
-        }
-    }
-
-    #[test]
-    fn a_mark_holds_on_a_connection_opened_before_its_session_was_last_confirmed() {
-        let (mut publisher, mut following) = channel(CancellationToken::new().drop_guard());
-        let opened = Instant::now();
-        let later = opened + std::time::Duration::from_millis(1);
-        publisher.begin();
-        assert!(!following.covers(1, opened), "nothing is confirmed yet");
-        publisher.step(step(0, 1, None), opened);
-        assert!(!following.covers(1, opened), "the server may have crashed");
-        publisher.step(step(1, 2, None), later);
-        assert!(following.covers(1, opened));
-        assert!(!following.covers(1, later));
-        publisher.begin();
-        assert!(!following.covers(1, opened), "the session is over");
-        assert!(!following.covers(2, opened));
-    }
-
-    #[test]
-    fn runners_hear_of_a_session_with_its_first_step() {
-        let (mut publisher, following) = channel(CancellationToken::new().drop_guard());
-        publisher.begin();
-        publisher.step(step(0, 7, None), Instant::now());
-        publisher.begin();
-        assert_eq!(following.progress.borrow().session, 1);
-        assert_eq!(following.progress.borrow().mark, Position::new(7));
-        publisher.step(step(7, 7, None), Instant::now());
-        assert_eq!(following.progress.borrow().session, 2);
-    }
-
-    #[tokio::test]
-    async fn who_waits_for_a_confirmation_hears_that_the_reader_has_given_up() {
-        let (mut publisher, mut following) = channel(CancellationToken::new().drop_guard());
-        publisher.begin();
-        let opened = Instant::now();
-        publisher.step(step(0, 1, None), opened);
-        assert!(!following.covers(1, opened));
-        let waiting = tokio::spawn(async move { following.confirmed(1).await });
-        tokio::task::yield_now().await;
-        publisher.fail(Error::new(ErrorKind::Precondition, "CACHE 10"));
-        drop(publisher);
-        let error = waiting.await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Precondition);
-    }
-}
+mod tests;

@@ -36,6 +36,8 @@ pub(super) struct Reader {
     pub(super) target: Database,
     pub(super) settings: Settings,
     pub(super) publisher: Publisher,
+    /// Runners need the events themselves.
+    pub(super) brings_events: bool,
     pub(super) stop: CancellationToken,
 }
 
@@ -47,12 +49,13 @@ impl Reader {
             let listening = listen(self.source.clone(), wake.clone(), self.settings.clone());
             Aborting(tokio::spawn(listening))
         });
+        let stop = self.stop.clone();
         let mut pauses = delays(self.settings.retry_delay_max);
         loop {
             let before = self.publisher.mark();
             let error = tokio::select! {
-                () = self.stop.cancelled() => return,
-                error = session(&mut self.publisher, &*self.source, &self.target, &wake, &self.settings) => error,
+                () = stop.cancelled() => return,
+                error = self.session(&wake) => error,
             };
             if verdict(error.kind()) != Verdict::Transient {
                 tracing::error!(source = self.source.name(), error = %error, "the source cannot be read");
@@ -71,40 +74,39 @@ impl Reader {
             }
         }
     }
-}
 
-/// Steps until something fails.
-async fn session(
-    publisher: &mut Publisher,
-    source: &dyn Source,
-    target: &Database,
-    wake: &Wake,
-    settings: &Settings,
-) -> Error {
-    let limit = settings.answer_timeout;
-    let beginning = Box::pin(begin(source, target));
-    let mut follower = match in_time(source, limit * BEGIN_STATEMENTS, beginning).await {
-        Ok(follower) => follower,
-        Err(error) => return error,
-    };
-    publisher.begin();
-    let mut cadence = Cadence::new(settings.poll_slowest);
-    loop {
-        let began = Instant::now();
-        let step = match in_time(source, limit, follower.step()).await {
-            Ok(step) => step,
+    /// Steps until something fails.
+    async fn session(&mut self, wake: &Wake) -> Error {
+        let (source, settings) = (&*self.source, &self.settings);
+        let limit = settings.answer_timeout;
+        let beginning = Box::pin(begin(source, &self.target));
+        let mut follower = match in_time(source, limit * BEGIN_STATEMENTS, beginning).await {
+            Ok(follower) => follower,
             Err(error) => return error,
         };
-        metrics::step(source.name(), began.elapsed());
-        let pause = cadence.pause(&step, wake.is_connected(), publisher.is_awaited());
-        publisher.step(step, began);
-        match pause {
-            Pause::Whole(pause) => tokio::time::sleep(pause).await,
-            Pause::UntilNews(pause) => tokio::select! {
-                () = wake.arrived.notified() => {}
-                () = publisher.awaited() => {}
-                () = tokio::time::sleep(pause) => {}
-            },
+        if self.brings_events {
+            follower.bring_events();
+        }
+        self.publisher.begin();
+        let mut cadence = Cadence::new(settings.poll_slowest);
+        loop {
+            let began = Instant::now();
+            let step = match in_time(source, limit, follower.step()).await {
+                Ok(step) => step,
+                Err(error) => return error,
+            };
+            metrics::step(source.name(), began.elapsed());
+            let is_awaited = self.publisher.is_awaited();
+            let pause = cadence.pause(&step, wake.is_connected(), is_awaited);
+            self.publisher.step(step, began);
+            match pause {
+                Pause::Whole(pause) => tokio::time::sleep(pause).await,
+                Pause::UntilNews(pause) => tokio::select! {
+                    () = wake.arrived.notified() => {}
+                    () = self.publisher.awaited() => {}
+                    () = tokio::time::sleep(pause) => {}
+                },
+            }
         }
     }
 }
@@ -266,6 +268,7 @@ mod tests {
             head: mark,
             passed: Range::new(Position::new(100), mark),
             occurred: None,
+            events: None,
             gap: None,
             again: None,
         }

@@ -326,8 +326,13 @@ impl Runner {
         let session_turn = self.parts.turns.clone().acquire_owned().await.ok();
         let reading_turn = self.reading_turn(range);
         let began = Instant::now();
+        let types = self.definition().events.as_deref();
         let limits = Limits {
-            known: progress.known(range, self.definition().events.as_deref()),
+            known: progress.known(range, types),
+            events: self
+                .is_read()
+                .then(|| progress.events(range, types))
+                .flatten(),
             ..self.limits(claim.position, reading_turn.is_some())
         };
         let leap = self.size.limit(self.tried(range, &limits));

@@ -1,5 +1,6 @@
 //! The open transaction that a projection writes its read model in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -86,6 +87,15 @@ pub(crate) fn batch_name(key: &Key) -> String {
     format!("highwater:{kept}~{hash:08x}{rest}")
 }
 
+/// A statement whose only parameter, `$1`, is a text.
+#[derive(Clone, Debug)]
+pub struct TextStatement {
+    /// The statement.
+    pub sql: Arc<str>,
+    /// What `$1` is.
+    pub text: String,
+}
+
 /// The transaction of one batch: the checkpoint has been moved in it and the engine will commit
 /// it. Unqualified names mean the projection's own schema, then `public`.
 ///
@@ -135,6 +145,15 @@ impl<'a> Tx<'a> {
     pub async fn execute(&self, sql: &str, parameters: &[(&Parameter<'_>, Type)]) -> Result<u64> {
         let changed = self.client.execute_typed(sql, parameters).await;
         changed.map_err(|e| pg::error("a statement of the projection failed", e))
+    }
+
+    /// Runs a statement whose only parameter is a text, and returns how many rows it changed.
+    ///
+    /// # Errors
+    /// The server's error, with its SQLSTATE.
+    pub async fn execute_text(&self, statement: &TextStatement) -> Result<u64> {
+        self.execute(&statement.sql, &[(&statement.text, Type::TEXT)])
+            .await
     }
 
     /// Runs several statements without parameters in one round trip.

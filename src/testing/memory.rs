@@ -261,6 +261,7 @@ impl Follower for MemoryFollower {
                 head,
                 passed,
                 occurred: Some(occurred),
+                events: None,
                 gap: None,
                 again: None,
             })

@@ -11,22 +11,19 @@ use highwater::engine::Settings;
 use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
 use highwater::source::table::{EventTable, TableSource};
-use highwater::source::{
-    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Middle, ReadRequest, Source, Standing,
-    Step, Wakes,
-};
+use highwater::source::{BoxFuture, Follower, Source, Step};
 use highwater::testing::TestDatabase;
-use highwater::{Engine, Error, ErrorKind, Outcome, Position, Range, Result, Until};
+use highwater::{Engine, Error, ErrorKind, Outcome, Position, Result, Until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::exactness::{
     Running, Storm, assert_exact, caught_up, ledger_in_rust, ledger_in_sql, ledger_of_type,
     positions,
 };
+use crate::support::meddled::{Meddled, Meddling};
 use crate::support::{Random, crash, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -484,12 +481,12 @@ async fn a_stop_drains_the_batch_in_flight_and_writes_down_what_was_passed_over(
 }
 
 /// Our own table, with something happening when it is followed, or instead of a step.
-struct Meddled {
+struct Crashing {
     source: Arc<dyn Source>,
-    kind: Meddling,
+    kind: Fault,
 }
 
-enum Meddling {
+enum Fault {
     /// The first follow: the server crashes between the floor and the follower's session.
     CrashOnce(String, AtomicBool),
     /// Told to, the next follow: the server has crashed, and the runner's first two reads of its
@@ -528,39 +525,27 @@ impl Follower for OneStep {
     }
 }
 
-impl Source for Meddled {
-    fn name(&self) -> &str {
-        self.source.name()
-    }
-
-    fn identity(&self) -> BoxFuture<'_, Result<String>> {
-        self.source.identity()
-    }
-
-    fn head(&self) -> BoxFuture<'_, Result<Position>> {
-        self.source.head()
-    }
-
-    fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
-        self.source.standing(at, known)
+impl Meddling for Crashing {
+    fn source(&self) -> &dyn Source {
+        &*self.source
     }
 
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
             match &self.kind {
-                Meddling::CrashOnce(url, done) => {
+                Fault::CrashOnce(url, done) => {
                     if !done.swap(true, Ordering::Relaxed) {
                         taken_back(url).await;
                     }
                     self.source.follow(floor).await
                 }
-                Meddling::HardToReadAgain(url, wanted) => {
+                Fault::HardToReadAgain(url, wanted) => {
                     if wanted.swap(false, Ordering::Relaxed) {
                         hard_to_read_again(url).await;
                     }
                     self.source.follow(floor).await
                 }
-                Meddling::FailsAfterOneStep(url) => {
+                Fault::FailsAfterOneStep(url) => {
                     let follower = OneStep {
                         follower: self.source.follow(floor).await?,
                         url: url.clone(),
@@ -570,42 +555,6 @@ impl Source for Meddled {
                 }
             }
         })
-    }
-
-    fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>> {
-        self.source.read(request)
-    }
-
-    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
-        self.source.read_keyed(request)
-    }
-
-    fn middle<'a>(
-        &'a self,
-        range: Range,
-        filter: Filter<'a>,
-    ) -> BoxFuture<'a, Result<Option<Middle>>> {
-        self.source.middle(range, filter)
-    }
-
-    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
-        self.source.count(range, filter)
-    }
-
-    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
-        self.source.first(range)
-    }
-
-    fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
-        self.source.last_at(position)
-    }
-
-    fn wakes(&self) -> BoxFuture<'_, Result<Option<Box<dyn Wakes>>>> {
-        self.source.wakes()
-    }
-
-    fn relation(&self) -> Option<&str> {
-        self.source.relation()
     }
 }
 
@@ -659,12 +608,12 @@ async fn a_floor_that_a_crash_took_back_is_not_followed() {
         .unwrap();
     assert!(matches!(report.outcomes[0].1, Outcome::CaughtUp));
     let url = database.url().to_owned();
-    let meddled = Meddled {
+    let crashing = Crashing {
         source: database.source(),
-        kind: Meddling::CrashOnce(url, AtomicBool::new(false)),
+        kind: Fault::CrashOnce(url, AtomicBool::new(false)),
     };
     let engine = Engine::new(database.pooled(), settings())
-        .source(Arc::new(meddled))
+        .source(Arc::new(Meddled(crashing)))
         .projection(ledger_in_sql("in_sql"));
     let running = Running::start(engine);
     eventually("the projection is at 4", LIMIT, async || {
@@ -730,12 +679,12 @@ async fn what_was_passed_over_in_memory_is_void_after_a_crash_until_the_checkpoi
     let client = database.client().await;
     fill(&client, 3).await;
     let wanted = Arc::new(AtomicBool::new(false));
-    let meddled = Meddled {
+    let crashing = Crashing {
         source: database.source(),
-        kind: Meddling::HardToReadAgain(database.url().to_owned(), wanted.clone()),
+        kind: Fault::HardToReadAgain(database.url().to_owned(), wanted.clone()),
     };
     let engine = Engine::new(database.pooled(), settings())
-        .source(Arc::new(meddled))
+        .source(Arc::new(Meddled(crashing)))
         .projection(ledger_of_type("in_sql", "Wanted"));
     let handle = engine.handle();
     let running = Running::start(engine);
@@ -770,12 +719,12 @@ async fn a_source_that_fails_for_good_stops_its_projections_and_leaves_none_wait
     let database = TestDatabase::new().await;
     let client = database.client().await;
     fill(&client, 500).await;
-    let meddled = Meddled {
+    let crashing = Crashing {
         source: database.source(),
-        kind: Meddling::FailsAfterOneStep(database.url().to_owned()),
+        kind: Fault::FailsAfterOneStep(database.url().to_owned()),
     };
     let engine = Engine::new(database.pooled(), settings())
-        .source(Arc::new(meddled))
+        .source(Arc::new(Meddled(crashing)))
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
     let ended = Running::start(engine).ended();

@@ -8,6 +8,7 @@ mod append_file;
 mod append_id;
 mod append_race;
 mod audit;
+mod brought;
 mod check;
 #[cfg(feature = "cli")]
 mod cli;

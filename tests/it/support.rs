@@ -1,5 +1,6 @@
 //! What many tests share.
 
+pub(crate) mod meddled;
 pub(crate) mod pooler;
 pub(crate) mod proxy;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
+use futures_util::future::try_join;
 
 use super::several::Several;
 use super::{Applier, Limits, Passed, Session, Slice, Work, panicked};
@@ -16,7 +17,7 @@ use crate::metrics::Phase;
 use crate::pg;
 use crate::pg::checkpoint::{self, Counted, Key};
 use crate::pg::dead_letter;
-use crate::pg::transaction::Tx;
+use crate::pg::transaction::{TextStatement, Tx};
 use crate::position::{Position, Range};
 use crate::projection::{Applying, Runnable};
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest, Source};
@@ -83,7 +84,7 @@ impl BatchReader {
 }
 
 impl Applier {
-    /// Reads the first batch of a range, which may be all of it.
+    /// Reads the first batch of a range, which may be all of it, unless the reader has brought it.
     /// `known` is what the fence is to be told of the whole range, if that is known.
     pub(super) async fn read_events(
         &self,
@@ -91,6 +92,12 @@ impl Applier {
         limits: Limits<'_>,
         known: Option<Passed>,
     ) -> Result<Work<'_>> {
+        if let (Some(events), Some(passed)) = (limits.events, known) {
+            let batch = Batch { range, events };
+            let aside = Vec::new();
+            let read = ReadBatch { batch, aside };
+            return Ok(Work::Read(ReadWork { read, passed }));
+        }
         let mut laps = self.laps();
         let reader = BatchReader {
             source: self.source.clone(),
@@ -161,20 +168,46 @@ impl Applier {
         })
     }
 
+    /// Two round trips, where the projection allows it.
     pub(super) async fn apply_batch(&self, session: &Session, work: &ReadWork) -> Result<Position> {
         let ReadWork { read, passed } = work;
         let range = read.batch.range;
         let fence = self.fence().text(range, passed.last, passed.counted);
         let mut laps = self.laps();
-        self.begin_read(session, range, &fence).await?;
-        laps.ended(Phase::Checkpoint, 1);
-        self.apply_events(session, &read.batch).await?;
-        laps.ended(Phase::Apply, 0);
-        let check = self.put_aside(session, &read.aside).await?;
-        self.end_read(session, range, check.as_deref().unwrap_or_default())
-            .await?;
+        let begin = async {
+            self.begin_read(session, range, &fence).await?;
+            laps.ended(Phase::Checkpoint, 1);
+            Ok(())
+        };
+        if read.batch.events.is_empty() {
+            begin.await?;
+            self.end_batch(session, read, None).await?;
+        } else {
+            let mut applying = self.applying(session)?;
+            take_after(begin, &mut *applying, &read.batch).await?;
+            let last = unpanicked(applying.finish_but_last()).await?;
+            laps.ended(Phase::Apply, 0);
+            self.end_batch(session, read, last).await?;
+        }
         laps.ended(Phase::Commit, 1);
         Ok(range.through())
+    }
+
+    /// Sets aside what is to be, and commits; `last` is what the projection has not sent yet.
+    async fn end_batch(
+        &self,
+        session: &Session,
+        read: &ReadBatch,
+        last: Option<TextStatement>,
+    ) -> Result<()> {
+        let check = self.put_aside(session, &read.aside).await?;
+        let check = check.unwrap_or_default();
+        let end = self.end_read(session, read.batch.range, &check);
+        let Some(last) = last else {
+            return end.await;
+        };
+        let tx = Tx::new(session.client());
+        end_behind(tx.execute_text(&last), end).await
     }
 
     /// Opens the transaction of a batch that was read.
@@ -228,9 +261,129 @@ impl Applier {
     }
 }
 
+/// Takes a batch once its transaction is open; what only reads is sent without waiting for that.
+async fn take_after(
+    begin: impl Future<Output = Result<()>>,
+    applying: &mut dyn Applying,
+    batch: &Batch,
+) -> Result<()> {
+    if !applying.reads_first() {
+        begin.await?;
+        return unpanicked(applying.take(batch)).await;
+    }
+    // In this order: it is polled first, so that it is sent first, its failure is seen before what was read
+    // without it is used, and no fault of an event is told by who may not apply it.
+    let taking = async { Ok(unpanicked(applying.take(batch)).await) };
+    let ((), taken) = try_join(begin, taking).await?;
+    taken
+}
+
+/// Sends the commit behind the last statement, without waiting for that one's answer.
+async fn end_behind(
+    last: impl Future<Output = Result<u64>>,
+    end: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    // In this order: one that could not even be sent must not be followed by the commit, and where the
+    // server refuses it the commit fails too, and says less of it.
+    try_join(last, end).await.map(drop)
+}
+
 /// A panic of the projection's code as an error. Nothing of it is looked at afterwards: its
 /// transaction is rolled back.
-pub(super) async fn unpanicked(applying: impl Future<Output = Result<()>>) -> Result<()> {
+pub(super) async fn unpanicked<T>(applying: impl Future<Output = Result<T>>) -> Result<T> {
     let applied = AssertUnwindSafe(applying).catch_unwind().await;
     applied.unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::future::{pending, ready};
+    use std::sync::Mutex;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+    use crate::source::BoxFuture;
+
+    /// Writes down when it is asked to take a batch, and fails at once.
+    struct Faulty<'a> {
+        said: &'a Mutex<Vec<&'static str>>,
+        reads_first: bool,
+    }
+
+    impl Applying for Faulty<'_> {
+        fn take<'a>(&'a mut self, _: &'a Batch) -> BoxFuture<'a, Result<()>> {
+            Box::pin(async {
+                self.said.lock().unwrap().push("taken");
+                Err(Error::new(ErrorKind::Undigestible, "a fault of the event"))
+            })
+        }
+
+        fn finish(&mut self) -> BoxFuture<'_, Result<()>> {
+            Box::pin(pending())
+        }
+
+        fn reads_first(&self) -> bool {
+            self.reads_first
+        }
+    }
+
+    async fn taken(
+        reads_first: bool,
+        opening: impl Future<Output = Result<()>>,
+    ) -> (ErrorKind, Vec<&'static str>) {
+        let said = Mutex::new(Vec::new());
+        let begin = async {
+            said.lock().unwrap().push("sent");
+            yield_now().await;
+            said.lock().unwrap().push("answered");
+            opening.await
+        };
+        let mut applying = Faulty {
+            said: &said,
+            reads_first,
+        };
+        let batch = Batch {
+            range: Range::new(Position::new(1), Position::new(2)),
+            events: Vec::new(),
+        };
+        let error = take_after(begin, &mut applying, &batch).await.unwrap_err();
+        (error.kind(), said.into_inner().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_only_reads_is_sent_behind_the_opening_without_waiting_for_its_answer() {
+        let (kind, said) = taken(true, ready(Ok(()))).await;
+        assert_eq!(kind, ErrorKind::Undigestible);
+        assert_eq!(said, ["sent", "taken", "answered"]);
+        let (kind, said) = taken(false, ready(Ok(()))).await;
+        assert_eq!(kind, ErrorKind::Undigestible);
+        assert_eq!(said, ["sent", "answered", "taken"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_not_committed() {
+        let unsent = Error::new(ErrorKind::Internal, "too large to be sent");
+        let mut committed = false;
+        let end = async {
+            committed = true;
+            Ok(())
+        };
+        let ended = end_behind(ready(Err(unsent)), end).await;
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Internal);
+        assert!(!committed);
+    }
+
+    #[tokio::test]
+    async fn who_may_not_apply_an_event_does_not_tell_its_faults() {
+        for reads_first in [true, false] {
+            let fenced = Error::new(ErrorKind::Fenced, "the checkpoint is somebody else's");
+            let opening = RefCell::new(Some(fenced));
+            let opening = async { Err(opening.take().unwrap()) };
+            let (kind, _) = taken(reads_first, opening).await;
+            assert_eq!(kind, ErrorKind::Fenced);
+        }
+    }
 }

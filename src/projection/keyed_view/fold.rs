@@ -10,7 +10,7 @@ use super::KeyedView;
 use super::rows::{Rows, written_bytes};
 use crate::error::Result;
 use crate::event::RecordedEvent;
-use crate::pg::transaction::Tx;
+use crate::pg::transaction::{TextStatement, Tx};
 use crate::projection::Applying;
 use crate::projection::typed::{self, OnUnknown};
 use crate::source::{Batch, BoxFuture};
@@ -134,8 +134,21 @@ where
 
     /// Writes all rows back, and forgets them.
     async fn store(&mut self) -> Result<()> {
+        if let Some(last) = self.store_but_last().await? {
+            self.tx.execute_text(&last).await?;
+        }
+        Ok(())
+    }
+
+    /// The same, but for the last statement.
+    async fn store_but_last(&mut self) -> Result<Option<TextStatement>> {
         let rows = std::mem::take(&mut self.rows);
-        Rows::of(self.view).store(rows, &self.tx).await
+        let mut writes = Rows::of(self.view).writes(rows)?;
+        let last = writes.pop();
+        for write in writes {
+            self.tx.execute_text(&write).await?;
+        }
+        Ok(last)
     }
 
     /// How many bytes the rows take in memory, about.
@@ -157,6 +170,14 @@ where
 
     fn finish(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.store())
+    }
+
+    fn reads_first(&self) -> bool {
+        true
+    }
+
+    fn finish_but_last(&mut self) -> BoxFuture<'_, Result<Option<TextStatement>>> {
+        Box::pin(self.store_but_last())
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::io;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -14,7 +15,7 @@ use tokio_postgres::types::Type;
 use super::KeyedView;
 use super::fold::Slot;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::transaction::Tx;
+use crate::pg::transaction::{TextStatement, Tx};
 use crate::pg::{column, quote_identifier};
 
 /// About how many bytes of rows go to the server in one statement.
@@ -62,8 +63,8 @@ where
         Ok(rows)
     }
 
-    /// Writes rows back: those that are, and deletes those that are no more.
-    pub(super) async fn store(&self, rows: HashMap<K, Slot<S>>, tx: &Tx<'_>) -> Result<()> {
+    /// What writes rows back: those that are, and deletes those that are no more.
+    pub(super) fn writes(&self, rows: HashMap<K, Slot<S>>) -> Result<Vec<TextStatement>> {
         let mut gone = Text::default();
         let mut present = vec![Text::default()];
         let mut columns = Columns::default();
@@ -77,19 +78,18 @@ where
                 None => {}
             }
         }
-        if !gone.is_empty() {
-            let sql = include_str!("../../../sql/queries/projection/delete_rows.sql")
-                .replace("{table}", &quote_identifier(self.view.table()))
-                .replace("{match}", &self.key_match());
-            tx.execute(&sql, &[(&gone.end(), Type::TEXT)]).await?;
-        }
-        let sql = self.store_sql(&columns.0);
-        for text in present {
-            if !text.is_empty() {
-                tx.execute(&sql, &[(&text.end(), Type::TEXT)]).await?;
-            }
-        }
-        Ok(())
+        let delete = include_str!("../../../sql/queries/projection/delete_rows.sql")
+            .replace("{table}", &quote_identifier(self.view.table()))
+            .replace("{match}", &self.key_match());
+        let store: Arc<str> = self.store_sql(&columns.0).into();
+        let deletes = std::iter::once((delete.into(), gone));
+        let stores = present.into_iter().map(|rows| (store.clone(), rows));
+        let writes = deletes.chain(stores).filter(|(_, rows)| !rows.is_empty());
+        let statement = |(sql, rows): (Arc<str>, Text)| TextStatement {
+            sql,
+            text: rows.end(),
+        };
+        Ok(writes.map(statement).collect())
     }
 
     fn store_sql(&self, columns: &BTreeSet<String>) -> String {

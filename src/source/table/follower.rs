@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::anchor::{self, Anchor};
 use super::durable;
 use super::gap::{self, GapPolicy};
-use super::{EventTable, TypeNames};
+use super::{EventTable, TypeNames, row};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::RecordedEvent;
 use crate::mark::{Advance, Holder, Mark, Seen};
 use crate::mutation::{self, Stale};
 use crate::pg::database::Short;
@@ -20,6 +21,8 @@ use crate::source::{BUSY_FROM, BoxFuture, Follower, Occurred, OpenGap, Step};
 
 /// Rows that one read returns at most: bounds the memory of a step.
 const ROWS_MAX: i64 = 10_000;
+/// The same where it brings the events too.
+const EVENTS_MAX: i64 = 32;
 /// A look costs a saturated server up to 5 ms: at most 50 a second, and ever fewer.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(20);
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -32,9 +35,10 @@ const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct TableFollower {
     client: Short,
     table: EventTable,
-    new_sql: String,
-    /// The same, which tells how far the sequence is.
-    checking_sql: String,
+    /// Whether steps are to bring the events too.
+    brings_events: bool,
+    /// How many positions the last step passed; many, as long as none was made.
+    last_passed: u64,
     mark: Mark,
     head: Position,
     types: TypeNames,
@@ -53,6 +57,8 @@ struct Rows {
     positions: Vec<Position>,
     ids: Vec<Uuid>,
     types: Vec<Arc<str>>,
+    /// The events themselves, if they were asked for and all of them are small.
+    events: Option<Vec<RecordedEvent>>,
     more: bool,
     /// How far the sequence was, if that was asked for and could be told.
     sequence: Option<Position>,
@@ -77,15 +83,11 @@ impl TableFollower {
             mark.looked(seen, &look.holders);
         }
         let anchor = Anchor::at(&client, table, floor).await?;
-        let new_sql = include_str!("../../../sql/queries/source/new.sql")
-            .replace("{events}", &table.relation);
-        let sequence_value =
-            include_str!("../../../sql/queries/mark/sequence_value.sql").replace("$1", "$3");
         let follower = TableFollower {
             client,
             table: table.clone(),
-            checking_sql: new_sql.replace("{also}", &format!(",\n(\n{sequence_value})")),
-            new_sql: new_sql.replace("{also}", ""),
+            brings_events: false,
+            last_passed: u64::MAX,
             mark,
             head: head.max(floor),
             types: TypeNames::default(),
@@ -139,11 +141,15 @@ impl TableFollower {
             }
             self.last_sequence_check = Instant::now();
         }
+        self.last_passed = passed.width();
         Ok(Step {
             mark: self.mark.position(),
             head: self.head,
             passed,
             occurred: rows_cover_it.then(|| occurred_in(&rows, passed)),
+            events: rows_cover_it
+                .then(|| events_in(rows.events, passed))
+                .flatten(),
             gap: self.gap.clone(),
             again: self.again(proven || (rows.more && !passed.is_empty())),
         })
@@ -172,16 +178,24 @@ impl TableFollower {
     /// With `sequence`, also how far that one is: at idle it costs no statement of its own.
     async fn read_rows(&mut self, sequence: Option<&str>) -> Result<Rows> {
         let (from, mark) = (self.anchor.from().get(), self.mark.position());
+        // Most likely it finds as much as the last step did; above a gap there may be any number.
+        let finds_few = self.last_passed < BUSY_FROM && self.gap.is_none();
+        let brings_events = self.brings_events && finds_few;
+        let rows_max = match brings_events {
+            true => EVENTS_MAX,
+            false => ROWS_MAX,
+        };
         let parameters: [(&Parameter<'_>, Type); 3] = [
             (&from, Type::INT8),
-            (&ROWS_MAX, Type::INT8),
+            (&rows_max, Type::INT8),
             (&sequence, Type::TEXT),
         ];
-        let (sql, parameters) = match sequence {
-            Some(_) => (&self.checking_sql, &parameters[..]),
-            None => (&self.new_sql, &parameters[..2]),
+        let parameters = match sequence {
+            Some(_) => &parameters[..],
+            None => &parameters[..2],
         };
-        let rows = match self.client.query_typed(sql, parameters).await {
+        let sql = self.new_sql(brings_events, sequence.is_some());
+        let rows = match self.client.query_typed(&sql, parameters).await {
             Ok(rows) => rows,
             Err(e) => {
                 let error = pg::error("cannot read new events", e);
@@ -192,11 +206,12 @@ impl TableFollower {
             positions: Vec::with_capacity(rows.len()),
             ids: Vec::with_capacity(rows.len()),
             types: Vec::with_capacity(rows.len()),
-            more: rows.len() as i64 == ROWS_MAX,
+            events: brings_events.then(Vec::new),
+            more: rows.len() as i64 == rows_max,
             sequence: None,
         };
         if let (Some(row), Some(_)) = (rows.first(), sequence) {
-            read.sequence = column::<Option<i64>>(row, 3)?.map(Position::new);
+            read.sequence = column::<Option<i64>>(row, row.len() - 1)?.map(Position::new);
         }
         let mut passed = Vec::new();
         for row in &rows {
@@ -208,12 +223,32 @@ impl TableFollower {
             read.positions.push(position);
             read.ids.push(id);
             read.types.push(self.types.intern(column(row, 1)?));
+            if let Some(events) = &mut read.events {
+                match row::small_event(row)? {
+                    Some(event) => events.push(event),
+                    None => read.events = None,
+                }
+            }
         }
         if !self.anchor.is(&passed) {
             let again = self.anchor.again(&self.client, &self.table, mark, &passed);
             self.anchor = again.await?;
         }
         Ok(read)
+    }
+
+    fn new_sql(&self, brings_events: bool, tells_sequence: bool) -> String {
+        let sql = match brings_events {
+            true => include_str!("../../../sql/queries/source/new_events.sql"),
+            false => include_str!("../../../sql/queries/source/new.sql"),
+        };
+        let sequence = include_str!("../../../sql/queries/mark/sequence_value.sql");
+        let also = match tells_sequence {
+            true => format!(",\n(\n{})", sequence.replace("$1", "$3")),
+            false => String::new(),
+        };
+        sql.replace("{events}", &self.table.relation)
+            .replace("{also}", &also)
     }
 
     /// Looks at the locks if it is time to; says whether something is proven now.
@@ -298,6 +333,14 @@ fn occurred_in(rows: &Rows, passed: Range) -> Occurred {
     occurred
 }
 
+/// The events of `passed`, out of rows that cover it, if there is one at each position: none can have been
+/// removed before it was read.
+fn events_in(events: Option<Vec<RecordedEvent>>, passed: Range) -> Option<Vec<RecordedEvent>> {
+    let mut events = events?;
+    events.retain(|event| passed.contains(event.position));
+    (events.len() as u64 == passed.width()).then_some(events)
+}
+
 impl Follower for TableFollower {
     fn step(&mut self) -> BoxFuture<'_, Result<Step>> {
         Box::pin(self.advance())
@@ -305,5 +348,9 @@ impl Follower for TableFollower {
 
     fn until_durable(&mut self) {
         self.durable = true;
+    }
+
+    fn bring_events(&mut self) {
+        self.brings_events = true;
     }
 }

@@ -1,0 +1,178 @@
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::*;
+
+fn step(after: i64, through: i64, types: Option<&[&str]>) -> Step {
+    let range = Range::new(Position::new(after), Position::new(through));
+    Step {
+        mark: range.through(),
+        head: range.through(),
+        passed: range,
+        occurred: types.map(|types| {
+            let mut occurred = Occurred::default();
+            for &name in types {
+                occurred.push(range.through(), Uuid::nil(), name.into());
+            }
+            occurred
+        }),
+        events: None,
+        gap: None,
+        again: None,
+    }
+}
+
+#[test]
+fn a_runner_reads_only_what_may_hold_its_types() {
+    let mut progress = Progress::default();
+    progress.step(step(0, 10, None));
+    progress.step(step(10, 12, Some(&["A"])));
+    progress.step(step(12, 15, Some(&["B"])));
+    let b = ["B".to_owned()];
+    let c = ["C".to_owned()];
+    assert!(progress.may_hold(Position::new(10), Some(&b)));
+    assert!(progress.may_hold(Position::new(12), Some(&b)));
+    assert!(!progress.may_hold(Position::new(10), Some(&c)));
+    assert!(
+        progress.may_hold(Position::new(9), Some(&c)),
+        "what lies before is not known"
+    );
+    assert!(progress.may_hold(Position::new(14), None));
+    assert!(!progress.may_hold(Position::new(15), None));
+}
+
+#[test]
+fn a_step_whose_types_are_unknown_voids_what_was_remembered() {
+    let mut progress = Progress::default();
+    progress.step(step(0, 10, Some(&["A"])));
+    progress.step(step(10, 99, None));
+    let c = ["C".to_owned()];
+    assert!(progress.may_hold(Position::new(0), Some(&c)));
+    assert!(!progress.may_hold(Position::new(99), Some(&c)), "the mark");
+    progress.step(step(99, 100, Some(&["A"])));
+    assert!(progress.may_hold(Position::new(0), Some(&c)));
+    assert!(!progress.may_hold(Position::new(99), Some(&c)));
+}
+
+#[test]
+fn whole_steps_tell_what_a_range_holds_and_parts_of_steps_do_not() {
+    let mut progress = Progress::default();
+    progress.step(step(0, 10, None));
+    progress.step(step(10, 12, Some(&["A", "B"])));
+    progress.step(step(12, 15, Some(&[])));
+    progress.step(step(15, 16, Some(&["B"])));
+    let b = ["B".to_owned()];
+    let known = |after, through| {
+        let range = Range::new(Position::new(after), Position::new(through));
+        let known = progress.known(range, Some(&b))?;
+        Some((known.events, known.wanted, known.last.map(|(p, _)| p.get())))
+    };
+    assert_eq!(known(10, 16), Some((3, 2, Some(16))));
+    assert_eq!(known(10, 15), Some((2, 1, Some(12))));
+    assert_eq!(known(12, 15), Some((0, 0, None)));
+    for (after, through) in [(9, 16), (11, 16), (10, 14), (10, 17), (16, 17)] {
+        assert_eq!(known(after, through), None, "({after}, {through}]");
+    }
+}
+
+/// A step over one position, whose event of that type has so many bytes.
+fn brings(at: i64, event_type: &str, bytes: usize) -> Step {
+    let data = format!("\"{}\"", "x".repeat(bytes));
+    let event = RecordedEvent {
+        position: Position::new(at),
+        stream: "s".to_owned(),
+        version: at,
+        event_type: event_type.to_owned(),
+        data: serde_json::value::RawValue::from_string(data).unwrap(),
+        metadata: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
+        id: Uuid::nil(),
+        recorded_at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    Step {
+        events: Some(vec![event]),
+        ..step(at - 1, at, Some(&[event_type]))
+    }
+}
+
+#[test]
+fn whole_steps_give_the_events_that_they_brought() {
+    let mut progress = Progress::default();
+    progress.step(step(0, 4, Some(&["A"])));
+    progress.step(brings(5, "A", 1));
+    progress.step(brings(6, "B", 1));
+    let b = ["B".to_owned()];
+    let events = |after, through, types| {
+        let range = Range::new(Position::new(after), Position::new(through));
+        let events = progress.events(range, types)?;
+        Some(events.iter().map(|e| e.position.get()).collect::<Vec<_>>())
+    };
+    assert_eq!(events(4, 6, None), Some(vec![5, 6]));
+    assert_eq!(events(4, 6, Some(&b)), Some(vec![6]));
+    assert_eq!(events(4, 5, Some(&b)), Some(vec![]));
+    assert_eq!(events(0, 6, None), None, "the first step brought none");
+    assert_eq!(events(1, 6, None), None, "a part of a step");
+    assert_eq!(events(4, 7, None), None, "beyond the mark");
+}
+
+#[test]
+fn the_latest_events_are_kept_up_to_a_limit() {
+    let mut progress = Progress::default();
+    for at in 1..=5 {
+        progress.step(brings(at, "A", EVENTS_BYTES_MAX / 4));
+    }
+    let kept = |at: i64| {
+        let range = Range::new(Position::new(at - 1), Position::new(at));
+        progress.events(range, None).is_some()
+    };
+    assert_eq!([1, 2, 3, 4, 5].map(kept), [false, false, true, true, true]);
+    progress.step(brings(6, "A", EVENTS_BYTES_MAX));
+    let range = Range::new(Position::new(4), Position::new(5));
+    assert!(
+        progress.events(range, None).is_none(),
+        "the latest has no room"
+    );
+}
+
+#[test]
+fn a_mark_holds_on_a_connection_opened_before_its_session_was_last_confirmed() {
+    let (mut publisher, mut following) = channel(CancellationToken::new().drop_guard());
+    let opened = Instant::now();
+    let later = opened + std::time::Duration::from_millis(1);
+    publisher.begin();
+    assert!(!following.covers(1, opened), "nothing is confirmed yet");
+    publisher.step(step(0, 1, None), opened);
+    assert!(!following.covers(1, opened), "the server may have crashed");
+    publisher.step(step(1, 2, None), later);
+    assert!(following.covers(1, opened));
+    assert!(!following.covers(1, later));
+    publisher.begin();
+    assert!(!following.covers(1, opened), "the session is over");
+    assert!(!following.covers(2, opened));
+}
+
+#[test]
+fn runners_hear_of_a_session_with_its_first_step() {
+    let (mut publisher, following) = channel(CancellationToken::new().drop_guard());
+    publisher.begin();
+    publisher.step(step(0, 7, None), Instant::now());
+    publisher.begin();
+    assert_eq!(following.progress.borrow().session, 1);
+    assert_eq!(following.progress.borrow().mark, Position::new(7));
+    publisher.step(step(7, 7, None), Instant::now());
+    assert_eq!(following.progress.borrow().session, 2);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_confirmation_hears_that_the_reader_has_given_up() {
+    let (mut publisher, mut following) = channel(CancellationToken::new().drop_guard());
+    publisher.begin();
+    let opened = Instant::now();
+    publisher.step(step(0, 1, None), opened);
+    assert!(!following.covers(1, opened));
+    let waiting = tokio::spawn(async move { following.confirmed(1).await });
+    tokio::task::yield_now().await;
+    publisher.fail(Error::new(ErrorKind::Precondition, "CACHE 10"));
+    drop(publisher);
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Precondition);
+}
