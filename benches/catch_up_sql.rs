@@ -6,7 +6,7 @@ mod support;
 use std::process::ExitCode;
 
 use support::breakdown::Breakdown;
-use support::events::{self, Log};
+use support::events::{self, Log, Upsert};
 use support::{Bench, Budget, Project, Report, reference};
 
 use highwater::Result;
@@ -23,27 +23,31 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let db = bench.database().await?;
     log.fill(&db).await?;
     let rate = |took: std::time::Duration| log.events as f64 / took.as_secs_f64();
+    let upserts = Upsert::all(bench.major());
     // Once for whoever comes first, so that nobody does.
     reference::one_statement(&db).await?;
     for _ in 0..bench.form.runs() {
         let by_hand = rate(reference::one_statement(&db).await?);
-        for (partitions, budget) in [(1, 0.9), (2, 1.2)] {
-            let text = events::sums_text(&format!("partitions = {partitions}"));
-            let took = Project::with(&[("sums", &text)])?.catch_up(&db).await?;
-            report.sample(
-                &format!("catch-up, SQL, partitions: {partitions}"),
-                "events/s",
-                rate(took),
-                Some(("one statement", by_hand)),
-                Some(Budget::RatioAtLeast(budget)),
-            );
-            db.forget("sums").await?;
+        for &upsert in upserts {
+            for (partitions, budget) in [(1, 0.9), (2, 1.2)] {
+                let header = format!("partitions = {partitions}");
+                let text = events::sums_text_by(upsert, &header);
+                let took = Project::with(&[("sums", &text)])?.catch_up(&db).await?;
+                report.sample(
+                    &format!("catch-up, SQL, {}, {header}", upsert.name()),
+                    "events/s",
+                    rate(took),
+                    Some(("one statement", by_hand)),
+                    Some(Budget::RatioAtLeast(budget)),
+                );
+                db.forget("sums").await?;
+            }
         }
     }
     let breakdown = Breakdown::install()?;
     for partitions in [1, 2] {
         breakdown.begin();
-        let text = events::sums_text(&format!("partitions = {partitions}"));
+        let text = events::sums_text_by(upserts[0], &format!("partitions = {partitions}"));
         db.catch_up([events::sql_projection("sums", &text)?])
             .await?;
         breakdown.report(&format!("partitions: {partitions}"), report);

@@ -92,19 +92,67 @@ pub(crate) fn sums_of(relation: &str) -> String {
     )
 }
 
+/// How a projection adds a batch to the rows that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upsert {
+    OnConflict,
+    /// From PostgreSQL 15 on. It joins the rows that are there once, where `on conflict` looks each new
+    /// row's key up before it inserts it.
+    Merge,
+}
+
+impl Upsert {
+    /// What a server of this major version can do, the fastest for many new rows first.
+    pub(crate) fn all(major: u32) -> &'static [Upsert] {
+        match major {
+            0..=14 => &[Upsert::OnConflict],
+            _ => &[Upsert::Merge, Upsert::OnConflict],
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Upsert::OnConflict => "on conflict",
+            Upsert::Merge => "merge",
+        }
+    }
+
+    fn apply(self) -> String {
+        let sums = sums_of("batch");
+        match self {
+            Upsert::OnConflict => format!(
+                "insert into sums {sums}
+on conflict (stream) do update
+   set bookings = sums.bookings + excluded.bookings, amount = sums.amount + excluded.amount,
+       last_position = excluded.last_position"
+            ),
+            Upsert::Merge => format!(
+                "merge into sums
+using ({sums}) as new (stream, bookings, amount, last_position) on sums.stream = new.stream
+when matched then update
+   set bookings = sums.bookings + new.bookings, amount = sums.amount + new.amount,
+       last_position = new.last_position
+when not matched then insert values (new.stream, new.bookings, new.amount, new.last_position)"
+            ),
+        }
+    }
+}
+
 /// The read model of sums as a SQL projection: `header` is what stands in its TOML block.
 pub(crate) fn sums_text(header: &str) -> String {
+    sums_text_by(Upsert::OnConflict, header)
+}
+
+/// The same, written in one way or the other.
+pub(crate) fn sums_text_by(upsert: Upsert, header: &str) -> String {
     format!(
         "/* highwater\n{header}\n*/
 -- highwater: up
 create table sums {TABLE};
 -- highwater: apply
-insert into sums {}
-on conflict (stream) do update
-   set bookings = sums.bookings + excluded.bookings, amount = sums.amount + excluded.amount,
-       last_position = excluded.last_position;
+{};
 ",
-        sums_of("batch")
+        upsert.apply()
     )
 }
 

@@ -44,6 +44,10 @@ impl Bench {
         self.cluster.version().1
     }
 
+    pub(crate) fn major(&self) -> u32 {
+        self.cluster.version().0
+    }
+
     /// A new database with highwater's schema.
     pub(crate) async fn database(&self) -> Result<Db> {
         let name = format!("bench_{}", self.databases.fetch_add(1, Ordering::Relaxed));
