@@ -271,11 +271,13 @@ impl Engine {
         followings
     }
 
-    /// Whether a projection needs the events of `source` read out of it.
+    /// Whether a projection needs all events of `source` read out of it; partitions read their own.
     fn reads(&self, source: &dyn Source) -> bool {
         let mut projections = self.runs.iter().map(|run| &run.projection);
         projections.any(|projection| {
-            projection.definition().source == source.name()
+            let definition = projection.definition();
+            definition.source == source.name()
+                && definition.partitions <= 1
                 && (projection.statements().is_none() || source.relation().is_none())
         })
     }

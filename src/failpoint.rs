@@ -56,7 +56,7 @@ mod active {
         "batch.sent",
         // The fence of a batch that a projection in Rust applies has run.
         "batch.fenced",
-        // Its rows are written.
+        // Its rows are written, or what writes the last of them is on its way.
         "batch.applied",
         // A batch is stored, and the runner does not know.
         "batch.committed",

@@ -135,8 +135,8 @@ pub trait Applying: Send {
         true
     }
 
-    /// Whether the first [`Applying::take`] does no more than read until something that it sent was
-    /// answered: then it need not wait for the answer to what opened the transaction.
+    /// Whether the first [`Applying::take`] only reads in what it sends when it is first polled: that is sent
+    /// without waiting for the answer to what opens the transaction. It is polled again when that is there.
     fn reads_first(&self) -> bool {
         false
     }

@@ -154,9 +154,7 @@ impl Applier {
 
     /// What the fence is told of a range that the reader knows: nothing of partitions and parked keys.
     fn passed_as(&self, known: Known) -> Option<Passed> {
-        let Filter { keys, .. } = self.filter();
-        let is_whole = keys.partition.of <= 1 && keys.named().is_empty();
-        is_whole.then_some(Passed {
+        self.is_whole().then_some(Passed {
             last: known.last,
             counted: Counted {
                 scanned: known.events,
@@ -164,6 +162,11 @@ impl Applier {
                 aside: 0,
             },
         })
+    }
+
+    /// Whether it applies the wanted events of every key.
+    pub(super) fn is_whole(&self) -> bool {
+        self.slice.partitions <= 1 && self.slice.parked.is_empty()
     }
 
     /// Applies what `range` holds and moves the checkpoint to the end of it. Returns how far it

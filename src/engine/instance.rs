@@ -26,8 +26,7 @@ use crate::retry::delays;
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// The same while it is alone: only operators and instances that come want something of it.
 const LOOK_PAUSE_ALONE: Duration = Duration::from_secs(2);
-/// How far the looks that nudges bring are apart at least: nudges that come closer together are
-/// answered by one.
+/// How long it does not look after a look, whatever nudges arrive: those are answered by one.
 const NUDGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an instance sees.
@@ -93,7 +92,7 @@ impl Heartbeat {
         let host = nix::unistd::gethostname().unwrap_or_default();
         let host = host.to_string_lossy().into_owned();
         let listening = Listening::start(&self.target, self.listen, self.nudge.clone());
-        let mut nudged = Instant::now();
+        let mut looked = Instant::now();
         let mut renewals = tokio::time::interval(self.lease / 3);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -101,8 +100,7 @@ impl Heartbeat {
             let renewed = tokio::select! {
                 _ = renewals.tick() => true,
                 () = self.nudge.notified() => {
-                    tokio::time::sleep_until((nudged + NUDGE_PAUSE).into()).await;
-                    nudged = Instant::now();
+                    tokio::time::sleep_until((looked + NUDGE_PAUSE).into()).await;
                     false
                 }
                 () = tokio::time::sleep(look_at) => false,
@@ -122,6 +120,7 @@ impl Heartbeat {
                 }
                 Err(_) => tracing::warn!("the instance was not renewed in time"),
             }
+            looked = Instant::now();
         }
     }
 

@@ -1,11 +1,14 @@
 //! Batches that are read out of the source, for projections in Rust.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use futures_util::FutureExt;
-use futures_util::future::try_join;
+use futures_util::future::{MaybeDone, maybe_done, try_join};
 
 use super::several::Several;
 use super::{Applier, Limits, Passed, Session, Slice, Work, panicked};
@@ -92,7 +95,9 @@ impl Applier {
         limits: Limits<'_>,
         known: Option<Passed>,
     ) -> Result<Work<'_>> {
-        if let (Some(events), Some(passed)) = (limits.events, known) {
+        if let (Some(events), Some(passed)) = (limits.events, known)
+            && events.len() <= limits.events_max
+        {
             let batch = Batch { range, events };
             let aside = Vec::new();
             let read = ReadBatch { batch, aside };
@@ -168,7 +173,8 @@ impl Applier {
         })
     }
 
-    /// Two round trips, where the projection allows it.
+    /// Where the projection allows it, what it reads first goes out behind the opening, and what it writes last
+    /// together with the commit: a small batch takes two round trips.
     pub(super) async fn apply_batch(&self, session: &Session, work: &ReadWork) -> Result<Position> {
         let ReadWork { read, passed } = work;
         let range = read.batch.range;
@@ -271,11 +277,28 @@ async fn take_after(
         begin.await?;
         return unpanicked(applying.take(batch)).await;
     }
-    // In this order: it is polled first, so that it is sent first, its failure is seen before what was read
-    // without it is used, and no fault of an event is told by who may not apply it.
-    let taking = async { Ok(unpanicked(applying.take(batch)).await) };
-    let ((), taken) = try_join(begin, taking).await?;
-    taken
+    let mut begin = pin!(maybe_done(begin));
+    let mut taking = pin!(maybe_done(unpanicked(applying.take(batch))));
+    sent(begin.as_mut()).await;
+    sent(taking.as_mut()).await;
+    // Nothing of what was read is used before the transaction is known to be open, and no fault of an event
+    // is told by who may not apply it.
+    answered(begin).await?;
+    answered(taking).await
+}
+
+/// Sends what a future sends when it is first polled.
+async fn sent<F: Future>(mut future: Pin<&mut MaybeDone<F>>) {
+    poll_fn(|context| {
+        let _ = future.as_mut().poll(context);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+async fn answered(mut future: Pin<&mut MaybeDone<impl Future<Output = Result<()>>>>) -> Result<()> {
+    future.as_mut().await;
+    future.take_output().unwrap_or(Ok(()))
 }
 
 /// Sends the commit behind the last statement, without waiting for that one's answer.
@@ -283,9 +306,11 @@ async fn end_behind(
     last: impl Future<Output = Result<u64>>,
     end: impl Future<Output = Result<()>>,
 ) -> Result<()> {
-    // In this order: one that could not even be sent must not be followed by the commit, and where the
-    // server refuses it the commit fails too, and says less of it.
-    try_join(last, end).await.map(drop)
+    // In this order: one that could not even be sent must not be followed by the commit. Where the server
+    // refuses it the commit fails too, and says less of it.
+    let ending = async { Ok(end.await) };
+    let (_, ended) = try_join(last, ending).await?;
+    ended
 }
 
 /// A panic of the projection's code as an error. Nothing of it is looked at afterwards: its
@@ -330,6 +355,13 @@ mod tests {
         }
     }
 
+    fn nothing() -> Batch {
+        Batch {
+            range: Range::new(Position::new(1), Position::new(2)),
+            events: Vec::new(),
+        }
+    }
+
     async fn taken(
         reads_first: bool,
         opening: impl Future<Output = Result<()>>,
@@ -345,11 +377,9 @@ mod tests {
             said: &said,
             reads_first,
         };
-        let batch = Batch {
-            range: Range::new(Position::new(1), Position::new(2)),
-            events: Vec::new(),
-        };
-        let error = take_after(begin, &mut applying, &batch).await.unwrap_err();
+        let error = take_after(begin, &mut applying, &nothing())
+            .await
+            .unwrap_err();
         (error.kind(), said.into_inner().unwrap())
     }
 
@@ -374,6 +404,55 @@ mod tests {
         let ended = end_behind(ready(Err(unsent)), end).await;
         assert_eq!(ended.unwrap_err().kind(), ErrorKind::Internal);
         assert!(!committed);
+    }
+
+    #[tokio::test]
+    async fn the_error_of_the_last_statement_is_told_not_that_of_the_commit_behind_it() {
+        let refused = async {
+            yield_now().await;
+            Err(Error::new(ErrorKind::Locked, "a deadlock"))
+        };
+        let aborted = ready(Err(Error::new(
+            ErrorKind::Apply,
+            "the transaction is aborted",
+        )));
+        let ended = end_behind(refused, aborted).await;
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Locked);
+    }
+
+    #[tokio::test]
+    async fn nothing_that_was_read_is_used_before_the_transaction_is_open() {
+        struct ReadsThenWrites<'a>(&'a AtomicUsize);
+        impl Applying for ReadsThenWrites<'_> {
+            fn take<'a>(&'a mut self, _: &'a Batch) -> BoxFuture<'a, Result<()>> {
+                Box::pin(async {
+                    yield_now().await;
+                    self.0.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                })
+            }
+            fn finish(&mut self) -> BoxFuture<'_, Result<()>> {
+                Box::pin(pending())
+            }
+            fn reads_first(&self) -> bool {
+                true
+            }
+        }
+        let written = AtomicUsize::new(0);
+        let begin = async {
+            // Its answer is used later than that of what was sent behind it.
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            Err(Error::new(
+                ErrorKind::Fenced,
+                "the checkpoint is somebody else's",
+            ))
+        };
+        let mut applying = ReadsThenWrites(&written);
+        let taken = take_after(begin, &mut applying, &nothing()).await;
+        assert_eq!(taken.unwrap_err().kind(), ErrorKind::Fenced);
+        assert_eq!(written.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]

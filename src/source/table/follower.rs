@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use crate::mutation::{self, Stale};
 use crate::pg::database::Short;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
+use crate::retry::{Verdict, verdict};
 use crate::source::{BUSY_FROM, BoxFuture, Follower, Occurred, OpenGap, Step};
 
 /// Rows that one read returns at most: bounds the memory of a step.
@@ -177,37 +179,24 @@ impl TableFollower {
 
     /// With `sequence`, also how far that one is: at idle it costs no statement of its own.
     async fn read_rows(&mut self, sequence: Option<&str>) -> Result<Rows> {
-        let (from, mark) = (self.anchor.from().get(), self.mark.position());
+        let mark = self.mark.position();
         // Most likely it finds as much as the last step did; above a gap there may be any number.
         let finds_few = self.last_passed < BUSY_FROM && self.gap.is_none();
-        let brings_events = self.brings_events && finds_few;
-        let rows_max = match brings_events {
-            true => EVENTS_MAX,
-            false => ROWS_MAX,
-        };
-        let parameters: [(&Parameter<'_>, Type); 3] = [
-            (&from, Type::INT8),
-            (&rows_max, Type::INT8),
-            (&sequence, Type::TEXT),
-        ];
-        let parameters = match sequence {
-            Some(_) => &parameters[..],
-            None => &parameters[..2],
-        };
-        let sql = self.new_sql(brings_events, sequence.is_some());
-        let rows = match self.client.query_typed(&sql, parameters).await {
-            Ok(rows) => rows,
-            Err(e) => {
-                let error = pg::error("cannot read new events", e);
-                return Err(gap::why(&self.client, &self.table, error).await);
+        let mut brings_events = self.brings_events && finds_few;
+        let rows = match self.new_rows(sequence, brings_events).await {
+            // One whose data cannot be read stops who wants it, not who needs its position only.
+            Err(error) if brings_events && verdict(error.kind()) != Verdict::Transient => {
+                (self.brings_events, brings_events) = (false, false);
+                self.new_rows(sequence, false).await?
             }
+            rows => rows?,
         };
         let mut read = Rows {
             positions: Vec::with_capacity(rows.len()),
             ids: Vec::with_capacity(rows.len()),
             types: Vec::with_capacity(rows.len()),
             events: brings_events.then(Vec::new),
-            more: rows.len() as i64 == rows_max,
+            more: rows.len() as i64 == rows_max(brings_events),
             sequence: None,
         };
         if let (Some(row), Some(_)) = (rows.first(), sequence) {
@@ -224,9 +213,9 @@ impl TableFollower {
             read.ids.push(id);
             read.types.push(self.types.intern(column(row, 1)?));
             if let Some(events) = &mut read.events {
-                match row::small_event(row)? {
-                    Some(event) => events.push(event),
-                    None => read.events = None,
+                match row::small_event(row) {
+                    Ok(event) => events.push(event),
+                    Err(_) => read.events = None,
                 }
             }
         }
@@ -235,6 +224,26 @@ impl TableFollower {
             self.anchor = again.await?;
         }
         Ok(read)
+    }
+
+    async fn new_rows(&self, sequence: Option<&str>, brings_events: bool) -> Result<Vec<Row>> {
+        let parameters: [(&Parameter<'_>, Type); 3] = [
+            (&self.anchor.from().get(), Type::INT8),
+            (&rows_max(brings_events), Type::INT8),
+            (&sequence, Type::TEXT),
+        ];
+        let parameters = match sequence {
+            Some(_) => &parameters[..],
+            None => &parameters[..2],
+        };
+        let sql = self.new_sql(brings_events, sequence.is_some());
+        match self.client.query_typed(&sql, parameters).await {
+            Ok(rows) => Ok(rows),
+            Err(e) => {
+                let error = pg::error("cannot read new events", e);
+                Err(gap::why(&self.client, &self.table, error).await)
+            }
+        }
     }
 
     fn new_sql(&self, brings_events: bool, tells_sequence: bool) -> String {
@@ -321,6 +330,13 @@ impl TableFollower {
     }
 }
 
+fn rows_max(brings_events: bool) -> i64 {
+    match brings_events {
+        true => EVENTS_MAX,
+        false => ROWS_MAX,
+    }
+}
+
 /// What occurs in `passed`.
 fn occurred_in(rows: &Rows, passed: Range) -> Occurred {
     let mut occurred = Occurred::default();
@@ -352,5 +368,38 @@ impl Follower for TableFollower {
 
     fn bring_events(&mut self) {
         self.brings_events = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(position: i64) -> RecordedEvent {
+        let json = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+        RecordedEvent {
+            position: Position::new(position),
+            stream: "s".to_owned(),
+            version: 1,
+            event_type: "T".to_owned(),
+            data: json("1"),
+            metadata: json("{}"),
+            id: Uuid::nil(),
+            recorded_at: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn events_are_brought_where_each_position_has_one() {
+        let brought = |rows: &[i64], after, through| {
+            let passed = Range::new(Position::new(after), Position::new(through));
+            let events = rows.iter().map(|&at| event(at)).collect();
+            let events = events_in(Some(events), passed)?;
+            Some(events.iter().map(|e| e.position.get()).collect::<Vec<_>>())
+        };
+        assert_eq!(brought(&[1, 2, 3, 4], 1, 3), Some(vec![2, 3]));
+        assert_eq!(brought(&[1, 3], 0, 3), None);
+        assert_eq!(brought(&[], 3, 3), Some(vec![]));
+        assert!(events_in(None, Range::new(Position::START, Position::START)).is_none());
     }
 }

@@ -22,6 +22,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::{LIMIT, Shop};
+use crate::brought::sums;
 use crate::exactness::ledger_in_rust;
 use crate::support::{eventually, one};
 
@@ -52,6 +53,8 @@ const EVENTS: u32 = 2_100;
 const CHILD_URL: &str = "HIGHWATER_TEST_RUST_URL";
 /// How many events it may apply in one transaction.
 const CHILD_EVENTS: &str = "HIGHWATER_TEST_RUST_EVENTS";
+/// Whether it is a keyed view.
+const CHILD_VIEW: &str = "HIGHWATER_TEST_RUST_VIEW";
 
 /// A command that dies at the so-manyth pass of a point, and what is done around it.
 struct Case {
@@ -75,7 +78,9 @@ const DONE: &[i32] = &[0];
 
 /// Not a command of the program: an engine with a projection in Rust.
 const IN_RUST: &[&str] = &["(an engine with a projection in Rust)", "200"];
-/// The same with several batches in one transaction.
+/// The same with a keyed view.
+const IN_A_VIEW: &[&str] = &["(an engine with a projection in Rust)", "200", "view"];
+/// The same as the first with several batches in one transaction.
 const IN_RUST_AT_ONCE: &[&str] = &["(an engine with a projection in Rust)", "100000"];
 
 const fn case(
@@ -125,6 +130,9 @@ const CASES: &[Case] = &[
     case("batch.fenced", 3, &[APPEND], IN_RUST),
     case("batch.applied", 3, &[APPEND], IN_RUST),
     case("batch.committed", 3, &[APPEND], IN_RUST),
+    case("batch.fenced", 3, &[APPEND], IN_A_VIEW),
+    case("batch.applied", 3, &[APPEND], IN_A_VIEW),
+    case("batch.committed", 3, &[APPEND], IN_A_VIEW),
     case("batch.fenced", 1, &[APPEND], IN_RUST_AT_ONCE),
     case("batch.applied", 1, &[APPEND], IN_RUST_AT_ONCE),
     case("batch.committed", 1, &[APPEND], IN_RUST_AT_ONCE),
@@ -262,6 +270,7 @@ impl Project {
             ])
             .env(CHILD_URL, self.database.url())
             .env(CHILD_EVENTS, arguments[1])
+            .env(CHILD_VIEW, arguments.get(2).copied().unwrap_or_default())
             .kill_on_drop(true);
         command
     }
@@ -339,7 +348,7 @@ partitions = 3
             "select string_agg(stream || ' ' || version, '|' order by stream, applied) from ledger.ledger",
             "select string_agg(stream || ' ' || version, '|' order by stream, version) from seldom.seldom",
             "select string_agg(name || ' ' || hash, '|' order by name) from highwater.projection
-              where name <> 'in_rust'",
+              where name not in ('in_rust', 'sums')",
         ] {
             results.push(one::<Option<String>>(&client, sql).await.unwrap_or_default());
         }
@@ -369,8 +378,16 @@ partitions = 3
     }
 }
 
-async fn rust_ledger(client: &Client) -> String {
-    let sql = "select string_agg(stream || ' ' || version, '|' order by stream, applied) from in_rust.ledger";
+/// What the projection in Rust has made, which is that of `arguments`.
+async fn made_in_rust(client: &Client, arguments: Arguments) -> String {
+    let sql = match arguments == IN_A_VIEW {
+        true => {
+            "select string_agg(concat_ws(' ', stream, events, sum), '|' order by stream) from sums.sums"
+        }
+        false => {
+            "select string_agg(stream || ' ' || version, '|' order by stream, applied) from in_rust.ledger"
+        }
+    };
     one(client, sql).await
 }
 
@@ -380,10 +397,17 @@ async fn a_process_that_dies_at_any_point_leaves_what_an_undisturbed_one_leaves(
     calm.run(APPEND, DONE).await;
     calm.run(RUN, DONE).await;
     calm.run(IN_RUST, DONE).await;
+    calm.run(IN_A_VIEW, DONE).await;
     let results = calm.results().await;
-    let in_rust = rust_ledger(&calm.database.client().await).await;
+    let client = calm.database.client().await;
+    let in_rust = made_in_rust(&client, IN_RUST).await;
+    let in_a_view = made_in_rust(&client, IN_A_VIEW).await;
     assert!(results.iter().all(|result| !result.is_empty()));
-    let expected = Expected { results, in_rust };
+    let expected = Expected {
+        results,
+        in_rust,
+        in_a_view,
+    };
     stream::iter(CASES)
         .for_each_concurrent(3, |case| dies_and_goes_on(case, &expected))
         .await;
@@ -393,6 +417,7 @@ async fn a_process_that_dies_at_any_point_leaves_what_an_undisturbed_one_leaves(
 struct Expected {
     results: Vec<String>,
     in_rust: String,
+    in_a_view: String,
 }
 
 async fn dies_and_goes_on(case: &Case, expected: &Expected) {
@@ -415,8 +440,12 @@ async fn dies_and_goes_on(case: &Case, expected: &Expected) {
         assert!(found == expected, "{place}: {found}\nnot {expected}");
     }
     if case.dies[0] == IN_RUST[0] {
-        let found = rust_ledger(&project.database.client().await).await;
-        assert_eq!(found, expected.in_rust, "{place}");
+        let found = made_in_rust(&project.database.client().await, case.dies).await;
+        let expected = match case.dies == IN_A_VIEW {
+            true => &expected.in_a_view,
+            false => &expected.in_rust,
+        };
+        assert_eq!(found, *expected, "{place}");
     }
     project.assert_nothing_is_left(&place).await;
 }
@@ -433,7 +462,10 @@ async fn an_engine_with_a_projection_in_rust() {
     let source = TableSource::new("default", database.clone(), None, table);
     let engine = Engine::new(database, settings)
         .source(Arc::new(source))
-        .projection(ledger_in_rust("in_rust"));
+        .projection(match std::env::var(CHILD_VIEW).as_deref() {
+            Ok("view") => sums(),
+            _ => ledger_in_rust("in_rust"),
+        });
     let report = engine
         .run(Until::CaughtUp, CancellationToken::new())
         .await
