@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -230,9 +231,9 @@ pub(crate) fn check_hash(definition: &Definition, hash: &str) -> Result<()> {
 /// instance has done so.
 async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Source) -> Result<bool> {
     let definition = projection.definition();
-    let identity = source.identity().await?;
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.
-    let client = target.connector().connect().await?;
+    let connecting = target.connector().connect();
+    let (identity, client) = try_join(source.identity(), connecting).await?;
     begin(&client).await?;
     let done = async {
         if !insert_rows(&client, definition, &identity).await? {

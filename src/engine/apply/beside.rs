@@ -225,3 +225,67 @@ fn number(row: &Row, at: usize) -> Result<u64> {
 fn failed(error: tokio_postgres::Error) -> Error {
     pg::error("cannot count the events of the batch", error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    fn range(after: i64, through: i64) -> Range {
+        Range::new(Position::new(after), Position::new(through))
+    }
+
+    #[tokio::test]
+    async fn a_partition_goes_as_far_as_the_one_that_began_where_it_begins() {
+        let counts = SharedCounts::new(Arc::new(Semaphore::new(1)));
+        let counting = pending().boxed().shared();
+        let theirs = range(1_000, 101_000);
+        let asked = Asked {
+            range: theirs,
+            partitions: 2,
+        };
+        let entry = (asked, counting.downgrade().unwrap());
+        counts.under_way.lock().await.push(entry);
+        let most = Position::new(150_000);
+        for (why, mine, most, expected) in [
+            ("less than half more", range(1_000, 80_000), most, theirs),
+            ("half as much", range(1_000, 51_000), most, theirs),
+            ("twice as much", range(1_000, 201_000), most, theirs),
+            (
+                "more than it may take",
+                range(1_000, 80_000),
+                Position::new(100_999),
+                range(1_000, 80_000),
+            ),
+            ("far less", range(1_000, 50_900), most, range(1_000, 50_900)),
+            (
+                "far more",
+                range(1_000, 201_100),
+                most,
+                range(1_000, 201_100),
+            ),
+            (
+                "another beginning",
+                range(1_001, 101_000),
+                most,
+                range(1_001, 101_000),
+            ),
+        ] {
+            assert_eq!(counts.in_step(mine, most).await, expected, "{why}");
+        }
+        drop(counting);
+        let mine = range(1_000, 80_000);
+        assert_eq!(counts.in_step(mine, most).await, mine, "it has ended");
+    }
+
+    #[tokio::test]
+    async fn who_would_have_to_wait_for_a_snapshot_goes_its_own_way() {
+        let counts = SharedCounts::new(Arc::new(Semaphore::new(1)));
+        let _taking = counts.under_way.lock().await;
+        let mine = range(0, 100_000);
+        assert_eq!(counts.in_step(mine, Position::new(100_000)).await, mine);
+        let small = range(0, 10);
+        assert_eq!(counts.in_step(small, Position::new(10)).await, small);
+    }
+}

@@ -325,6 +325,26 @@ async fn a_held_gap_says_who_holds_it() {
     assert!(holder.since.is_some() && holder.prepared.is_none());
 }
 
+/// Among many writers it is most likely a commit that is on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_step_that_passes_many_leaves_the_look_at_a_new_gap_to_the_next_one() {
+    let mut stage = Stage::new().await;
+    let [slow, quick] = stage.sessions().await;
+    for _ in 0..16 {
+        quick.append().await;
+    }
+    slow.run("begin").await;
+    slow.append().await;
+    quick.append().await;
+    let step = stage.step().await;
+    assert_eq!(step.passed.width(), 16);
+    assert_eq!(step.gap.unwrap().held_by, Vec::<String>::new());
+    let step = stage.step().await;
+    assert_eq!(step.gap.unwrap().held_by.len(), 1);
+    slow.run("commit").await;
+    stage.reaches(18).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_gap_says_which_prepared_transaction_holds_it() {
     let mut stage = Stage::new().await;
