@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use crate::config::format_duration;
 use crate::engine::apply::batch::of_types;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
@@ -109,8 +110,27 @@ impl Prepared {
 const FIRST_GENERATION: i32 = 1;
 
 /// Creates the read model of `projection` if it has none, or refuses one that was built with
-/// another definition.
+/// another definition. It is given up after `limit`: what `up` does takes as long as it takes, and a
+/// connection may be silent for ever.
 pub(crate) async fn prepare(
+    target: &Database,
+    projection: &dyn Runnable,
+    source: &dyn Source,
+    limit: Duration,
+) -> Result<Prepared> {
+    let preparing = recognise_or_create(target, projection, source);
+    let Ok(prepared) = tokio::time::timeout(limit, preparing).await else {
+        let limit = format_duration(limit);
+        let what = format!("the read model was not there after {limit}");
+        return Err(Error::new(ErrorKind::TimedOut, what).hint(
+            "the server does not answer, somebody holds a lock on a table of highwater's, or up takes longer: \
+             then raise engine.batch_timeout",
+        ));
+    };
+    prepared
+}
+
+async fn recognise_or_create(
     target: &Database,
     projection: &dyn Runnable,
     source: &dyn Source,

@@ -166,7 +166,8 @@ impl Supervisor {
     async fn prepare(&self) -> Result<i32> {
         let parts = &self.parts;
         let definition = parts.projection.definition();
-        let prepared = setup::prepare(&parts.target, &*parts.projection, &*parts.source);
+        let limit = parts.settings.batch_timeout;
+        let prepared = setup::prepare(&parts.target, &*parts.projection, &*parts.source, limit);
         // Somebody's own code: it may panic.
         let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
         let prepared = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
