@@ -278,7 +278,7 @@ impl Engine {
             let definition = projection.definition();
             definition.source == source.name()
                 && definition.partitions <= 1
-                && (projection.statements().is_none() || source.relation().is_none())
+                && apply::is_read(&**projection, source)
         })
     }
 

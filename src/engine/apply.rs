@@ -128,6 +128,11 @@ pub(super) struct Limits<'a> {
     pub(super) events: Option<Vec<RecordedEvent>>,
 }
 
+/// Whether events are read out of the source for a projection, not inside the server.
+pub(super) fn is_read(projection: &dyn Runnable, source: &dyn Source) -> bool {
+    projection.statements().is_none() || source.relation().is_none()
+}
+
 impl Applier {
     /// A session to apply on, with the moment it was opened.
     pub(super) async fn session(&self) -> Result<(PooledClient, Instant)> {

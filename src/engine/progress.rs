@@ -74,42 +74,40 @@ impl Progress {
 
     /// What a range holds of `types`, if whole steps that are remembered are this range.
     pub(super) fn known(&self, range: Range, types: Types<'_>) -> Option<Known> {
-        let mut reached = range.after();
         let mut known = Known::default();
-        let within = |p: &&Passed| p.range.through() > range.after();
-        for passed in self.recent.iter().filter(within) {
-            if passed.range.after() != reached {
-                return None;
-            }
+        for passed in self.whole_steps(range)? {
             known.events += passed.occurred.count(None);
             known.wanted += passed.occurred.count(types);
             known.last = passed.occurred.last.or(known.last);
-            reached = passed.range.through();
-            if reached >= range.through() {
-                break;
-            }
         }
-        (reached == range.through()).then_some(known)
+        Some(known)
     }
 
     /// The events of `types` in a range, if whole steps that are remembered with theirs are this range.
     pub(super) fn events(&self, range: Range, types: Types<'_>) -> Option<Vec<RecordedEvent>> {
-        let mut reached = range.after();
+        let is_wanted =
+            |event: &&RecordedEvent| types.is_none_or(|types| types.contains(&event.event_type));
         let mut events = Vec::new();
+        for passed in self.whole_steps(range)? {
+            let brought = passed.events.as_ref()?;
+            events.extend(brought.iter().filter(is_wanted).cloned());
+        }
+        Some(events)
+    }
+
+    /// The steps that are remembered and that together are this range.
+    fn whole_steps(&self, range: Range) -> Option<Vec<&Passed>> {
         let within =
             |p: &&Passed| p.range.through() > range.after() && p.range.after() < range.through();
-        for passed in self.recent.iter().filter(within) {
-            if passed.range.after() != reached {
+        let steps: Vec<&Passed> = self.recent.iter().filter(within).collect();
+        let mut reached = range.after();
+        for step in &steps {
+            if step.range.after() != reached {
                 return None;
             }
-            let is_wanted = |event: &&RecordedEvent| {
-                types.is_none_or(|types| types.contains(&event.event_type))
-            };
-            let passed_events = passed.events.as_ref()?;
-            events.extend(passed_events.iter().filter(is_wanted).cloned());
-            reached = passed.range.through();
+            reached = step.range.through();
         }
-        (reached == range.through()).then_some(events)
+        (reached == range.through()).then_some(steps)
     }
 
     fn begin(&mut self, session: u64) {

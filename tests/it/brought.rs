@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use highwater::engine::{RunnerState, Settings};
+use highwater::engine::{Handle, RunnerState, Settings};
 use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
 
 use highwater::source::table::{EventTable, GapPolicy, TableSource};
@@ -214,6 +214,18 @@ pub(crate) fn sums() -> Arc<dyn Runnable> {
     Arc::new(Keyed::new(Sums).unwrap())
 }
 
+/// An engine that has applied its first event.
+async fn live(database: &TestDatabase, projections: Vec<Arc<dyn Runnable>>) -> (Running, Handle) {
+    let engine = Engine::new(database.pooled(), Settings::default()).source(database.source());
+    let engine = projections.into_iter().fold(engine, Engine::projection);
+    let handle = engine.handle();
+    let running = Running::start(engine);
+    let client = database.client().await;
+    append_rows(&client, "a", 1..=1).await;
+    caught_up(&client).await;
+    (running, handle)
+}
+
 const AS_THE_LOG: &str = "select count(*) = 0 from (
     (select stream, events, sum::numeric from sums.sums)
     except
@@ -274,12 +286,7 @@ async fn live_projections_in_rust_read_only_what_was_not_brought() {
 async fn a_row_that_the_table_refuses_stops_a_live_view_at_its_event_and_nothing_is_committed() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    let engine = Engine::new(database.pooled(), Settings::default())
-        .source(database.source())
-        .projection(sums());
-    let running = Running::start(engine);
-    append_rows(&client, "a", 1..=1).await;
-    caught_up(&client).await;
+    let (running, _) = live(&database, vec![sums()]).await;
     append_rows(&client, "a", 100_000_000..=100_000_000).await;
     let report = running.ended().await;
     let error = report.outcomes[0].1.error().expect("it is stopped");
@@ -297,13 +304,7 @@ async fn a_row_that_the_table_refuses_stops_a_live_view_at_its_event_and_nothing
 async fn events_removed_before_they_were_read_strand_a_live_projection() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    let engine = Engine::new(database.pooled(), Settings::default())
-        .source(database.source())
-        .projection(sums());
-    let running = Running::start(engine);
-    append_rows(&client, "a", 1..=1).await;
-    caught_up(&client).await;
-    let client = database.client().await;
+    let (running, _) = live(&database, vec![sums()]).await;
     client
         .batch_execute(
             "begin;
@@ -332,13 +333,7 @@ async fn events_removed_before_they_were_read_strand_a_live_projection() {
 async fn who_lost_its_checkpoint_does_not_stop_the_projection_for_a_fault_of_an_event() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    let engine = Engine::new(database.pooled(), Settings::default())
-        .source(database.source())
-        .projection(sums());
-    let handle = engine.handle();
-    let running = Running::start(engine);
-    append_rows(&client, "a", 1..=1).await;
-    caught_up(&client).await;
+    let (running, handle) = live(&database, vec![sums()]).await;
     client
         .batch_execute(
             "begin;
@@ -367,13 +362,7 @@ async fn who_lost_its_checkpoint_does_not_stop_the_projection_for_a_fault_of_an_
 async fn an_event_that_cannot_be_read_stops_who_wants_it_and_nobody_else() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    let engine = Engine::new(database.pooled(), Settings::default())
-        .source(database.source())
-        .projection(ledger_in_sql("in_sql"))
-        .projection(sums());
-    let running = Running::start(engine);
-    append_rows(&client, "a", 1..=1).await;
-    caught_up(&client).await;
+    let (running, _) = live(&database, vec![ledger_in_sql("in_sql"), sums()]).await;
     client
         .batch_execute(
             "insert into highwater.event (stream, version, type, data, recorded_at)

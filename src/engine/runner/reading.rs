@@ -3,7 +3,7 @@
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{LIVE_WITHIN, Runner};
-use crate::engine::apply::{COUNTED_BESIDE_FROM, EVENTS_MAX, Limits};
+use crate::engine::apply::{self, COUNTED_BESIDE_FROM, EVENTS_MAX, Limits};
 use crate::position::{Position, Range};
 
 /// The most bytes of events that a batch with a transaction of its own is read with.
@@ -33,10 +33,8 @@ impl Runner {
         slice.is_some_and(|slice| slice.partitions > 1)
     }
 
-    /// Whether events are read out of the source, not inside the server.
     pub(super) fn is_read(&self) -> bool {
-        let parts = &self.parts;
-        parts.projection.statements().is_none() || parts.source.relation().is_none()
+        apply::is_read(&*self.parts.projection, &*self.parts.source)
     }
 
     /// What is read at once, and whether that shares its transaction with what follows.
