@@ -99,7 +99,8 @@ pub struct Standing {
     /// [`Source::identity`].
     pub identity: String,
     /// The highest position that was ever given, committed or not, as far as the source can tell;
-    /// at least the head. It only falls when the log goes back.
+    /// the head will do where it is not below the position asked for. It falls below one that a
+    /// checkpoint had only when the log goes back.
     pub reached: Position,
     /// The oldest event there is.
     pub oldest: Option<Position>,

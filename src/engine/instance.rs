@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -26,7 +27,7 @@ use crate::retry::delays;
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// The same while it is alone: only operators and instances that come want something of it.
 const LOOK_PAUSE_ALONE: Duration = Duration::from_secs(2);
-/// How long it does not look after a look, whatever nudges arrive: those are answered by one.
+/// How far nudges are answered apart, in the long run: those that arrive meanwhile are answered by one.
 const NUDGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an instance sees.
@@ -92,17 +93,14 @@ impl Heartbeat {
         let host = nix::unistd::gethostname().unwrap_or_default();
         let host = host.to_string_lossy().into_owned();
         let listening = Listening::start(&self.target, self.listen, self.nudge.clone());
-        let mut looked = Instant::now();
+        let mut nudges = Nudges::default();
         let mut renewals = tokio::time::interval(self.lease / 3);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let look_at = self.next_look(listening.is_connected());
             let renewed = tokio::select! {
                 _ = renewals.tick() => true,
-                () = self.nudge.notified() => {
-                    tokio::time::sleep_until((looked + NUDGE_PAUSE).into()).await;
-                    false
-                }
+                () = self.nudged(&mut nudges) => false,
                 () = tokio::time::sleep(look_at) => false,
             };
             let limit = self.lease;
@@ -120,8 +118,14 @@ impl Heartbeat {
                 }
                 Err(_) => tracing::warn!("the instance was not renewed in time"),
             }
-            looked = Instant::now();
         }
+    }
+
+    /// Waits for a nudge, and until it is due. What else arrives by then is answered with it.
+    async fn nudged(&self, nudges: &mut Nudges) {
+        self.nudge.notified().await;
+        tokio::time::sleep_until(nudges.due(Instant::now()).into()).await;
+        let _ = self.nudge.notified().now_or_never();
     }
 
     /// A little after the first lease of another ends: then what it had is free.
@@ -195,6 +199,23 @@ impl Heartbeat {
                 })
             })
             .collect()
+    }
+}
+
+/// When nudges are answered: two at once, for a start has two, and then [`NUDGE_PAUSE`] apart. The
+/// generic cell rate algorithm.
+#[derive(Default)]
+struct Nudges {
+    /// When the next would be answered if all were that far apart.
+    next: Option<Instant>,
+}
+
+impl Nudges {
+    /// When a nudge of now is answered.
+    fn due(&mut self, now: Instant) -> Instant {
+        let next = self.next.map_or(now, |next| next.max(now));
+        self.next = Some(next + NUDGE_PAUSE);
+        next.checked_sub(NUDGE_PAUSE).unwrap_or(now).max(now)
     }
 }
 
@@ -279,5 +300,21 @@ impl Inner {
         self.partitions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_nudges_are_answered_at_once_and_more_of_them_twenty_milliseconds_apart() {
+        let (mut nudges, begin) = (Nudges::default(), Instant::now());
+        let mut due = |after: u64| {
+            let now = begin + Duration::from_millis(after);
+            nudges.due(now).duration_since(begin).as_millis()
+        };
+        assert_eq!([due(0), due(1), due(2), due(20)], [0, 1, 20, 40]);
+        assert_eq!([due(100), due(101)], [100, 101], "the allowance is back");
     }
 }

@@ -306,12 +306,13 @@ pub(crate) async fn end<T>(client: &Client, done: Result<T>) -> Result<T> {
 /// Says whether the rows are ours to make; waits for another instance that makes them.
 async fn insert_rows(client: &Client, definition: &Definition, identity: &str) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/insert.sql");
-    let parameters: [(&Parameter<'_>, Type); 5] = [
+    let parameters: [(&Parameter<'_>, Type); 6] = [
         (&definition.name.as_str(), Type::TEXT),
         (&definition.hash, Type::TEXT),
         (&definition.source, Type::TEXT),
         (&identity, Type::TEXT),
         (&i32::from(definition.partitions), Type::INT4),
+        (&definition.key, Type::TEXT),
     ];
     let inserted = client.execute_typed(sql, &parameters).await;
     let inserted = inserted.map_err(|e| pg::own_error("cannot create the projection's rows", e))?;

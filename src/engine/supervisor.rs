@@ -176,6 +176,9 @@ impl Supervisor {
         if !is_new || parts.until == Some(Position::START) {
             divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
         }
+        if is_new {
+            return Ok(prepared.generation());
+        }
         let client = parts.target.short().await?;
         let partitions = i32::from(definition.partitions);
         let (name, key) = (&definition.name, &definition.key);

@@ -23,6 +23,8 @@ use crate::source::{BUSY_FROM, BoxFuture, Follower, Occurred, OpenGap, Step};
 
 /// Rows that one read returns at most: bounds the memory of a step.
 const ROWS_MAX: i64 = 10_000;
+/// The same of the first read: how far a backlog goes is known from the head, and the runners read it.
+const FIRST_ROWS_MAX: i64 = 1_000;
 /// The same where it brings the events too.
 const EVENTS_MAX: i64 = 32;
 /// A look costs a saturated server up to 5 ms: at most 50 a second, and ever fewer.
@@ -34,12 +36,15 @@ const READ_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How often a follower makes sure that the positions did not go back.
 const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
+/// What the last step passed as long as none was made: it may be any number.
+const NONE_YET: u64 = u64::MAX;
+
 pub(super) struct TableFollower {
     client: Short,
     table: EventTable,
     /// Whether steps are to bring the events too.
     brings_events: bool,
-    /// How many positions the last step passed; many, as long as none was made.
+    /// How many positions the last step passed, or [`NONE_YET`].
     last_passed: u64,
     mark: Mark,
     head: Position,
@@ -89,7 +94,7 @@ impl TableFollower {
             client,
             table: table.clone(),
             brings_events: false,
-            last_passed: u64::MAX,
+            last_passed: NONE_YET,
             mark,
             head: head.max(floor),
             types: TypeNames::default(),
@@ -196,7 +201,7 @@ impl TableFollower {
             ids: Vec::with_capacity(rows.len()),
             types: Vec::with_capacity(rows.len()),
             events: brings_events.then(Vec::new),
-            more: rows.len() as i64 == rows_max(brings_events),
+            more: rows.len() as i64 == self.rows_max(brings_events),
             sequence: None,
         };
         if let (Some(row), Some(_)) = (rows.first(), sequence) {
@@ -229,7 +234,7 @@ impl TableFollower {
     async fn new_rows(&self, sequence: Option<&str>, brings_events: bool) -> Result<Vec<Row>> {
         let parameters: [(&Parameter<'_>, Type); 3] = [
             (&self.anchor.from().get(), Type::INT8),
-            (&rows_max(brings_events), Type::INT8),
+            (&self.rows_max(brings_events), Type::INT8),
             (&sequence, Type::TEXT),
         ];
         let parameters = match sequence {
@@ -243,6 +248,14 @@ impl TableFollower {
                 let error = pg::error("cannot read new events", e);
                 Err(gap::why(&self.client, &self.table, error).await)
             }
+        }
+    }
+
+    fn rows_max(&self, brings_events: bool) -> i64 {
+        match (brings_events, self.last_passed) {
+            (true, _) => EVENTS_MAX,
+            (false, NONE_YET) => FIRST_ROWS_MAX,
+            (false, _) => ROWS_MAX,
         }
     }
 
@@ -327,13 +340,6 @@ impl TableFollower {
             self.table.relation
         );
         Err(Error::new(ErrorKind::Diverged, what).hint(anchor::HINT))
-    }
-}
-
-fn rows_max(brings_events: bool) -> i64 {
-    match brings_events {
-        true => EVENTS_MAX,
-        false => ROWS_MAX,
     }
 }
 

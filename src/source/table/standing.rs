@@ -46,9 +46,14 @@ pub(super) async fn of(
             (identity, Some(removed))
         }
     };
+    let reached = match head >= at {
+        // The sequence is asked only where the log may have gone back: that looks at the locks.
+        true => head,
+        false => head.max(given(client, table).await?),
+    };
     Ok(Standing {
         identity,
-        reached: head.max(given(client, table).await?),
+        reached,
         oldest: oldest.map(Position::new),
         last,
         removed,
