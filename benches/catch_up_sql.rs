@@ -47,7 +47,8 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let breakdown = Breakdown::install()?;
     for partitions in [1, 2] {
         breakdown.begin();
-        let text = events::sums_text_by(upserts[0], &format!("partitions = {partitions}"));
+        let upsert = Upsert::fastest(bench.major());
+        let text = events::sums_text_by(upsert, &format!("partitions = {partitions}"));
         db.catch_up([events::sql_projection("sums", &text)?])
             .await?;
         breakdown.report(&format!("partitions: {partitions}"), report);

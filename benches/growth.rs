@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use support::chart::{self, Chart};
-use support::events::{self, Log};
+use support::events::{self, Log, Upsert};
 use support::{Bench, Db, Project, Report, reference};
 
 use highwater::Result;
@@ -69,7 +69,7 @@ impl Curve {
 
 /// Medians of a catch-up, and of the statement by hand, over the runs of the form.
 async fn both(bench: &Bench, db: &Db, header: &str, wanted: &str) -> Result<(f64, f64)> {
-    let text = events::sums_text(header);
+    let text = events::sums_text_by(Upsert::fastest(bench.major()), header);
     let project = Project::with(&[("sums", &text)])?;
     let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
     for _ in 0..bench.form.runs() {
@@ -129,7 +129,7 @@ async fn with_projections(bench: &Bench, report: &mut Report) -> Result<()> {
     log.fill(&db).await?;
     let counts: &[usize] = bench.form.size(&[1, 10], &[1, 2, 5, 10, 20, 50, 100, 200]);
     let mut curve = Curve::default();
-    let text = events::sums_text("");
+    let text = events::sums_text_by(Upsert::fastest(bench.major()), "");
     for &count in counts {
         let names: Vec<String> = (0..count).map(|n| format!("sums_{n}")).collect();
         let all: Vec<(&str, &str)> = names

@@ -102,11 +102,19 @@ pub(crate) enum Upsert {
 }
 
 impl Upsert {
-    /// What a server of this major version can do, the fastest for many new rows first.
+    /// What a server of this major version can do.
     pub(crate) fn all(major: u32) -> &'static [Upsert] {
         match major {
             0..=14 => &[Upsert::OnConflict],
             _ => &[Upsert::Merge, Upsert::OnConflict],
+        }
+    }
+
+    /// The fastest of these for many new rows.
+    pub(crate) fn fastest(major: u32) -> Upsert {
+        match major {
+            0..=14 => Upsert::OnConflict,
+            _ => Upsert::Merge,
         }
     }
 
