@@ -14,7 +14,9 @@ use highwater::{Engine, ErrorKind, Outcome, Position, RecordedEvent};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
-use crate::exactness::{Running, assert_exact, caught_up, ledger_in_rust, ledger_in_sql};
+use crate::exactness::{
+    Running, all_caught_up, assert_exact, caught_up, ledger_in_rust, ledger_in_sql,
+};
 use crate::support::meddled::{Meddled, Meddling};
 use crate::support::{append_rows, eventually, one};
 
@@ -217,12 +219,13 @@ pub(crate) fn sums() -> Arc<dyn Runnable> {
 /// An engine that has applied its first event.
 async fn live(database: &TestDatabase, projections: Vec<Arc<dyn Runnable>>) -> (Running, Handle) {
     let engine = Engine::new(database.pooled(), Settings::default()).source(database.source());
+    let count = projections.len() as i64;
     let engine = projections.into_iter().fold(engine, Engine::projection);
     let handle = engine.handle();
     let running = Running::start(engine);
     let client = database.client().await;
     append_rows(&client, "a", 1..=1).await;
-    caught_up(&client).await;
+    all_caught_up(&client, count).await;
     (running, handle)
 }
 
@@ -262,7 +265,7 @@ async fn live_projections_in_rust_read_only_what_was_not_brought() {
         .projection(ledger_in_rust("in_rust"));
     let running = Running::start(engine);
     append_rows(&client, "a", 1..=1).await;
-    caught_up(&client).await;
+    all_caught_up(&client, 2).await;
     let before = reads.load(Ordering::SeqCst);
     for version in 2..=30 {
         append_rows(&client, "a", version..=version).await;

@@ -331,10 +331,16 @@ async fn checkpoint(client: &Client) -> i64 {
 }
 
 pub(crate) async fn caught_up(client: &Client) {
+    all_caught_up(client, 1).await;
+}
+
+/// As [`caught_up`], where so many projections may still have to be made: each is made for itself.
+pub(crate) async fn all_caught_up(client: &Client, projections: i64) {
     let sql = "select max(position) from highwater.event";
     let head = positions(client, sql).await[0];
+    let made = "select count(distinct projection) from highwater.checkpoint";
     eventually("the projections are at the head", LIMIT, async || {
-        checkpoint(client).await >= head
+        positions(client, made).await[0] >= projections && checkpoint(client).await >= head
     })
     .await;
 }

@@ -16,7 +16,7 @@ use highwater::testing::TestDatabase;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
-use crate::exactness::{assert_exact, caught_up, positions};
+use crate::exactness::{all_caught_up, assert_exact, positions};
 use crate::support::{append_rows, eventually, one, sql_projection};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ async fn is_retrying(handle: &Handle, why: &str) {
 
 /// Every ledger holds exactly the log.
 async fn are_exact(client: &Client, ledgers: &[&str]) {
-    caught_up(client).await;
+    all_caught_up(client, ledgers.len() as i64).await;
     let log = positions(client, "select position from highwater.event order by 1").await;
     for ledger in ledgers {
         assert_exact(client, ledger, &log).await;
