@@ -7,83 +7,23 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use highwater::Result;
 use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection, Runnable};
+use highwater::projection::{Coded, Projection, Runnable};
 use highwater::source::Batch;
-use highwater::{RecordedEvent, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use support::breakdown::Breakdown;
-use support::events::{Log, TABLE};
+use support::events::Log;
+use support::sums::{self, Sum};
 use support::{Bench, Budget, Db, Report, failed, reference};
 
 fn main() -> ExitCode {
     support::run("catch_up_rust", measure)
 }
 
-#[derive(Deserialize)]
-enum Account {
-    Booked { amount: i64 },
-}
-
-#[derive(Default, Serialize, Deserialize)]
-struct Sum {
-    stream: String,
-    bookings: i64,
-    amount: i64,
-    last_position: i64,
-}
-
-impl Sum {
-    fn book(&mut self, amount: i64, recorded: &RecordedEvent) {
-        self.bookings += 1;
-        self.amount += amount;
-        self.last_position = recorded.position.get();
-    }
-}
-
-/// The read model of sums as a keyed view.
-struct View {
-    up: String,
-}
-
-impl KeyedView<String, Sum> for View {
-    type Event = Account;
-    const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
-
-    fn name(&self) -> &str {
-        "sums"
-    }
-
-    fn up(&self) -> &str {
-        &self.up
-    }
-
-    fn table(&self) -> &str {
-        "sums"
-    }
-
-    fn key_columns(&self) -> &[&str] {
-        &["stream"]
-    }
-
-    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<String> {
-        Some(recorded.stream.clone())
-    }
-
-    fn fold(&self, row: Option<Sum>, event: Account, recorded: &RecordedEvent) -> Option<Sum> {
-        let Account::Booked { amount } = event;
-        let mut row = row.unwrap_or_else(|| Sum {
-            stream: recorded.stream.clone(),
-            ..Sum::default()
-        });
-        row.book(amount, recorded);
-        Some(row)
-    }
-}
-
-/// The same as a projection that sums up what it is given and adds that in one statement.
+/// The read model of sums as a projection that sums up what it is given and adds that in one statement.
 struct Plain {
     up: String,
 }
@@ -133,12 +73,11 @@ impl Projection for Plain {
 }
 
 fn view() -> Result<Arc<dyn Runnable>> {
-    let up = format!("create table sums {TABLE}");
-    Ok(Arc::new(Keyed::new(View { up })?))
+    sums::keyed("sums")
 }
 
 fn plain() -> Result<Arc<dyn Runnable>> {
-    let up = format!("create table sums {TABLE}");
+    let up = sums::create();
     Ok(Arc::new(Coded::new(Plain { up })?))
 }
 

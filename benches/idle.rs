@@ -10,7 +10,7 @@ use highwater::engine::Settings;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::live::{self, LiveEngine};
 use support::statements::{COUNTING, Statements};
-use support::{Bench, Budget, Report};
+use support::{Bench, Budget, Report, sums};
 
 /// How the statements of the instance begin.
 const RENEWAL: &str = "an instance says that it";
@@ -45,7 +45,7 @@ async fn idle(
     let db = bench.database().await?;
     let mut settings = Settings::default();
     settings.listen = listen;
-    let all = (0..3).map(|n| live::sums(&format!("sums_{n}")));
+    let all = (0..3).map(|n| sums::in_sql(&format!("sums_{n}")));
     let all: Result<Vec<_>> = all.collect();
     let store = EventStore::new(db.pooled(&settings)?);
     let event = [NewEvent::new(

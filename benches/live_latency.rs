@@ -16,7 +16,7 @@ use highwater::projection::Runnable;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::breakdown::Breakdown;
 use support::live::{self, LiveEngine};
-use support::{Bench, Budget, Db, Report, failed};
+use support::{Bench, Budget, Db, Report, failed, sums};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -43,8 +43,8 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             let db = bench.database().await?;
             db.time(BARE).await?;
             let projection = match view {
-                true => live::keyed_sums("sums")?,
-                false => live::sums("sums")?,
+                true => sums::keyed("sums")?,
+                false => sums::in_sql("sums")?,
             };
             let times = measured(&db, projection, listen, appends, &breakdown).await?;
             times.report(&what, listen, report);
@@ -193,7 +193,7 @@ async fn burst(bench: &Bench, breakdown: &Breakdown, report: &mut Report) -> Res
     let db = bench.database().await?;
     let settings = listening(true);
     let wakes = live::Wakes::count(&db).await?;
-    let engine = LiveEngine::start(db.engine(&settings, [live::sums("sums")?])?);
+    let engine = LiveEngine::start(db.engine(&settings, [sums::in_sql("sums")?])?);
     live::at_head(&db, 1).await?;
     let store = EventStore::new(db.pooled(&settings)?);
     let before = wakes.so_far();

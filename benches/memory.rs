@@ -4,18 +4,15 @@
 mod support;
 
 use std::process::{ExitCode, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::engine::Settings;
-use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
-use highwater::{Error, ErrorKind, RecordedEvent, Result, Until};
-use serde::{Deserialize, Serialize};
+use highwater::{Error, ErrorKind, Result, Until};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use support::events::{self, Log, TABLE};
-use support::{Bench, Budget, Db, Report, failed};
+use support::events::{self, Log};
+use support::{Bench, Budget, Db, Project, Report, failed, sums};
 
 /// The process to be measured is this program again, called with this and the address of a database.
 const KEYED_VIEW: &str = "run-keyed-view";
@@ -37,66 +34,13 @@ fn main() -> ExitCode {
     support::run("memory", measure)
 }
 
-#[derive(Deserialize)]
-enum Account {
-    Booked { amount: i64 },
-}
-
-#[derive(Serialize, Deserialize)]
-struct Sum {
-    stream: String,
-    bookings: i64,
-    amount: i64,
-    last_position: i64,
-}
-
-struct View(String);
-
-impl KeyedView<String, Sum> for View {
-    type Event = Account;
-    const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
-
-    fn name(&self) -> &str {
-        "sums"
-    }
-
-    fn up(&self) -> &str {
-        &self.0
-    }
-
-    fn table(&self) -> &str {
-        "sums"
-    }
-
-    fn key_columns(&self) -> &[&str] {
-        &["stream"]
-    }
-
-    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<String> {
-        Some(recorded.stream.clone())
-    }
-
-    fn fold(&self, row: Option<Sum>, event: Account, recorded: &RecordedEvent) -> Option<Sum> {
-        let Account::Booked { amount } = event;
-        let (bookings, sum) = row.map_or((0, 0), |row| (row.bookings, row.amount));
-        Some(Sum {
-            stream: recorded.stream.clone(),
-            bookings: bookings + 1,
-            amount: sum + amount,
-            last_position: recorded.position.get(),
-        })
-    }
-}
-
 /// Runs the keyed view until somebody ends the process.
 fn keyed_view(url: String) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.enable_all().build().map_err(failed)?;
     runtime.block_on(async {
         let db = Db::made(url);
-        let view: Arc<dyn Runnable> =
-            Arc::new(Keyed::new(View(format!("create table sums {TABLE}")))?);
-        let engine = db.engine(&Settings::default(), [view])?;
+        let engine = db.engine(&Settings::default(), [sums::keyed("sums")?])?;
         let run = engine.run(Until::Stopped, CancellationToken::new());
         run.await.map(drop)
     })
@@ -110,16 +54,9 @@ enum Kind {
 }
 
 impl Kind {
-    fn start(self, db: &Db) -> Result<(Child, tempfile::TempDir)> {
-        let directory = tempfile::tempdir().map_err(failed)?;
+    fn start(self, db: &Db, project: &Project) -> Result<Child> {
         let mut command = match self {
-            Kind::Sql => {
-                let projections = directory.path().join("projections");
-                std::fs::create_dir(&projections).map_err(failed)?;
-                let file = projections.join("sums.sql");
-                std::fs::write(file, events::sums_text("")).map_err(failed)?;
-                db.command(directory.path(), &["run"])
-            }
+            Kind::Sql => db.command(project.path(), &["run"]),
             Kind::KeyedView => {
                 let mut command = Command::new(std::env::current_exe().map_err(failed)?);
                 command.args([KEYED_VIEW, &db.url]).kill_on_drop(true);
@@ -127,7 +64,7 @@ impl Kind {
             }
         };
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        Ok((command.spawn().map_err(failed)?, directory))
+        command.spawn().map_err(failed)
     }
 }
 
@@ -183,7 +120,8 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
 /// The most that a process had resident until its checkpoint was like this. Its read model goes away.
 async fn resident(db: &Db, kind: Kind, checkpoint: &str) -> Result<f64> {
-    let (mut child, _directory) = kind.start(db)?;
+    let project = Project::with(&[("sums", &events::sums_text(""))])?;
+    let mut child = kind.start(db, &project)?;
     let done = format!("select count(*) from highwater.checkpoint where {checkpoint}");
     while db.number(&done).await? == 0 {
         if let Some(status) = child.try_wait().map_err(failed)? {

@@ -7,78 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use highwater::engine::Engine;
-use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
-use highwater::{Error, ErrorKind, RecordedEvent, Result, Until};
-use serde::{Deserialize, Serialize};
+use highwater::{Error, ErrorKind, Result, Until};
 use tokio::process::Child;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Db, events, failed};
-
-/// The read model of sums as a SQL projection that leaves `Seen` out.
-pub(crate) fn sums(name: &str) -> Result<Arc<dyn Runnable>> {
-    let text = events::sums_text(r#"events = ["Booked"]"#);
-    events::sql_projection(name, &text)
-}
-
-#[derive(Deserialize)]
-enum Account {
-    Booked { amount: i64 },
-}
-
-#[derive(Serialize, Deserialize)]
-struct Sum {
-    stream: String,
-    bookings: i64,
-    amount: i64,
-    last_position: i64,
-}
-
-/// The same read model, folded in Rust.
-struct Sums(String);
-
-impl KeyedView<String, Sum> for Sums {
-    type Event = Account;
-    const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
-
-    fn name(&self) -> &str {
-        &self.0
-    }
-
-    fn up(&self) -> &str {
-        "create table sums (stream text primary key, bookings bigint not null, amount bigint not null,
-                            last_position bigint not null)"
-    }
-
-    fn table(&self) -> &str {
-        "sums"
-    }
-
-    fn key_columns(&self) -> &[&str] {
-        &["stream"]
-    }
-
-    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<String> {
-        Some(recorded.stream.clone())
-    }
-
-    fn fold(&self, row: Option<Sum>, event: Account, recorded: &RecordedEvent) -> Option<Sum> {
-        let Account::Booked { amount } = event;
-        let (bookings, sum) = row.map_or((0, 0), |row| (row.bookings, row.amount));
-        Some(Sum {
-            stream: recorded.stream.clone(),
-            bookings: bookings + 1,
-            amount: sum + amount,
-            last_position: recorded.position.get(),
-        })
-    }
-}
-
-/// The read model of sums as a keyed view.
-pub(crate) fn keyed_sums(name: &str) -> Result<Arc<dyn Runnable>> {
-    Ok(Arc::new(Keyed::new(Sums(name.to_owned()))?))
-}
+use super::{Db, failed};
 
 /// An engine in this process.
 pub(crate) struct LiveEngine {

@@ -17,6 +17,7 @@ pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod server;
 pub(crate) mod statements;
+pub(crate) mod sums;
 
 use std::process::ExitCode;
 
