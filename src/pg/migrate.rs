@@ -274,6 +274,11 @@ mod tests {
             "many_instances",
             "fc4860b88b216e26d3d244561feb39e0699af030f445635fdefc1838d25e1af8",
         ),
+        (
+            4,
+            "live_batches",
+            "ae4a4dc59ef69401b8c5b3e2bcf4a615f9ecf99304fea7f49dcdd1e98cd3fc96",
+        ),
     ];
 
     #[test]
