@@ -44,6 +44,18 @@ enum CountedBy {
     Shared(SharedCount),
 }
 
+/// The parts of the one message that a batch in the server is, in their order.
+pub(super) struct Message<'a> {
+    pub(super) fence: &'a str,
+    pub(super) statements: Statements<'a>,
+    /// What the statements see as `batch`, of this range.
+    pub(super) batch: &'a BatchText<'a>,
+    pub(super) range: Range,
+    /// Statements to follow those of the projection, each with its semicolon.
+    pub(super) last: &'a str,
+    pub(super) end: End,
+}
+
 /// What follows the seal of a message.
 #[derive(Clone, Copy)]
 pub(super) enum End {
@@ -84,7 +96,17 @@ impl Applier {
         if let Some(check) = self.source.check_unread(read_up_to) {
             last.push_str(&format!("{check};\n"));
         }
-        let run = |end| self.run_statements(session, &fence, statements, &batch, range, &last, end);
+        let run = |end| {
+            let message = Message {
+                fence: &fence,
+                statements,
+                batch: &batch,
+                range,
+                last: &last,
+                end,
+            };
+            self.run_statements(session, message)
+        };
         let counted = match counted_by {
             CountedBy::Reader(_) | CountedBy::Fence => {
                 run(End::Commit).await?;
@@ -161,22 +183,20 @@ impl Applier {
         Ok(())
     }
 
-    /// The transaction of a batch whose events stay in the server, as one message. `last` are
-    /// statements to follow those of the projection, each with its semicolon.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the parts of one message, in their order"
-    )]
+    /// The transaction of a batch whose events stay in the server.
     pub(super) async fn run_statements(
         &self,
         session: &Session,
-        fence: &str,
-        statements: Statements<'_>,
-        batch: &BatchText<'_>,
-        range: Range,
-        last: &str,
-        end: End,
+        message: Message<'_>,
     ) -> Result<()> {
+        let Message {
+            fence,
+            statements,
+            batch,
+            range,
+            last,
+            end,
+        } = message;
         let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
         let before = format!("{opening};\n{fence};\n{place};\n");
         let woven = Woven::of(&statements, batch, range);

@@ -11,7 +11,7 @@ use crate::position::Range;
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest};
 
 use super::batch::BatchText;
-use super::in_server::End;
+use super::in_server::{End, Message};
 use super::{Applier, Session};
 
 impl Applier {
@@ -84,17 +84,15 @@ impl Applier {
                 generation: self.key.generation,
             };
             let last = format!("{settle};\n");
-            return self
-                .run_statements(
-                    session,
-                    &fence,
-                    statements,
-                    &batch,
-                    range,
-                    &last,
-                    End::Commit,
-                )
-                .await;
+            let message = Message {
+                fence: &fence,
+                statements,
+                batch: &batch,
+                range,
+                last: &last,
+                end: End::Commit,
+            };
+            return self.run_statements(session, message).await;
         }
         let batch = Batch {
             range,
