@@ -1,8 +1,6 @@
 -- Purpose: gives a checkpoint back, so that another instance takes it at once.
 -- Parameters: $1 projection; $2 generation; $3 partition; $4 epoch.
--- Must hold: only under the epoch that owns the row; one that stopped stays stopped. If a crash takes it
--- back, the end of the lease gives it back too: its commit waits for no disk.
+-- Must hold: only under the epoch that owns the row; one that stopped stays stopped.
 update highwater.checkpoint
    set owner = null, rate = 0, state = case when state = 'stopped' then state else 'idle' end
-  from (select set_config('synchronous_commit', 'off', true)) no_wait
  where projection = $1 and generation = $2 and partition = $3 and epoch = $4

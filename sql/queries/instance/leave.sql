@@ -1,11 +1,8 @@
 -- Purpose: an instance signs off: what it ran is idle, what stopped stays stopped.
 -- Parameters: $1 instance.
--- Must hold: locks checkpoints in the order of partitions, as everybody who locks several does. A crash may
--- take it back, and the end of the lease does the same: its commit waits for no disk.
-with no_wait as materialized (
-    select set_config('synchronous_commit', 'off', true)
-), gone as (
-    delete from highwater.instance i using no_wait where i.id = $1
+-- Must hold: locks checkpoints in the order of partitions, as everybody who locks several does.
+with gone as (
+    delete from highwater.instance where id = $1
 ), mine as (
     select c.projection, c.generation, c.partition
       from highwater.checkpoint c
