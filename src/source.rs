@@ -88,6 +88,12 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
+    /// Whether it can be followed at all: refuses what [`Source::follow`] would refuse, for whoever has
+    /// nothing to read.
+    fn check(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// The relation that holds the events, as SQL text with the columns of `highwater.event`, if
     /// projections may read it inside the database of their read model.
     fn relation(&self) -> Option<&str>;
@@ -99,8 +105,8 @@ pub struct Standing {
     /// [`Source::identity`].
     pub identity: String,
     /// The highest position that was ever given, committed or not, as far as the source can tell;
-    /// the head will do where it is not below the position asked for. It falls below one that a
-    /// checkpoint had only when the log goes back.
+    /// at least the head, which will do where it is not below the position asked for. It falls below
+    /// one that a checkpoint had only when the log goes back.
     pub reached: Position,
     /// The oldest event there is.
     pub oldest: Option<Position>,

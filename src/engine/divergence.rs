@@ -44,12 +44,14 @@ pub(crate) async fn check(key: &Key, checkpoint: &Checkpoint, source: &dyn Sourc
 }
 
 /// As [`check`], for every checkpoint of the live read model: also one that nobody claims, because
-/// it seems to have passed where the run is to end.
+/// it seems to have passed where the run is to end. Nobody may follow the source then, so whether one
+/// could is looked at as well.
 pub(crate) async fn check_live(
     target: &Database,
     projection: &ProjectionName,
     source: &dyn Source,
 ) -> Result<()> {
+    source.check().await?;
     let client = target.short().await?;
     let checkpoints = client.within(checkpoint::live(&client, projection)).await?;
     // The source may need one from the same pool.

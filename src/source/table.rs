@@ -242,6 +242,17 @@ impl Source for TableSource {
         })
     }
 
+    fn check(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            let check = async {
+                self.seen_primary.check(&client, &self.name).await?;
+                standing::given(&client, &self.table).await.map(drop)
+            };
+            client.within(check).await
+        })
+    }
+
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
             let client = self.database.own().await?;

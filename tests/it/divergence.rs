@@ -44,6 +44,24 @@ async fn caught_up(database: &TestDatabase) {
     assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_with_nothing_to_do_refuses_a_source_that_cannot_be_followed_all_the_same() {
+    for events in [0, 5] {
+        let database = TestDatabase::new().await;
+        let client = database.client().await;
+        append_rows(&client, "s", 1..=events).await;
+        if events > 0 {
+            caught_up(&database).await;
+        }
+        let cached = "alter sequence highwater.event_position_seq cache 20";
+        client.batch_execute(cached).await.unwrap();
+        let Outcome::Stopped(error) = run(&database).await else {
+            panic!("nobody looked, with {events} events");
+        };
+        assert!(error.to_string().contains("CACHE 20"), "{error}");
+    }
+}
+
 /// It stops with that kind, and says `words`; what was applied stays as it was.
 async fn stopped(database: &TestDatabase, kind: ErrorKind, words: &str) -> Error {
     let client = database.client().await;

@@ -47,7 +47,7 @@ pub(super) async fn of(
         }
     };
     let reached = match head >= at {
-        // The sequence is asked only where the log may have gone back: that looks at the locks.
+        // To ask the sequence takes a look at the locks.
         true => head,
         false => head.max(given(client, table).await?),
     };
@@ -60,8 +60,9 @@ pub(super) async fn of(
     })
 }
 
-/// The last number that the sequence of the table gave; 0 where there is none to ask.
-async fn given(client: &Client, table: &EventTable) -> Result<Position> {
+/// The last number that the sequence of the table gave; 0 where there is none to ask. Refuses a table
+/// that cannot be followed.
+pub(super) async fn given(client: &Client, table: &EventTable) -> Result<Position> {
     let look = gap::look(client, &table.relation, &table.gap).await?;
     match look.sequence {
         Some(sequence) => gap::last_value(client, &table.relation, &sequence).await,

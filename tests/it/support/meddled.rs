@@ -43,6 +43,10 @@ impl<M: Meddling> Source for Meddled<M> {
         self.source().head()
     }
 
+    fn check(&self) -> BoxFuture<'_, Result<()>> {
+        self.source().check()
+    }
+
     fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
         self.source().standing(at, known)
     }
