@@ -315,8 +315,11 @@ impl Supervisor {
         self.layout.end_all_above(share);
         for checkpoint in checkpoints {
             // Those who run already may not take up what had stopped before this instance began.
-            let is_due = self.layout.held.len() < share || checkpoint.stopped_before;
-            if is_due && self.may_claim(checkpoint, seen.look) {
+            let (layout, me) = (&self.layout, self.parts.instance);
+            let is_due = layout.held.len() < share
+                || checkpoint.stopped_before
+                || layout.was_not_given_back(checkpoint, me, seen.look);
+            if is_due && layout.may_claim(checkpoint, me, seen.look) {
                 let generation = projection.generation;
                 self.start(checkpoint.partition, Build::Live, generation, stop);
             }
@@ -407,25 +410,6 @@ impl Supervisor {
                 false
             }
         }
-    }
-
-    fn may_claim(&self, checkpoint: &ObservedCheckpoint, look: u64) -> bool {
-        let partition = &checkpoint.partition;
-        let layout = &self.layout;
-        let is_free = checkpoint
-            .owner
-            .is_none_or(|owner| owner == self.parts.instance);
-        let is_new = layout
-            .tried
-            .get(partition)
-            .is_none_or(|tried| *tried < look);
-        is_free
-            && !is_drained(checkpoint)
-            && is_new
-            && !checkpoint.stopped
-            && !layout.stopped.contains_key(partition)
-            && !layout.passed.contains(partition)
-            && !layout.held.contains_key(partition)
     }
 
     fn start(&mut self, partition: i32, build: Build, generation: i32, stop: &CancellationToken) {

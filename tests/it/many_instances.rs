@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exactness::{
     Running, Storm, assert_exact_by_stream, caught_up, ledger_partitioned, positions,
 };
-use crate::support::{append_rows, eventually, sql_projection};
+use crate::support::{append_rows, eventually, one, sql_projection};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -52,6 +52,35 @@ async fn until_shared(client: &Client, expected: &[i64]) {
         seen == expected
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_could_not_be_given_back_is_handed_over_later() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let ledger = || [ledger_partitioned("ledger", 2)];
+    append_rows(&client, "s", 1..=10).await;
+    let first = Running::start(engine(&database, true, &ledger()));
+    until_shared(&client, &[2]).await;
+    let fails_once = "create sequence releases;
+        create function fail_once() returns trigger language plpgsql as $$
+        begin
+            if new.owner is null and nextval('public.releases') = 1 then
+                raise 'not now';
+            end if;
+            return new;
+        end $$;
+        create trigger fail_once before update on highwater.checkpoint
+            for each row execute function fail_once()";
+    client.batch_execute(fails_once).await.unwrap();
+    let second = Running::start(engine(&database, true, &ledger()));
+    until_shared(&client, &[1, 1]).await;
+    assert!(one::<i64>(&client, "select last_value from releases").await >= 2);
+    for running in [first, second] {
+        running.stop().await;
+    }
+    let log = positions(&client, "select position from highwater.event order by 1").await;
+    assert_exact_by_stream(&client, "ledger", &log).await;
 }
 
 async fn partitions_come_and_go(listen: bool) {

@@ -138,7 +138,8 @@ impl Runner {
         })
     }
 
-    /// Gives the checkpoint back. Best effort: without it the lease has to end first.
+    /// Gives the checkpoint back. Best effort: without it the lease has to end first, or an instance
+    /// that lives on takes it up again.
     pub(super) async fn release(&self) {
         let Some((key, epoch)) = &self.held else {
             return;

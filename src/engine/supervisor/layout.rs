@@ -49,6 +49,33 @@ impl Layout {
         }
     }
 
+    /// Whether a runner may try to claim it here.
+    pub(super) fn may_claim(&self, checkpoint: &ObservedCheckpoint, me: Uuid, look: u64) -> bool {
+        let partition = &checkpoint.partition;
+        let is_free = checkpoint.owner.is_none_or(|owner| owner == me);
+        let is_new = self.tried.get(partition).is_none_or(|tried| *tried < look);
+        is_free
+            && !is_drained(checkpoint)
+            && is_new
+            && !checkpoint.stopped
+            && !self.stopped.contains_key(partition)
+            && !self.passed.contains(partition)
+            && !self.held.contains_key(partition)
+    }
+
+    /// Whether its runner has ended here and could not say so. Nobody else can take it while this instance
+    /// lives, so it is taken up again and handed over once more.
+    pub(super) fn was_not_given_back(
+        &self,
+        checkpoint: &ObservedCheckpoint,
+        me: Uuid,
+        look: u64,
+    ) -> bool {
+        // The look after the end may have been under way before it.
+        let ended = self.tried.get(&checkpoint.partition);
+        checkpoint.owner == Some(me) && ended.is_some_and(|ended| ended + 1 < look)
+    }
+
     pub(super) fn end_all(&self) {
         self.held.values().for_each(CancellationToken::cancel);
     }
