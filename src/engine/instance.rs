@@ -115,9 +115,20 @@ impl Heartbeat {
                 Ok(Err(error)) => {
                     tracing::warn!(error = %error, "the instance was not renewed");
                     tokio::time::sleep(NUDGE_PAUSE).await;
+                    self.nudge_overtaken_by(renewed);
                 }
-                Err(_) => tracing::warn!("the instance was not renewed in time"),
+                Err(_) => {
+                    tracing::warn!("the instance was not renewed in time");
+                    self.nudge_overtaken_by(renewed);
+                }
             }
+        }
+    }
+
+    /// A renewal that failed may have come before the answer to a nudge: that is still to be given.
+    fn nudge_overtaken_by(&self, renewed: bool) {
+        if renewed {
+            self.nudge.notify_one();
         }
     }
 
@@ -126,6 +137,7 @@ impl Heartbeat {
         self.nudge.notified().await;
         tokio::time::sleep_until(nudges.due(Instant::now()).into()).await;
         let _ = self.nudge.notified().now_or_never();
+        nudges.answered(Instant::now());
     }
 
     /// A little after the first lease of another ends: then what it had is free.
@@ -202,8 +214,8 @@ impl Heartbeat {
     }
 }
 
-/// When nudges are answered: two at once, for a start has two, and then [`NUDGE_PAUSE`] apart. The
-/// generic cell rate algorithm.
+/// When nudges are answered: two at once, as a start has them (somebody listens, a read model is there),
+/// and then [`NUDGE_PAUSE`] apart. The generic cell rate algorithm.
 #[derive(Default)]
 struct Nudges {
     /// When the next would be answered if all were that far apart.
@@ -211,11 +223,15 @@ struct Nudges {
 }
 
 impl Nudges {
-    /// When a nudge of now is answered.
-    fn due(&mut self, now: Instant) -> Instant {
+    /// When a nudge of now is to be answered.
+    fn due(&self, now: Instant) -> Instant {
+        let due = self.next.and_then(|next| next.checked_sub(NUDGE_PAUSE));
+        due.map_or(now, |due| due.max(now))
+    }
+
+    fn answered(&mut self, now: Instant) {
         let next = self.next.map_or(now, |next| next.max(now));
         self.next = Some(next + NUDGE_PAUSE);
-        next.checked_sub(NUDGE_PAUSE).unwrap_or(now).max(now)
     }
 }
 
@@ -311,8 +327,9 @@ mod tests {
     fn two_nudges_are_answered_at_once_and_more_of_them_twenty_milliseconds_apart() {
         let (mut nudges, begin) = (Nudges::default(), Instant::now());
         let mut due = |after: u64| {
-            let now = begin + Duration::from_millis(after);
-            nudges.due(now).duration_since(begin).as_millis()
+            let due = nudges.due(begin + Duration::from_millis(after));
+            nudges.answered(due);
+            due.duration_since(begin).as_millis()
         };
         assert_eq!([due(0), due(1), due(2), due(20)], [0, 1, 20, 40]);
         assert_eq!([due(100), due(101)], [100, 101], "the allowance is back");

@@ -23,7 +23,8 @@ use crate::source::{BUSY_FROM, BoxFuture, Follower, Occurred, OpenGap, Step};
 
 /// Rows that one read returns at most: bounds the memory of a step.
 const ROWS_MAX: i64 = 10_000;
-/// The same of the first read: how far a backlog goes is known from the head, and the runners read it.
+/// The same of the first read: where nobody holds it back the mark then goes to the head at once, and
+/// runners read a backlog themselves.
 const FIRST_ROWS_MAX: i64 = 1_000;
 /// The same where it brings the events too.
 const EVENTS_MAX: i64 = 32;
