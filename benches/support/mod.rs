@@ -4,8 +4,11 @@
 //! budgets are written for. Figure and reference are always taken in the same run, on a server of
 //! the benchmark's own with PostgreSQL's default settings (fsync is on).
 
-// Each benchmark is a crate of its own and uses a part of this.
-#![allow(dead_code, unused_imports)]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each benchmark is a crate of its own and uses a part of this"
+)]
 
 pub(crate) mod breakdown;
 pub(crate) mod chart;

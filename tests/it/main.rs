@@ -1,7 +1,11 @@
 //! Everything that needs a real PostgreSQL: one binary, so that one server serves all of it.
 
-// In a test a panic is the report.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "in a test a panic is the report, and nobody uses it from outside"
+)]
 
 mod append;
 mod append_file;
