@@ -262,24 +262,12 @@ impl Engine {
                 target: self.target.clone(),
                 settings: settings.clone(),
                 publisher,
-                brings_events: until == Until::Stopped && self.reads(&**source),
                 stop: unfollowed,
             };
             tokio::spawn(reader.run());
             followings.insert(name.clone(), following);
         }
         followings
-    }
-
-    /// Whether a projection needs all events of `source` read out of it; partitions read their own.
-    fn reads(&self, source: &dyn Source) -> bool {
-        let mut projections = self.runs.iter().map(|run| &run.projection);
-        projections.any(|projection| {
-            let definition = projection.definition();
-            definition.source == source.name()
-                && definition.partitions <= 1
-                && apply::is_read(&**projection, source)
-        })
     }
 
     /// Best effort: an instance that does not sign off is forgotten when its lease ends.

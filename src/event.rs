@@ -87,12 +87,6 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// What it takes in memory, about.
-    pub(crate) fn bytes(&self) -> usize {
-        let json = self.data.get().len() + self.metadata.get().len();
-        size_of::<RecordedEvent>() + self.stream.len() + self.event_type.len() + json
-    }
-
     /// The data, read as `T`.
     ///
     /// # Errors

@@ -194,10 +194,6 @@ pub trait Follower: Send {
     /// From now on an event counts only when no crash of its server can take it back: the read
     /// model is in another one, which would keep it. Nothing to do for a source without such events.
     fn until_durable(&mut self) {}
-
-    /// From now on steps are to bring the events too where that costs little, for somebody needs them
-    /// who would read them one by one. A source may leave it.
-    fn bring_events(&mut self) {}
 }
 
 /// After so many positions passed in one step more are most likely on their way.
@@ -214,9 +210,6 @@ pub struct Step {
     pub passed: Range,
     /// What occurs in `passed`; `None` if that is not known.
     pub occurred: Option<Occurred>,
-    /// The events of `passed` themselves, where they were asked for ([`Follower::bring_events`]) and are
-    /// few and small; one at each position, so that none was removed before it was read.
-    pub events: Option<Vec<RecordedEvent>>,
     /// The gap that holds the mark.
     pub gap: Option<OpenGap>,
     /// When the next step would be worth it, if the source knows better than to wait for news.

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::Known;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
@@ -124,8 +123,6 @@ pub(super) struct Limits<'a> {
     pub(super) several: Option<&'a CancellationToken>,
     /// What the reader's own rows say of the range.
     pub(super) known: Option<Known>,
-    /// The wanted events of the range, if the reader has brought them.
-    pub(super) events: Option<Vec<RecordedEvent>>,
 }
 
 /// Whether events are read out of the source for a projection, not inside the server.

@@ -9,15 +9,12 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::RecordedEvent;
 use crate::pg::checkpoint::LastEvent;
 use crate::position::{Position, Range};
 use crate::source::{Occurred, OpenGap, Step, Types};
 
 /// Steps remembered with the types that occurred in them. A runner further behind reads itself.
 const STEPS_MAX: usize = 256;
-/// The most bytes of events that are kept with these steps: the latest.
-const EVENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Where a source stands.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +46,6 @@ pub(super) struct Known {
 struct Passed {
     range: Range,
     occurred: Arc<Occurred>,
-    events: Option<Arc<[RecordedEvent]>>,
 }
 
 impl Progress {
@@ -81,18 +77,6 @@ impl Progress {
             known.last = passed.occurred.last.or(known.last);
         }
         Some(known)
-    }
-
-    /// The events of `types` in a range, if whole steps that are remembered with theirs are this range.
-    pub(super) fn events(&self, range: Range, types: Types<'_>) -> Option<Vec<RecordedEvent>> {
-        let is_wanted =
-            |event: &&RecordedEvent| types.is_none_or(|types| types.contains(&event.event_type));
-        let mut events = Vec::new();
-        for passed in self.whole_steps(range)? {
-            let brought = passed.events.as_ref()?;
-            events.extend(brought.iter().filter(is_wanted).cloned());
-        }
-        Some(events)
     }
 
     /// The steps that are remembered and that together are this range.
@@ -135,27 +119,7 @@ impl Progress {
                 recent.push_back(Passed {
                     range: step.passed,
                     occurred: Arc::new(occurred),
-                    events: step.events.map(Arc::from),
                 });
-                forget_events(recent);
-            }
-        }
-    }
-}
-
-/// Forgets the events of those steps that are too much to be kept.
-fn forget_events(steps: &mut VecDeque<Passed>) {
-    let mut left = EVENTS_BYTES_MAX;
-    for passed in steps.iter_mut().rev() {
-        let Some(events) = &passed.events else {
-            continue;
-        };
-        let bytes = events.iter().map(RecordedEvent::bytes).sum();
-        match left.checked_sub(bytes) {
-            Some(rest) => left = rest,
-            None => {
-                left = 0;
-                passed.events = None;
             }
         }
     }

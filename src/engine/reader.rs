@@ -36,8 +36,6 @@ pub(super) struct Reader {
     pub(super) target: Database,
     pub(super) settings: Settings,
     pub(super) publisher: Publisher,
-    /// Runners need the events themselves.
-    pub(super) brings_events: bool,
     pub(super) stop: CancellationToken,
 }
 
@@ -84,9 +82,6 @@ impl Reader {
             Ok(follower) => follower,
             Err(error) => return error,
         };
-        if self.brings_events {
-            follower.bring_events();
-        }
         self.publisher.begin();
         let mut cadence = Cadence::new(settings.poll_slowest);
         loop {
@@ -268,7 +263,6 @@ mod tests {
             head: mark,
             passed: Range::new(Position::new(100), mark),
             occurred: None,
-            events: None,
             gap: None,
             again: None,
         }

@@ -329,10 +329,6 @@ impl Runner {
         let types = self.definition().events.as_deref();
         let limits = Limits {
             known: progress.known(range, types),
-            events: match self.is_read() && claim.applier.is_whole() {
-                true => progress.events(range, types),
-                false => None,
-            },
             ..self.limits(claim.position, reading_turn.is_some())
         };
         let leap = self.size.limit(self.tried(range, &limits));

@@ -261,7 +261,6 @@ impl Follower for MemoryFollower {
                 head,
                 passed,
                 occurred: Some(occurred),
-                events: None,
                 gap: None,
                 again: None,
             })

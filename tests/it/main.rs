@@ -12,7 +12,6 @@ mod append_file;
 mod append_id;
 mod append_race;
 mod audit;
-mod brought;
 mod check;
 #[cfg(feature = "cli")]
 mod cli;
@@ -29,6 +28,7 @@ mod fence;
 mod given_expect;
 mod hangs;
 mod ledger;
+mod live_view;
 mod lock_order;
 mod many_instances;
 mod mark;

@@ -87,7 +87,7 @@ impl BatchReader {
 }
 
 impl Applier {
-    /// Reads the first batch of a range, which may be all of it, unless the reader has brought it.
+    /// Reads the first batch of a range, which may be all of it.
     /// `known` is what the fence is to be told of the whole range, if that is known.
     pub(super) async fn read_events(
         &self,
@@ -95,14 +95,6 @@ impl Applier {
         limits: Limits<'_>,
         known: Option<Passed>,
     ) -> Result<Work<'_>> {
-        if let (Some(events), Some(passed)) = (limits.events, known)
-            && events.len() <= limits.events_max
-        {
-            let batch = Batch { range, events };
-            let aside = Vec::new();
-            let read = ReadBatch { batch, aside };
-            return Ok(Work::Read(ReadWork { read, passed }));
-        }
         let mut laps = self.laps();
         let reader = BatchReader {
             source: self.source.clone(),

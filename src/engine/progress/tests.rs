@@ -16,7 +16,6 @@ fn step(after: i64, through: i64, types: Option<&[&str]>) -> Step {
             }
             occurred
         }),
-        events: None,
         gap: None,
         again: None,
     }
@@ -73,64 +72,6 @@ fn whole_steps_tell_what_a_range_holds_and_parts_of_steps_do_not() {
     for (after, through) in [(9, 16), (11, 16), (10, 14), (10, 17), (16, 17)] {
         assert_eq!(known(after, through), None, "({after}, {through}]");
     }
-}
-
-/// A step over one position, whose event of that type has so many bytes.
-fn brings(at: i64, event_type: &str, bytes: usize) -> Step {
-    let data = format!("\"{}\"", "x".repeat(bytes));
-    let event = RecordedEvent {
-        position: Position::new(at),
-        stream: "s".to_owned(),
-        version: at,
-        event_type: event_type.to_owned(),
-        data: serde_json::value::RawValue::from_string(data).unwrap(),
-        metadata: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
-        id: Uuid::nil(),
-        recorded_at: jiff::Timestamp::UNIX_EPOCH,
-    };
-    Step {
-        events: Some(vec![event]),
-        ..step(at - 1, at, Some(&[event_type]))
-    }
-}
-
-#[test]
-fn whole_steps_give_the_events_that_they_brought() {
-    let mut progress = Progress::default();
-    progress.step(step(0, 4, Some(&["A"])));
-    progress.step(brings(5, "A", 1));
-    progress.step(brings(6, "B", 1));
-    let b = ["B".to_owned()];
-    let events = |after, through, types| {
-        let range = Range::new(Position::new(after), Position::new(through));
-        let events = progress.events(range, types)?;
-        Some(events.iter().map(|e| e.position.get()).collect::<Vec<_>>())
-    };
-    assert_eq!(events(4, 6, None), Some(vec![5, 6]));
-    assert_eq!(events(4, 6, Some(&b)), Some(vec![6]));
-    assert_eq!(events(4, 5, Some(&b)), Some(vec![]));
-    assert_eq!(events(0, 6, None), None, "the first step brought none");
-    assert_eq!(events(1, 6, None), None, "a part of a step");
-    assert_eq!(events(4, 7, None), None, "beyond the mark");
-}
-
-#[test]
-fn the_latest_events_are_kept_up_to_a_limit() {
-    let mut progress = Progress::default();
-    for at in 1..=5 {
-        progress.step(brings(at, "A", EVENTS_BYTES_MAX / 4));
-    }
-    let kept = |at: i64| {
-        let range = Range::new(Position::new(at - 1), Position::new(at));
-        progress.events(range, None).is_some()
-    };
-    assert_eq!([1, 2, 3, 4, 5].map(kept), [false, false, true, true, true]);
-    progress.step(brings(6, "A", EVENTS_BYTES_MAX));
-    let range = Range::new(Position::new(4), Position::new(5));
-    assert!(
-        progress.events(range, None).is_none(),
-        "the latest has no room"
-    );
 }
 
 #[test]

@@ -50,7 +50,6 @@ impl Runner {
             read_up_to,
             several: is_shared.then_some(&self.stop),
             known: None,
-            events: None,
         }
     }
 

@@ -10,15 +10,13 @@ use uuid::Uuid;
 use super::anchor::{self, Anchor};
 use super::durable;
 use super::gap::{self, GapPolicy};
-use super::{EventTable, TypeNames, row};
+use super::{EventTable, TypeNames};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::RecordedEvent;
 use crate::mark::{Advance, Holder, Mark, Seen};
 use crate::mutation::{self, Stale};
 use crate::pg::database::Short;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
-use crate::retry::{Verdict, verdict};
 use crate::source::{BUSY_FROM, BoxFuture, Follower, Occurred, OpenGap, Step};
 
 /// Rows that one read returns at most: bounds the memory of a step.
@@ -26,8 +24,6 @@ const ROWS_MAX: i64 = 10_000;
 /// The same of the first read: where nobody holds it back the mark then goes to the head at once, and
 /// runners read a backlog themselves.
 const FIRST_ROWS_MAX: i64 = 1_000;
-/// The same where it brings the events too.
-const EVENTS_MAX: i64 = 32;
 /// A look costs a saturated server up to 5 ms: at most 50 a second, and ever fewer.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(20);
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -37,16 +33,11 @@ const READ_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How often a follower makes sure that the positions did not go back.
 const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the last step passed as long as none was made: it may be any number.
-const NONE_YET: u64 = u64::MAX;
-
 pub(super) struct TableFollower {
     client: Short,
     table: EventTable,
-    /// Whether steps are to bring the events too.
-    brings_events: bool,
-    /// How many positions the last step passed, or [`NONE_YET`].
-    last_passed: u64,
+    /// No step was made yet.
+    is_first: bool,
     mark: Mark,
     head: Position,
     types: TypeNames,
@@ -65,8 +56,6 @@ struct Rows {
     positions: Vec<Position>,
     ids: Vec<Uuid>,
     types: Vec<Arc<str>>,
-    /// The events themselves, if they were asked for and all of them are small.
-    events: Option<Vec<RecordedEvent>>,
     more: bool,
     /// How far the sequence was, if that was asked for and could be told.
     sequence: Option<Position>,
@@ -94,8 +83,7 @@ impl TableFollower {
         let follower = TableFollower {
             client,
             table: table.clone(),
-            brings_events: false,
-            last_passed: NONE_YET,
+            is_first: true,
             mark,
             head: head.max(floor),
             types: TypeNames::default(),
@@ -149,15 +137,12 @@ impl TableFollower {
             }
             self.last_sequence_check = Instant::now();
         }
-        self.last_passed = passed.width();
+        self.is_first = false;
         Ok(Step {
             mark: self.mark.position(),
             head: self.head,
             passed,
             occurred: rows_cover_it.then(|| occurred_in(&rows, passed)),
-            events: rows_cover_it
-                .then(|| events_in(rows.events, passed))
-                .flatten(),
             gap: self.gap.clone(),
             again: self.again(proven || (rows.more && !passed.is_empty())),
         })
@@ -186,23 +171,12 @@ impl TableFollower {
     /// With `sequence`, also how far that one is: at idle it costs no statement of its own.
     async fn read_rows(&mut self, sequence: Option<&str>) -> Result<Rows> {
         let mark = self.mark.position();
-        // Most likely it finds as much as the last step did; above a gap there may be any number.
-        let finds_few = self.last_passed < BUSY_FROM && self.gap.is_none();
-        let mut brings_events = self.brings_events && finds_few;
-        let rows = match self.new_rows(sequence, brings_events).await {
-            // One whose data cannot be read stops who wants it, not who needs its position only.
-            Err(error) if brings_events && verdict(error.kind()) != Verdict::Transient => {
-                (self.brings_events, brings_events) = (false, false);
-                self.new_rows(sequence, false).await?
-            }
-            rows => rows?,
-        };
+        let rows = self.new_rows(sequence).await?;
         let mut read = Rows {
             positions: Vec::with_capacity(rows.len()),
             ids: Vec::with_capacity(rows.len()),
             types: Vec::with_capacity(rows.len()),
-            events: brings_events.then(Vec::new),
-            more: rows.len() as i64 == self.rows_max(brings_events),
+            more: rows.len() as i64 == self.rows_max(),
             sequence: None,
         };
         if let (Some(row), Some(_)) = (rows.first(), sequence) {
@@ -218,12 +192,6 @@ impl TableFollower {
             read.positions.push(position);
             read.ids.push(id);
             read.types.push(self.types.intern(column(row, 1)?));
-            if let Some(events) = &mut read.events {
-                match row::small_event(row) {
-                    Ok(event) => events.push(event),
-                    Err(_) => read.events = None,
-                }
-            }
         }
         if !self.anchor.is(&passed) {
             let again = self.anchor.again(&self.client, &self.table, mark, &passed);
@@ -232,17 +200,17 @@ impl TableFollower {
         Ok(read)
     }
 
-    async fn new_rows(&self, sequence: Option<&str>, brings_events: bool) -> Result<Vec<Row>> {
+    async fn new_rows(&self, sequence: Option<&str>) -> Result<Vec<Row>> {
         let parameters: [(&Parameter<'_>, Type); 3] = [
             (&self.anchor.from().get(), Type::INT8),
-            (&self.rows_max(brings_events), Type::INT8),
+            (&self.rows_max(), Type::INT8),
             (&sequence, Type::TEXT),
         ];
         let parameters = match sequence {
             Some(_) => &parameters[..],
             None => &parameters[..2],
         };
-        let sql = self.new_sql(brings_events, sequence.is_some());
+        let sql = self.new_sql(sequence.is_some());
         match self.client.query_typed(&sql, parameters).await {
             Ok(rows) => Ok(rows),
             Err(e) => {
@@ -252,19 +220,15 @@ impl TableFollower {
         }
     }
 
-    fn rows_max(&self, brings_events: bool) -> i64 {
-        match (brings_events, self.last_passed) {
-            (true, _) => EVENTS_MAX,
-            (false, NONE_YET) => FIRST_ROWS_MAX,
-            (false, _) => ROWS_MAX,
+    fn rows_max(&self) -> i64 {
+        match self.is_first {
+            true => FIRST_ROWS_MAX,
+            false => ROWS_MAX,
         }
     }
 
-    fn new_sql(&self, brings_events: bool, tells_sequence: bool) -> String {
-        let sql = match brings_events {
-            true => include_str!("../../../sql/queries/source/new_events.sql"),
-            false => include_str!("../../../sql/queries/source/new.sql"),
-        };
+    fn new_sql(&self, tells_sequence: bool) -> String {
+        let sql = include_str!("../../../sql/queries/source/new.sql");
         let sequence = include_str!("../../../sql/queries/mark/sequence_value.sql");
         let also = match tells_sequence {
             true => format!(",\n(\n{})", sequence.replace("$1", "$3")),
@@ -356,14 +320,6 @@ fn occurred_in(rows: &Rows, passed: Range) -> Occurred {
     occurred
 }
 
-/// The events of `passed`, out of rows that cover it, if there is one at each position: none can have been
-/// removed before it was read.
-fn events_in(events: Option<Vec<RecordedEvent>>, passed: Range) -> Option<Vec<RecordedEvent>> {
-    let mut events = events?;
-    events.retain(|event| passed.contains(event.position));
-    (events.len() as u64 == passed.width()).then_some(events)
-}
-
 impl Follower for TableFollower {
     fn step(&mut self) -> BoxFuture<'_, Result<Step>> {
         Box::pin(self.advance())
@@ -371,42 +327,5 @@ impl Follower for TableFollower {
 
     fn until_durable(&mut self) {
         self.durable = true;
-    }
-
-    fn bring_events(&mut self) {
-        self.brings_events = true;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(position: i64) -> RecordedEvent {
-        let json = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
-        RecordedEvent {
-            position: Position::new(position),
-            stream: "s".to_owned(),
-            version: 1,
-            event_type: "T".to_owned(),
-            data: json("1"),
-            metadata: json("{}"),
-            id: Uuid::nil(),
-            recorded_at: jiff::Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    #[test]
-    fn events_are_brought_where_each_position_has_one() {
-        let brought = |rows: &[i64], after, through| {
-            let passed = Range::new(Position::new(after), Position::new(through));
-            let events = rows.iter().map(|&at| event(at)).collect();
-            let events = events_in(Some(events), passed)?;
-            Some(events.iter().map(|e| e.position.get()).collect::<Vec<_>>())
-        };
-        assert_eq!(brought(&[1, 2, 3, 4], 1, 3), Some(vec![2, 3]));
-        assert_eq!(brought(&[1, 3], 0, 3), None);
-        assert_eq!(brought(&[], 3, 3), Some(vec![]));
-        assert!(events_in(None, Range::new(Position::START, Position::START)).is_none());
     }
 }

@@ -22,20 +22,6 @@ pub(super) fn event(row: &Row) -> Result<RecordedEvent> {
     })
 }
 
-/// The event in a row of `sql/queries/source/new_events.sql`; an error also if it is not small.
-pub(super) fn small_event(row: &Row) -> Result<RecordedEvent> {
-    Ok(RecordedEvent {
-        position: Position::new(column(row, 0)?),
-        event_type: column(row, 1)?,
-        id: column(row, 2)?,
-        stream: column(row, 3)?,
-        version: column(row, 4)?,
-        data: raw(column(row, 5)?)?,
-        metadata: raw(column(row, 6)?)?,
-        recorded_at: column(row, 7)?,
-    })
-}
-
 fn raw(text: String) -> Result<Box<RawValue>> {
     RawValue::from_string(text).map_err(|e| {
         Error::new(

@@ -22,8 +22,8 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::{LIMIT, Shop};
-use crate::brought::sums;
 use crate::exactness::ledger_in_rust;
+use crate::live_view::sums;
 use crate::support::{eventually, one};
 
 /// What the projection was given, in the order in which it was given it.
