@@ -1,446 +1,410 @@
-//! Recounts the ledgers from their sources.
+//! Compares what a log holds with what it held when it was passed.
 //!
-//! **Who is authoritative.** The source says what events there are, the ledger what was made of
-//! them. At or below a checkpoint neither changes any more, so runners may go on meanwhile.
+//! **The evidence** is the blocks that instances write down ([`crate::block`]). Below the mark nothing
+//! may change: a block that holds other events now than it did shows that some appeared below a position
+//! already passed, as numbers do that were drawn in one transaction and used in another, or that some
+//! vanished. What was removed on purpose, and is written down as such, is no difference.
 //!
-//! **What a difference means.** More events than were scanned: some appeared below the mark after
-//! it had passed them, as numbers do that were drawn in one transaction and used in another. Fewer:
-//! some are gone, and it is not written down that they were removed. It cannot be told which ones:
-//! nothing but their number was kept. Of the oldest events that were removed only the last position
-//! is written down: where a ledger begins below it, it cannot be told whether a shortfall is theirs.
+//! **What it proves.** A block from rows that a reader had in hand is what runners went by. One that was
+//! counted later proves nothing about what happened before that. Which event of a block it is cannot be
+//! told, nor whether a projection would have wanted it: so an audit names the read models that *may* be
+//! concerned. The proof of a read model is to build it again.
+//!
+//! **What it writes.** A change is written down once, and the block is then compared with what it holds
+//! now: a read model that was built after the change was found is not concerned by it. What no block
+//! covers yet is counted, up to the highest checkpoint. A role that may not write can audit all the same.
 
-use std::collections::HashMap;
-use std::fmt;
+mod report;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use jiff::Timestamp;
 
+use crate::block::{Block, Tally};
+use crate::engine::recorder::cover;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::pg::checkpoint::Counted;
+use crate::pg::block::{self, Concern, Passed};
 use crate::pg::database::Database;
-use crate::pg::{self, column_named};
 use crate::position::{Position, Range};
-use crate::projection::Definition;
-use crate::source::{Filter, Keys, Parked, Partition, RemovedIn, Source};
+use crate::source::{RemovedIn, Source};
 
-/// How many positions one statement counts: it ends within seconds, and a log of any length is
-/// counted without one that runs for long.
-const COUNTED_AT_ONCE: u64 = 1_000_000;
+/// How many blocks are read at once.
+const BLOCKS_AT_ONCE: i64 = 1_000;
 
 /// What an audit found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Audit {
-    /// Every ledger, by projection, generation, layout and partition.
-    pub ledgers: Vec<Ledger>,
+    /// Every log that a read model was built from, by the name of its source.
+    pub logs: Vec<Log>,
+    /// Every read model, by name.
+    pub read_models: Vec<ReadModel>,
 }
 
-/// One ledger, and what a recount gave.
+/// A log, and how much of it was compared.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+#[non_exhaustive]
+pub struct Log {
+    /// The name of the source.
+    pub source: String,
+    /// How many blocks were compared, and how many events they hold.
+    pub blocks: u64,
+    /// See `blocks`.
+    pub events: u64,
+    /// How many of these blocks were counted some time after they had been passed.
+    pub counted_later: u64,
+    /// How many blocks could not be compared, for some of the oldest events were removed on purpose.
+    pub trimmed: u64,
+    /// Blocks that do not hold what they held, found by this audit.
+    pub changes: Vec<Change>,
+    /// The role may not write: what was found and counted is not on record.
+    pub is_read_only: bool,
+}
+
+/// A build of a read model.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ReadModel {
     /// The projection.
     pub projection: ProjectionName,
-    /// The build of its read model.
+    /// The build.
     pub generation: i32,
-    /// Which number of partitions in turn it had then.
-    pub layout: i32,
-    /// The partition.
-    pub partition: Partition,
-    /// The positions that it covers.
-    pub range: Range,
-    /// What it says.
-    pub sums: Sums,
-    /// What there is.
-    pub found: Found,
-    /// In what the two differ; empty if they agree.
-    pub differences: Vec<Difference>,
+    /// How far it is.
+    pub position: Position,
+    /// Its source is another log than the one it was built from.
+    pub is_other_log: bool,
+    /// Blocks that changed after it had passed them, whenever that was found.
+    pub concerned_by: Vec<Change>,
 }
 
-/// What a ledger says became of the events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// All events of the range.
-    pub scanned: u64,
-    /// Those that are in the read model.
-    pub applied: u64,
-    /// Those of other types or partitions.
-    pub filtered: u64,
-    /// Those that are set aside.
-    pub parked: u64,
-    /// Those that were given up.
-    pub discarded: u64,
-}
-
-/// What a recount found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// All events of the range.
-    pub scanned: u64,
-    /// Those of the projection's types and the partition; `None` if its definition is not known.
-    pub own: Option<u64>,
-    /// The dead letters.
-    pub letters: u64,
-    /// What was removed from the log on purpose.
-    pub removed: RemovedIn,
-}
-
-/// In what a ledger and a recount differ.
+/// A block that does not hold what it held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
-    /// So many events appeared after they had been passed.
-    Appeared(u64),
-    /// So many events are not in the log any more, and nothing says that they were removed.
-    Gone(u64),
-    /// The events of the partition were counted as so many, and are so many.
-    Own(u64, u64),
-    /// So many were set aside, and so many dead letters are there.
-    Letters(u64, u64),
-    /// The source is another log than the one that was counted.
-    OtherLog,
+#[non_exhaustive]
+pub struct Change {
+    /// The positions of the block.
+    pub range: Range,
+    /// How many events it held, without those that were removed on purpose since.
+    pub events_before: u64,
+    /// How many it holds.
+    pub events_now: u64,
+    /// When that was found.
+    pub found_at: Timestamp,
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Difference::Appeared(1) => f.write_str(
-                "1 event appeared after its position had been passed, and is not in the read model",
-            ),
-            Difference::Appeared(n) => write!(
-                f,
-                "{n} events appeared after their positions had been passed, and are not in the read model"
-            ),
-            Difference::Gone(1) => {
-                f.write_str("1 event that was scanned is gone, and was not removed on purpose")
-            }
-            Difference::Gone(n) => {
-                write!(
-                    f,
-                    "{n} events that were scanned are not in the log any more"
-                )
-            }
-            Difference::Own(counted, found) => write!(
-                f,
-                "{counted} events of its types and keys were applied, parked or discarded, and the log has {found}"
-            ),
-            Difference::Letters(counted, found) => {
-                write!(
-                    f,
-                    "{counted} events were parked, and {found} dead letters are there"
-                )
-            }
-            Difference::OtherLog => {
-                f.write_str("the source is another log than the one it was built from")
-            }
-        }
+/// What became of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Same,
+    /// Some of the oldest events were removed, of which only the last position is known.
+    Trimmed,
+    /// It should hold as many events as `expected`.
+    Changed {
+        expected: Tally,
+    },
+}
+
+/// Compares a block with what it holds now and with what was removed from it on purpose.
+fn compare(block: &Block, now: Tally, removed: &RemovedIn) -> Verdict {
+    if removed.through > block.range.after() {
+        return Verdict::Trimmed;
+    }
+    let expected = block.tally.without(&removed.others);
+    match expected == now || block.tally == now {
+        true => Verdict::Same,
+        false => Verdict::Changed { expected },
     }
 }
 
-impl Difference {
-    /// What to do about it.
-    fn hint(&self, name: &ProjectionName) -> String {
-        match self {
-            Difference::Gone(_) => {
-                format!("bring them back, or highwater rebuild {name} builds it from what is there")
-            }
-            Difference::OtherLog => {
-                format!("connect to the database it was built from, or highwater rebuild {name}")
-            }
-            _ => format!("highwater rebuild {name}"),
-        }
-    }
-
-    fn word(&self) -> &'static str {
-        match self {
-            Difference::Appeared(_) => "appeared",
-            Difference::Gone(_) => "gone",
-            Difference::Own(..) => "own",
-            Difference::Letters(..) => "letters",
-            Difference::OtherLog => "other_log",
-        }
-    }
-}
-
-/// A ledger as it is stored.
-struct Stored {
-    ledger: Ledger,
-    source: String,
-    hash: Option<String>,
-    identity: Option<String>,
-}
-
-/// Recounts the ledgers of one projection, or of all, from `sources`; `known` are the definitions
-/// that are at hand.
+/// Audits the logs that one projection, or all, were built from.
 ///
 /// # Errors
 /// If there is no such projection, its source is none of these, or a database does not answer.
 pub async fn audit(
     target: &Database,
     sources: &[Arc<dyn Source>],
-    known: &[Definition],
     name: Option<&ProjectionName>,
 ) -> Result<Audit> {
-    let mut identities = HashMap::new();
+    let passed = {
+        let client = target.short().await?;
+        client.within(block::passed(&client, name)).await?
+    };
+    if let (Some(name), []) = (name, passed.as_slice()) {
+        let what = format!("projection \"{name}\" has no read model here");
+        let hint = format!("highwater run {name} builds it");
+        return Err(Error::new(ErrorKind::NotFound, what).hint(hint));
+    }
+    let mut identities = BTreeMap::new();
     for source in sources {
         identities.insert(source.name().to_owned(), source.identity().await?);
     }
-    let mut ledgers = Vec::new();
-    for stored in read(target, name).await? {
-        let is_source = |s: &&Arc<dyn Source>| s.name() == stored.source;
-        let source = sources.iter().find(is_source);
-        let source = source.ok_or_else(|| no_source(&stored))?;
-        if stored.identity.is_some() && stored.identity.as_ref() != identities.get(&stored.source) {
-            let mut ledger = stored.ledger;
-            ledger.differences = vec![Difference::OtherLog];
-            ledgers.push(ledger);
-            continue;
-        }
-        let is_definition = |d: &&Definition| {
-            d.name == stored.ledger.projection && Some(&d.hash) == stored.hash.as_ref()
-        };
-        let definition = known.iter().find(is_definition);
-        ledgers.push(recount(stored.ledger, &**source, definition).await?);
+    let mut logs = Vec::new();
+    for (source, through) in furthest(&passed, &identities) {
+        let is_source = |s: &&Arc<dyn Source>| s.name() == source;
+        let found = sources.iter().find(is_source);
+        let found = found.ok_or_else(|| no_source(&passed, &source))?;
+        let identity = &identities[&source];
+        logs.push(audit_log(target, &**found, identity, through).await?);
     }
-    if let (Some(name), []) = (name, ledgers.as_slice()) {
-        let what = format!("projection \"{name}\" has no read model here");
-        return Err(
-            Error::new(ErrorKind::NotFound, what).hint(format!("highwater run {name} builds it"))
-        );
-    }
-    Ok(Audit { ledgers })
+    let client = target.short().await?;
+    let concerns = client.within(block::concerns(&client, name)).await?;
+    let read_models = read_models(&passed, &identities, &logs, &concerns);
+    Ok(Audit { logs, read_models })
 }
 
-fn no_source(stored: &Stored) -> Error {
-    let what = format!(
-        "projection \"{}\" reads the source \"{}\", which is not configured",
-        stored.ledger.projection, stored.source
-    );
+/// The sources that read models were built from, with the highest position that one has passed.
+fn furthest(
+    passed: &[Passed],
+    identities: &BTreeMap<String, String>,
+) -> BTreeMap<String, Position> {
+    let mut furthest: BTreeMap<String, Position> = BTreeMap::new();
+    for one in passed {
+        let through = furthest.entry(one.source.clone()).or_default();
+        if identities.get(&one.source) == Some(&one.identity) {
+            *through = one.position.max(*through);
+        }
+    }
+    furthest
+}
+
+fn no_source(passed: &[Passed], source: &str) -> Error {
+    let reader = passed.iter().find(|one| one.source == source);
+    let reader = reader.map_or("", |one| one.projection.as_str());
+    let what =
+        format!("projection \"{reader}\" reads the source \"{source}\", which is not configured");
     Error::new(ErrorKind::Config, what).hint("configure it, or name another projection")
 }
 
-async fn recount(
-    mut ledger: Ledger,
+async fn audit_log(
+    target: &Database,
     source: &dyn Source,
-    definition: Option<&Definition>,
-) -> Result<Ledger> {
-    let filter = definition.map_or(Filter::ALL, |definition| Filter {
-        types: definition.events.as_deref(),
-        keys: Keys {
-            key: &definition.key,
-            partition: ledger.partition,
-            parked: Parked::With,
-        },
-    });
-    let counted = count(source, ledger.range, filter).await?;
-    ledger.found.scanned = counted.scanned;
-    ledger.found.own = definition.map(|_| counted.own);
-    ledger.found.removed = source.removed_in(ledger.range).await?;
-    ledger.differences = differences(&ledger);
-    Ok(ledger)
-}
-
-async fn count(source: &dyn Source, range: Range, filter: Filter<'_>) -> Result<Counted> {
-    let (mut sum, mut from) = (Counted::default(), range.after());
-    while from < range.through() {
-        let through = from.forward(COUNTED_AT_ONCE).min(range.through());
-        let part = source.count(Range::new(from, through), filter).await?;
-        sum.scanned += part.scanned;
-        sum.own += part.own;
-        from = through;
-    }
-    Ok(sum)
-}
-
-fn differences(ledger: &Ledger) -> Vec<Difference> {
-    let (sums, found) = (&ledger.sums, &ledger.found);
-    let mut differences = Vec::new();
-    if found.scanned > sums.scanned {
-        differences.push(Difference::Appeared(found.scanned - sums.scanned));
-    }
-    let gone = ledger.gone();
-    let unexplained = gone.saturating_sub(found.removed.others);
-    // A position has one event at most, so no more than these can have been removed.
-    let certain = unexplained.saturating_sub(ledger.trimmed_max());
-    if certain > 0 {
-        differences.push(Difference::Gone(certain));
-    }
-    let own = sums.applied + sums.parked + sums.discarded;
-    if let Some(found_own) = found.own
-        && (found_own > own || (found_own < own && gone == 0))
-    {
-        differences.push(Difference::Own(own, found_own));
-    }
-    if found.letters != sums.parked {
-        differences.push(Difference::Letters(sums.parked, found.letters));
-    }
-    differences
-}
-
-async fn read(target: &Database, name: Option<&ProjectionName>) -> Result<Vec<Stored>> {
-    let client = target.short().await?;
-    let sql = include_str!("../sql/queries/audit/ledgers.sql");
-    let name = name.map(ProjectionName::as_str);
-    let reading = async {
-        let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await;
-        rows.map_err(|e| pg::own_error("cannot read the ledgers", e))
+    identity: &str,
+    through: Position,
+) -> Result<Log> {
+    let mut log = Log {
+        source: source.name().to_owned(),
+        blocks: 0,
+        events: 0,
+        counted_later: 0,
+        trimmed: 0,
+        changes: Vec::new(),
+        is_read_only: false,
     };
-    client.within(reading).await?.iter().map(stored).collect()
+    let mut after = None;
+    loop {
+        let blocks = {
+            let client = target.short().await?;
+            let listing = block::list(&client, identity, after, BLOCKS_AT_ONCE);
+            client.within(listing).await?
+        };
+        let Some(last) = blocks.last() else { break };
+        after = Some(last.range.after());
+        for block in &blocks {
+            audit_block(target, source, identity, block, &mut log).await?;
+        }
+    }
+    cover_rest(target, source, identity, through, &mut log).await?;
+    Ok(log)
 }
 
-fn stored(row: &Row) -> Result<Stored> {
-    let count = |name| Ok(column_named::<i64>(row, name)?.unsigned_abs());
-    let position = |name| Ok(Position::new(column_named(row, name)?));
-    let ledger = Ledger {
-        projection: column_named::<String>(row, "name")?.parse()?,
-        generation: column_named(row, "generation")?,
-        layout: column_named(row, "layout")?,
-        partition: Partition {
-            number: column_named(row, "partition")?,
-            of: column_named(row, "partitions")?,
-        },
-        range: Range::new(position("counted_from")?, position("counted_to")?),
-        sums: Sums {
-            scanned: count("scanned")?,
-            applied: count("applied")?,
-            filtered: count("filtered")?,
-            parked: count("parked")?,
-            discarded: count("discarded")?,
-        },
-        found: Found {
-            scanned: 0,
-            own: None,
-            letters: count("letters")?,
-            removed: RemovedIn::default(),
-        },
-        differences: Vec::new(),
+async fn audit_block(
+    target: &Database,
+    source: &dyn Source,
+    identity: &str,
+    block: &Block,
+    log: &mut Log,
+) -> Result<()> {
+    let removed = source.removed_in(block.range).await?;
+    let (_, now) = source.tally(block.range, u64::MAX).await?;
+    match compare(block, now, &removed) {
+        Verdict::Trimmed => log.trimmed += 1,
+        Verdict::Same => {
+            log.blocks += 1;
+            log.events += now.events;
+            log.counted_later += u64::from(block.counted_later);
+        }
+        Verdict::Changed { expected } => {
+            log.changes.push(Change {
+                range: block.range,
+                events_before: expected.events,
+                events_now: now.events,
+                found_at: Timestamp::now(),
+            });
+            let client = target.short().await?;
+            let writing = client.within(block::changed(&client, identity, block, now));
+            unless_read_only(writing.await, log)?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts what no block covers yet.
+async fn cover_rest(
+    target: &Database,
+    source: &dyn Source,
+    identity: &str,
+    through: Position,
+    log: &mut Log,
+) -> Result<()> {
+    let mut covered = Position::START;
+    while covered < through && !log.is_read_only {
+        match cover(target, source, identity, covered, through).await {
+            Ok(further) => covered = further,
+            Err(error) => unless_read_only(Err(error), log)?,
+        }
+    }
+    Ok(())
+}
+
+/// What a role that may only read cannot write down is told all the same.
+fn unless_read_only(written: Result<()>, log: &mut Log) -> Result<()> {
+    match written {
+        Err(error) if matches!(error.code(), Some("42501" | "25006")) => {
+            log.is_read_only = true;
+            Ok(())
+        }
+        written => written,
+    }
+}
+
+fn read_models(
+    passed: &[Passed],
+    identities: &BTreeMap<String, String>,
+    logs: &[Log],
+    concerns: &[Concern],
+) -> Vec<ReadModel> {
+    let read_model = |one: &Passed| {
+        let is_other_log = identities.get(&one.source) != Some(&one.identity);
+        let recorded = concerns.iter().filter(|concern| {
+            concern.projection == one.projection && concern.generation == one.generation
+        });
+        let mut concerned_by: Vec<Change> = recorded.map(Change::from).collect();
+        // What could not be written down was found just now, and concerns whoever has passed it.
+        let unrecorded = logs
+            .iter()
+            .filter(|log| log.is_read_only && log.source == one.source && !is_other_log)
+            .flat_map(|log| &log.changes)
+            .filter(|change| one.position > change.range.after());
+        concerned_by.extend(unrecorded.cloned());
+        ReadModel {
+            projection: one.projection.clone(),
+            generation: one.generation,
+            position: one.position,
+            is_other_log,
+            concerned_by,
+        }
     };
-    Ok(Stored {
-        ledger,
-        source: column_named(row, "source")?,
-        hash: column_named(row, "hash")?,
-        identity: column_named(row, "source_identity")?,
-    })
+    passed.iter().map(read_model).collect()
+}
+
+impl From<&Concern> for Change {
+    fn from(concern: &Concern) -> Change {
+        Change {
+            range: concern.range,
+            events_before: concern.events_before,
+            events_now: concern.events_now,
+            found_at: concern.found_at,
+        }
+    }
 }
 
 impl Audit {
-    /// Whether every ledger agrees with its recount.
+    /// Whether every read model is sound as far as the evidence tells.
     pub fn agrees(&self) -> bool {
-        self.ledgers.iter().all(|l| l.differences.is_empty())
-    }
-
-    /// As text: a line for each ledger, and one for each difference.
-    pub fn render(&self) -> String {
-        self.ledgers.iter().map(Ledger::render).collect()
-    }
-
-    /// As `--json` prints it.
-    pub fn to_json(&self) -> Value {
-        let ledgers: Vec<Value> = self.ledgers.iter().map(Ledger::to_json).collect();
-        json!({ "agrees": self.agrees(), "ledgers": ledgers })
+        let is_sound = |m: &ReadModel| !m.is_other_log && m.concerned_by.is_empty();
+        self.read_models.iter().all(is_sound)
     }
 }
 
-impl Ledger {
-    /// How many events that were scanned are not in the log any more.
-    fn gone(&self) -> u64 {
-        self.sums.scanned.saturating_sub(self.found.scanned)
-    }
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
 
-    /// How many of its positions lie among the oldest events that were removed: nothing says how many
-    /// of these were events.
-    fn trimmed_max(&self) -> u64 {
-        let end = self.found.removed.through.min(self.range.through());
-        end.since(self.range.after())
-    }
+    use super::*;
 
-    /// Of how many that are gone it cannot be told whether they were removed on purpose.
-    fn untold(&self) -> u64 {
-        // What lies wholly among the oldest events that were removed was removed with them.
-        let is_trimmed = self.found.removed.through >= self.range.through();
-        match is_trimmed || !self.differences.is_empty() {
-            true => 0,
-            false => self.gone().saturating_sub(self.found.removed.others),
+    fn tally(ids: &[u128]) -> Tally {
+        let mut tally = Tally::default();
+        for id in ids {
+            tally.add(Position::new(*id as i64), Uuid::from_u128(*id));
         }
+        tally
     }
 
-    fn place(&self) -> String {
-        let Partition { number, of } = self.partition;
-        let mut place = self.projection.to_string();
-        if of > 1 {
-            place += &format!(" partition {number} of {of}");
-        }
-        place
-    }
-
-    fn render(&self) -> String {
-        let Sums {
-            scanned,
-            applied,
-            filtered,
-            parked,
-            discarded,
-        } = self.sums;
-        let place = self.place();
-        let removed = self.gone();
-        let verdict = match (self.differences.is_empty(), self.found.own) {
-            (false, _) => String::new(),
-            (true, _) if self.untold() > 0 => format!(
-                ": {removed} of these are not in the log any more; events up to {} were removed, and \
-                 whether {} of the {removed} were among them cannot be told",
-                self.found.removed.through,
-                self.untold()
-            ),
-            (true, _) if removed > 0 => {
-                format!(": as the log says, from which {removed} were removed since")
-            }
-            (true, Some(_)) => ": as the log says".to_owned(),
-            (true, None) => {
-                ": the log has as many; whose they are is not known without its file".to_owned()
-            }
+    #[test]
+    fn a_block_is_the_same_if_only_what_was_removed_on_purpose_is_missing() {
+        let block = Block {
+            range: Range::new(Position::new(0), Position::new(10)),
+            tally: tally(&[1, 2, 3]),
+            counted_later: false,
         };
-        let mut text = format!(
-            "{place}: positions {}, {scanned} scanned = {applied} applied + {filtered} filtered + \
-             {parked} parked + {discarded} discarded{verdict}\n",
-            self.range
-        );
-        for difference in &self.differences {
-            let hint = difference.hint(&self.projection);
-            text += &format!("{place}: {difference}; {hint}\n");
+        let removed = |through: i64, others: &[u128]| RemovedIn {
+            through: Position::new(through),
+            others: others
+                .iter()
+                .map(|id| (Position::new(*id as i64), Uuid::from_u128(*id)))
+                .collect(),
+        };
+        let changed = |expected: &[u128]| Verdict::Changed {
+            expected: tally(expected),
+        };
+        for (why, now, removed, verdict) in [
+            (
+                "nothing changed",
+                tally(&[1, 2, 3]),
+                removed(0, &[]),
+                Verdict::Same,
+            ),
+            (
+                "one appeared",
+                tally(&[1, 2, 3, 4]),
+                removed(0, &[]),
+                changed(&[1, 2, 3]),
+            ),
+            (
+                "one vanished",
+                tally(&[1, 3]),
+                removed(0, &[]),
+                changed(&[1, 2, 3]),
+            ),
+            (
+                "one became another",
+                tally(&[1, 2, 4]),
+                removed(0, &[]),
+                changed(&[1, 2, 3]),
+            ),
+            (
+                "one was removed",
+                tally(&[1, 3]),
+                removed(0, &[2]),
+                Verdict::Same,
+            ),
+            (
+                "another one vanished",
+                tally(&[1, 2]),
+                removed(0, &[2]),
+                changed(&[1, 3]),
+            ),
+            (
+                "it was removed before it was counted",
+                tally(&[1, 2, 3]),
+                removed(0, &[4]),
+                Verdict::Same,
+            ),
+            (
+                "the oldest were removed",
+                tally(&[3]),
+                removed(2, &[]),
+                Verdict::Trimmed,
+            ),
+            (
+                "all were removed",
+                tally(&[]),
+                removed(10, &[]),
+                Verdict::Trimmed,
+            ),
+        ] {
+            assert_eq!(compare(&block, now, &removed), verdict, "{why}");
         }
-        text
-    }
-
-    fn to_json(&self) -> Value {
-        let differences = self.differences.iter().map(|difference| {
-            json!({
-                "kind": difference.word(),
-                "message": difference.to_string(),
-                "hint": difference.hint(&self.projection),
-            })
-        });
-        json!({
-            "name": self.projection,
-            "generation": self.generation,
-            "layout": self.layout,
-            "partition": self.partition.number,
-            "partitions": self.partition.of,
-            "after": self.range.after(),
-            "through": self.range.through(),
-            "scanned": self.sums.scanned,
-            "applied": self.sums.applied,
-            "filtered": self.sums.filtered,
-            "parked": self.sums.parked,
-            "discarded": self.sums.discarded,
-            "found": {
-                "scanned": self.found.scanned,
-                "own": self.found.own,
-                "letters": self.found.letters,
-                "removed_through": self.found.removed.through,
-                "removed_others": self.found.removed.others,
-            },
-            "cannot_be_told": self.untold(),
-            "differences": differences.collect::<Vec<_>>(),
-        })
     }
 }

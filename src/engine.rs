@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -28,6 +29,7 @@ mod isolate;
 mod progress;
 mod reader;
 pub mod rebuild;
+pub(crate) mod recorder;
 mod runner;
 pub(crate) mod setup;
 mod share;
@@ -39,6 +41,7 @@ pub use crate::runner_state::RunnerState;
 pub use state::{ProjectionProgress, RunnerStatus};
 
 use reader::Reader;
+use recorder::{Recorder, SharedBlocks};
 use runner::Build;
 use state::Board;
 use supervisor::Supervisor;
@@ -161,7 +164,7 @@ impl Engine {
         check_names(self.runs.iter().map(|run| &*run.projection))?;
         self.check_sources()?;
         let heads = self.heads(until).await?;
-        let readers = self.start_readers(until);
+        let (readers, blocks) = self.start_readers(until);
         let instance = Uuid::new_v4();
         let fenced = instance::Fenced::default();
         let turns = self.turns();
@@ -193,6 +196,7 @@ impl Engine {
             };
             names.insert(task.id(), definition.name.clone());
         }
+        let recorders = self.start_recorders(until, instance, &readers, blocks, &seen);
         let heartbeat = instance::Heartbeat {
             instance,
             target: self.target.clone(),
@@ -206,6 +210,7 @@ impl Engine {
         };
         let beating = reader::Aborting(tokio::spawn(heartbeat.run()));
         let outcomes = collect(supervisors, &names).await;
+        recorders.end(self.settings.stop_grace).await;
         drop(beating);
         self.sign_off(instance).await;
         Ok(Report { outcomes })
@@ -246,28 +251,64 @@ impl Engine {
         Ok(heads)
     }
 
-    fn start_readers(&self, until: Until) -> HashMap<String, progress::Following> {
+    /// One for each source: it writes down what the reader had in hand.
+    fn start_recorders(
+        &self,
+        until: Until,
+        instance: Uuid,
+        readers: &HashMap<String, progress::Following>,
+        blocks: HashMap<String, SharedBlocks>,
+        seen: &watch::Receiver<instance::Seen>,
+    ) -> Recorders {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for (name, blocks) in blocks {
+            let recorder = Recorder {
+                source: self.sources[&name].clone(),
+                target: self.target.clone(),
+                blocks,
+                following: readers[&name].clone(),
+                instance,
+                seen: seen.clone(),
+                counts_later: until == Until::Stopped,
+                stop: stop.clone(),
+            };
+            tasks.spawn(recorder.run());
+        }
+        Recorders { tasks, stop }
+    }
+
+    fn start_readers(
+        &self,
+        until: Until,
+    ) -> (
+        HashMap<String, progress::Following>,
+        HashMap<String, SharedBlocks>,
+    ) {
         // What is new does not matter to a run whose end is fixed.
         let listen = self.settings.listen && until == Until::Stopped;
         let settings = Settings {
             listen,
             ..self.settings.clone()
         };
-        let mut followings = HashMap::new();
+        let (mut followings, mut all_blocks) = (HashMap::new(), HashMap::new());
         for (name, source) in &self.sources {
             let unfollowed = CancellationToken::new();
             let (publisher, following) = progress::channel(unfollowed.clone().drop_guard());
+            let blocks = SharedBlocks::default();
             let reader = Reader {
                 source: source.clone(),
                 target: self.target.clone(),
                 settings: settings.clone(),
                 publisher,
+                blocks: blocks.clone(),
                 stop: unfollowed,
             };
             tokio::spawn(reader.run());
             followings.insert(name.clone(), following);
+            all_blocks.insert(name.clone(), blocks);
         }
-        followings
+        (followings, all_blocks)
     }
 
     /// Best effort: an instance that does not sign off is forgotten when its lease ends.
@@ -284,6 +325,23 @@ impl Engine {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(error = %error, "the instance did not sign off"),
             Err(_) => tracing::debug!("the instance did not sign off in time"),
+        }
+    }
+}
+
+/// The recorders of a run.
+struct Recorders {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Recorders {
+    /// Lets each write down what it has. Best effort: what is not written is counted later.
+    async fn end(mut self, grace: Duration) {
+        self.stop.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, ended).await.is_err() {
+            tracing::debug!("what the log holds was not written down in time; it is counted later");
         }
     }
 }

@@ -11,11 +11,21 @@ pub(crate) fn partition_of(key: Option<&str>, of: i32) -> i32 {
     i32::try_from(positive % of).unwrap_or(0)
 }
 
-/// `hash_bytes_extended(key, 0)` of PostgreSQL.
 fn hash(key: &[u8]) -> u64 {
+    hash_seeded(key, 0)
+}
+
+/// `hash_bytes_extended(key, seed)` of PostgreSQL.
+pub(crate) fn hash_seeded(key: &[u8], seed: u64) -> u64 {
     let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
-    let seed = 0x9e37_79b9_u32.wrapping_add(length).wrapping_add(3_923_095);
-    let mut state = [seed; 3];
+    let begin = 0x9e37_79b9_u32.wrapping_add(length).wrapping_add(3_923_095);
+    let mut state = [begin; 3];
+    if seed != 0 {
+        let [high, low] = [seed >> 32, seed & u64::from(u32::MAX)].map(|half| half as u32);
+        state[0] = state[0].wrapping_add(high);
+        state[1] = state[1].wrapping_add(low);
+        mix(&mut state);
+    }
     let mut blocks = key.chunks_exact(12);
     for block in &mut blocks {
         add(&mut state, block, 0);

@@ -74,6 +74,7 @@
 
 pub mod append;
 pub mod audit;
+mod block;
 pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -92,7 +93,7 @@ mod key_hash;
 pub mod mark;
 pub mod metrics;
 pub mod mutation;
-pub mod name;
+mod name;
 pub mod ndjson;
 mod near;
 pub mod pause;

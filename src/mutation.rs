@@ -21,7 +21,7 @@ mod active {
         "fence.monotony",
         "fence.parking",
         // COMMIT is sent whatever became of the transaction.
-        "seal",
+        "end_batch",
         // A gap is passed without a look at the locks.
         "mark.no_look",
         // The locks were looked at before the rows were read.
@@ -54,13 +54,13 @@ mod active {
                 "into moved;\n    if not found then",
                 "into moved;\n    if false then",
             ),
-            "fence.epoch" => ("       and c.epoch = advance.epoch\n", ""),
-            "fence.position" => ("       and c.position = advance.after\n", ""),
-            "fence.monotony" => ("       and advance.through >= c.position\n", ""),
-            "fence.parking" => ("       and c.parking = advance.parking\n", ""),
-            "seal" => (
-                "is distinct from seal.after::text
-       or current_setting('highwater.through', true) is distinct from seal.through::text then",
+            "fence.epoch" => ("       and c.epoch = fence.epoch\n", ""),
+            "fence.position" => ("       and c.position = begin_batch.after\n", ""),
+            "fence.monotony" => ("       and begin_batch.through >= c.position\n", ""),
+            "fence.parking" => ("       and c.parking = fence.parking\n", ""),
+            "end_batch" => (
+                "is distinct from end_batch.after
+       or batch.through is distinct from end_batch.through then",
                 "is null and false then",
             ),
             _ => return Cow::Borrowed(text),

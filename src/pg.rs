@@ -2,6 +2,7 @@
 //!
 //! Only this layer and the sources read `sql/`; only `sqlstate` turns a SQLSTATE into a kind.
 
+pub(crate) mod block;
 pub mod checkpoint;
 pub mod connect;
 mod conninfo;

@@ -48,6 +48,8 @@ pub struct Definition {
     /// Stands for everything that decides what the read model looks like: another hash, another
     /// read model.
     pub hash: String,
+    /// The text of its file; `None` for a projection in Rust, whose code cannot be stored.
+    pub text: Option<String>,
 }
 
 /// A projection in Rust: a batch and the open transaction.

@@ -13,7 +13,7 @@ use crate::position::{Position, Range};
 mod keys;
 pub mod table;
 
-pub use crate::pg::checkpoint::Counted;
+pub use crate::block::Tally;
 pub use keys::{EventKey, Filter, Keys, Parked, Partition};
 
 /// A boxed future, for the traits that the engine holds as objects.
@@ -53,8 +53,8 @@ pub trait Source: Send + Sync + 'static {
         filter: Filter<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>>;
 
-    /// How many events a range holds, and whose they are.
-    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>>;
+    /// How many events of whatever type a range holds, at most `events_max`, and how far they were counted.
+    fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>>;
 
     /// What was removed on purpose from a range; nothing if the source does not write that down.
     fn removed_in(&self, _range: Range) -> BoxFuture<'_, Result<RemovedIn>> {
@@ -125,13 +125,13 @@ pub struct Removed {
     pub others: Vec<Position>,
 }
 
-/// How much was removed on purpose from a range of a log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What was removed on purpose from a range of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemovedIn {
-    /// The oldest events of the log were, up to this position; how many they were is not known.
+    /// The oldest events of the log were, up to this position; which these were is not known.
     pub through: Position,
-    /// So many others of the range were.
-    pub others: u64,
+    /// Others of the range.
+    pub others: Vec<(Position, Uuid)>,
 }
 
 impl Removed {
@@ -219,31 +219,30 @@ pub struct Step {
 /// The events of a range, as far as the engine needs them where it does not read the range itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Occurred {
-    /// Each type with the number of its events.
-    pub types: Vec<(Arc<str>, u64)>,
+    /// Their types.
+    pub types: Vec<Arc<str>>,
     /// The last event.
     pub last: Option<(Position, Uuid)>,
+    /// How many they are, and their digest.
+    pub tally: Tally,
 }
 
 impl Occurred {
     /// One more event, behind all others.
     pub fn push(&mut self, position: Position, id: Uuid, event_type: Arc<str>) {
         self.last = Some((position, id));
-        let known = self
-            .types
-            .iter_mut()
-            .find(|(known, _)| *known == event_type);
-        match known {
-            Some((_, count)) => *count += 1,
-            None => self.types.push((event_type, 1)),
+        self.tally.add(position, id);
+        if !self.types.contains(&event_type) {
+            self.types.push(event_type);
         }
     }
 
-    /// How many events of the wanted types there are.
-    pub fn count(&self, types: Types<'_>) -> u64 {
-        let is_wanted = |name: &str| types.is_none_or(|types| types.iter().any(|t| t == name));
-        let wanted = self.types.iter().filter(|(name, _)| is_wanted(name));
-        wanted.map(|(_, count)| count).sum()
+    /// Whether an event of the wanted types is among them.
+    pub fn holds(&self, types: Types<'_>) -> bool {
+        let is_wanted = |name: &Arc<str>| {
+            types.is_none_or(|types| types.iter().any(|wanted| **wanted == **name))
+        };
+        self.types.iter().any(is_wanted)
     }
 }
 

@@ -155,17 +155,17 @@ async fn prepare(arena: &Arena, broken: Option<Break>) -> Outcome<()> {
     };
     let row = client
         .query_one(
-            "select pg_get_functiondef('highwater.advance'::regproc)",
+            "select pg_get_functiondef('highwater.begin_batch'::regproc)",
             &[],
         )
         .await?;
     let whole: String = row.get(0);
     let mut holed = whole.clone();
     for condition in [
-        "and c.epoch = advance.epoch",
-        "and c.parking = advance.parking",
-        "and c.position = advance.after",
-        "and advance.through >= c.position",
+        "and c.epoch = fence.epoch",
+        "and c.parking = fence.parking",
+        "and c.position = begin_batch.after",
+        "and begin_batch.through >= c.position",
     ] {
         if !whole.contains(condition) {
             return Err(format!("the fence has no {condition:?}").into());

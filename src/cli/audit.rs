@@ -1,4 +1,4 @@
-//! `audit`: recounts what was scanned and applied.
+//! `audit`: compares what the log holds with what it held when it was passed.
 
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use crate::source::Source;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Counts the events of the log up to each checkpoint again, and compares with what the ledger of each \
-partition says became of them. Runners may go on meanwhile. Ends with 1 if anything differs.")]
+Compares what the log holds with what it held when it was passed, and names the read models that may \
+lack an event or have one too many. Counts what was not on record yet. Runners continue meanwhile. \
+Ends with 1 if a read model may be wrong.")]
 pub(super) struct Args {
     /// The projection; all if none is named
     #[arg(value_name = "NAME")]
@@ -24,13 +25,12 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         ctx.refuse_unknown(name).await?;
     }
     let source: Arc<dyn Source> = Arc::new(ctx.source().await?);
-    let known = ctx.known();
-    let audited = audit(&ctx.target().await?, &[source], &known, args.name.as_ref()).await?;
+    let audited = audit(&ctx.target().await?, &[source], args.name.as_ref()).await?;
     if ctx.wants_json() {
         ctx.json(&audited.to_json())?;
     } else {
         ctx.write(audited.render().as_bytes())?;
-        if audited.ledgers.is_empty() {
+        if audited.read_models.is_empty() {
             ctx.ui().say("no projection has a read model here");
         }
     }

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::progress::Known;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
-use crate::pg::checkpoint::{self, Counted, Epoch, Fence, Key, LastEvent};
+use crate::pg::checkpoint::{self, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::pg::dead_letter::ParkingLimits;
@@ -24,7 +23,6 @@ use crate::projection::Runnable;
 use crate::source::{EventKey, Filter, Keys, Parked, Partition, Source};
 
 pub(super) mod batch;
-mod beside;
 mod in_server;
 mod park;
 mod read;
@@ -32,7 +30,6 @@ mod session;
 mod several;
 mod timing;
 
-pub(super) use beside::{COUNTED_BESIDE_FROM, SharedCounts};
 use in_server::InServer;
 use read::ReadWork;
 use several::Several;
@@ -57,8 +54,6 @@ pub(super) struct Applier {
     pub(super) opening: Opening,
     /// What a large batch may take of the server's memory for each sort or hash, at least.
     pub(super) work_mem_mb: u32,
-    /// What it shares with the other partitions of the projection in this process.
-    pub(super) counts: Arc<SharedCounts>,
     pub(super) in_flight: InFlight,
     /// How long the session of a batch may say nothing before something is said for it.
     pub(super) silence: Duration,
@@ -104,13 +99,6 @@ pub(super) enum Work<'a> {
     Several(Several),
 }
 
-/// What the checkpoint has to know of a range.
-#[derive(Clone, Copy)]
-pub(super) struct Passed {
-    last: LastEvent,
-    counted: Counted,
-}
-
 /// How much one batch may hold, and what is known of it before it is read.
 #[derive(Clone, Debug)]
 pub(super) struct Limits<'a> {
@@ -119,10 +107,10 @@ pub(super) struct Limits<'a> {
     /// Up to where the runner knows that it has missed nothing.
     pub(super) read_up_to: Position,
     /// Several batches may share the transaction, until this is cancelled: there is a session to
-    /// read them with, or to count with where the server reads by itself.
+    /// read them with.
     pub(super) several: Option<&'a CancellationToken>,
-    /// What the reader's own rows say of the range.
-    pub(super) known: Option<Known>,
+    /// The last event of the range, if the reader's own rows tell it.
+    pub(super) last: Option<LastEvent>,
 }
 
 /// Whether events are read out of the source for a projection, not inside the server.
@@ -140,35 +128,16 @@ impl Applier {
 
     /// Reads what `range` holds, up to the limits, unless the server can do so by itself.
     pub(super) async fn read(&self, range: Range, limits: Limits<'_>) -> Result<Work<'_>> {
-        let passed = limits.known.and_then(|known| self.passed_as(known));
         let in_server = self.projection.statements().zip(self.source.relation());
         match in_server {
             Some((statements, relation)) => Ok(Work::InServer(InServer {
                 statements,
                 relation,
                 read_up_to: limits.read_up_to,
-                passed,
-                count_beside: limits.several.is_some(),
+                last: limits.last,
             })),
-            None => self.read_events(range, limits, passed).await,
+            None => self.read_events(range, limits).await,
         }
-    }
-
-    /// What the fence is told of a range that the reader knows: nothing of partitions and parked keys.
-    fn passed_as(&self, known: Known) -> Option<Passed> {
-        self.is_whole().then_some(Passed {
-            last: known.last,
-            counted: Counted {
-                scanned: known.events,
-                own: known.wanted,
-                aside: 0,
-            },
-        })
-    }
-
-    /// Whether it applies the wanted events of every key.
-    pub(super) fn is_whole(&self) -> bool {
-        self.slice.partitions <= 1 && self.slice.parked.is_empty()
     }
 
     /// Applies what `range` holds and moves the checkpoint to the end of it. Returns how far it
@@ -194,15 +163,16 @@ impl Applier {
         Ok(through)
     }
 
-    /// What the checkpoint has to know of a range that holds nothing for this projection.
-    pub(super) async fn passed(&self, range: Range, known: Option<Known>) -> Result<Passed> {
-        if let Some(passed) = known.and_then(|known| self.passed_as(known)) {
-            return Ok(passed);
+    /// The last event at or before the end of a range, where it is not `known` from the reader's rows.
+    pub(super) async fn last_event(
+        &self,
+        range: Range,
+        known: Option<LastEvent>,
+    ) -> Result<LastEvent> {
+        match known {
+            Some(last) => Ok(last),
+            None => self.source.last_at(range.through()).await,
         }
-        Ok(Passed {
-            last: self.source.last_at(range.through()).await?,
-            counted: self.source.count(range, self.filter()).await?,
-        })
     }
 
     /// Moves the checkpoint over a range that holds nothing for this projection.
@@ -210,10 +180,9 @@ impl Applier {
         &self,
         client: PooledClient,
         range: Range,
-        passed: Passed,
+        last: LastEvent,
     ) -> Result<()> {
-        let Passed { last, counted } = passed;
-        checkpoint::skip(&client, &self.fence(), range, last, counted).await
+        checkpoint::skip(&client, &self.fence(), range, last).await
     }
 
     /// Which events a batch holds: those of the wanted types and the partition's keys, without
@@ -227,6 +196,7 @@ impl Applier {
             key: &self.key,
             epoch: self.epoch,
             parking: self.slice.parking,
+            schema: &self.schema,
         }
     }
 

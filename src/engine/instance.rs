@@ -48,6 +48,11 @@ impl Seen {
             .is_some_and(|until| Instant::now() < until)
     }
 
+    /// Whether no living instance joined before `me`.
+    pub(super) fn is_eldest(&self, me: Uuid) -> bool {
+        self.living.first().is_some_and(|eldest| eldest.id == me)
+    }
+
     pub(super) fn projection(&self, name: &ProjectionName) -> Option<&Observed> {
         let mut all = self.projections.iter();
         all.find(|projection| projection.name == name.as_str())

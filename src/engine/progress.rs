@@ -11,7 +11,7 @@ use tokio_util::sync::DropGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::checkpoint::LastEvent;
 use crate::position::{Position, Range};
-use crate::source::{Occurred, OpenGap, Step, Types};
+use crate::source::{Occurred, OpenGap, Step};
 
 /// Steps remembered with the types that occurred in them. A runner further behind reads itself.
 const STEPS_MAX: usize = 256;
@@ -33,15 +33,6 @@ pub(super) struct Progress {
     recent: Arc<VecDeque<Passed>>,
 }
 
-/// What the reader's own rows say of a range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) events: u64,
-    pub(super) wanted: u64,
-    /// `None` if it holds no event.
-    pub(super) last: LastEvent,
-}
-
 #[derive(Clone, Debug)]
 struct Passed {
     range: Range,
@@ -60,7 +51,7 @@ impl Progress {
             if passed.range.after() > reached {
                 return true;
             }
-            if passed.occurred.count(Some(wanted)) > 0 {
+            if passed.occurred.holds(Some(wanted)) {
                 return true;
             }
             reached = passed.range.through();
@@ -68,15 +59,10 @@ impl Progress {
         reached < self.mark
     }
 
-    /// What a range holds of `types`, if whole steps that are remembered are this range.
-    pub(super) fn known(&self, range: Range, types: Types<'_>) -> Option<Known> {
-        let mut known = Known::default();
-        for passed in self.whole_steps(range)? {
-            known.events += passed.occurred.count(None);
-            known.wanted += passed.occurred.count(types);
-            known.last = passed.occurred.last.or(known.last);
-        }
-        Some(known)
+    /// The last event of a range, which may hold none, if whole steps that are remembered are this range.
+    pub(super) fn last_in(&self, range: Range) -> Option<LastEvent> {
+        let steps = self.whole_steps(range)?;
+        Some(steps.iter().rev().find_map(|step| step.occurred.last))
     }
 
     /// The steps that are remembered and that together are this range.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Settings;
 use super::divergence;
 use super::progress::Publisher;
+use super::recorder::SharedBlocks;
 use crate::config::format_duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
@@ -36,6 +37,8 @@ pub(super) struct Reader {
     pub(super) target: Database,
     pub(super) settings: Settings,
     pub(super) publisher: Publisher,
+    /// What it had in hand when the mark passed it.
+    pub(super) blocks: SharedBlocks,
     pub(super) stop: CancellationToken,
 }
 
@@ -83,6 +86,7 @@ impl Reader {
             Err(error) => return error,
         };
         self.publisher.begin();
+        self.blocks.lock().end();
         let mut cadence = Cadence::new(settings.poll_slowest);
         loop {
             let began = Instant::now();
@@ -93,6 +97,7 @@ impl Reader {
             metrics::step(source.name(), began.elapsed());
             let is_awaited = self.publisher.is_awaited();
             let pause = cadence.pause(&step, wake.is_connected(), is_awaited);
+            self.keep(&step);
             self.publisher.step(step, began);
             match pause {
                 Pause::Whole(pause) => tokio::time::sleep(pause).await,
@@ -102,6 +107,17 @@ impl Reader {
                     () = tokio::time::sleep(pause) => {}
                 },
             }
+        }
+    }
+}
+
+impl Reader {
+    /// Keeps what the step's rows say of the range that the mark passed.
+    fn keep(&self, step: &Step) {
+        let mut blocks = self.blocks.lock();
+        match &step.occurred {
+            Some(occurred) => blocks.passed(step.passed, occurred.tally),
+            None => blocks.end(),
         }
     }
 }

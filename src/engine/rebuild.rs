@@ -172,8 +172,6 @@ impl Rebuild {
             .await?
             .ok_or_else(|| not_built(name))?;
         if let Some(next) = self.goes_on(client, &stored).await? {
-            let (projection, source) = (&*self.projection, &*self.source);
-            setup::renew_batch(&self.target, projection, source, &next_schema(name)).await?;
             return Ok(next);
         }
         let identity = self.source.identity().await?;
@@ -181,10 +179,12 @@ impl Rebuild {
         let done = async {
             setup::told(name, setup::lock(client, name)).await?;
             let sql = include_str!("../../sql/queries/rebuild/begin.sql");
-            let parameters: [(&Parameter<'_>, Type); 3] = [
+            let parameters: [(&Parameter<'_>, Type); 5] = [
                 (&name.as_str(), Type::TEXT),
                 (&definition.hash, Type::TEXT),
                 (&identity, Type::TEXT),
+                (&definition.source, Type::TEXT),
+                (&definition.text, Type::TEXT),
             ];
             // One row for each partition.
             let rows = client.query_typed(sql, &parameters).await;
@@ -196,6 +196,7 @@ impl Rebuild {
             drop_schema(client, &schema).await?;
             setup::create_schema(client, &schema).await?;
             setup::fill_schema(client, &*self.projection, &schema).await?;
+            setup::create_positions(client, &schema, name, next).await?;
             setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
             failpoint!("rebuild.begun");
             Ok(next)
@@ -269,17 +270,19 @@ pub async fn accept(
         lock_live(&client, &definition.name).await?;
         check_cut(&client, definition).await?;
         let sql = include_str!("../../sql/queries/projection/accept.sql");
-        let parameters: [(&Parameter<'_>, Type); 4] = [
+        let parameters: [(&Parameter<'_>, Type); 5] = [
             (&definition.name.as_str(), Type::TEXT),
             (&definition.hash, Type::TEXT),
             (&definition.source, Type::TEXT),
             (&definition.key, Type::TEXT),
+            (&definition.text, Type::TEXT),
         ];
         let changed = client.execute_typed(sql, &parameters).await;
         let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
         dead_letter::rekey(&client, &definition.name, &definition.key).await?;
         setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
         let differed = divergence::accept(&client, &definition.name, source).await?;
+        setup::set_positions(&client, &definition.name).await?;
         failpoint!("accept.changed");
         Ok(changed > 0 || differed)
     };

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Settings;
-use super::apply::{InFlight, Limits, SharedCounts};
+use super::apply::{InFlight, Limits};
 use super::batch_size::BatchSize;
 use super::divergence;
 use super::instance::{Fenced, Seen};
@@ -88,7 +88,6 @@ pub(super) struct Parts {
     pub(super) fenced: Fenced,
     /// One for each session that batches may take.
     pub(super) turns: Arc<Semaphore>,
-    pub(super) counts: Arc<SharedCounts>,
 }
 
 pub(super) struct Runner {
@@ -326,9 +325,8 @@ impl Runner {
         let session_turn = self.parts.turns.clone().acquire_owned().await.ok();
         let reading_turn = self.reading_turn(range);
         let began = Instant::now();
-        let types = self.definition().events.as_deref();
         let limits = Limits {
-            known: progress.known(range, types),
+            last: progress.last_in(range),
             ..self.limits(claim.position, reading_turn.is_some())
         };
         let leap = self.size.limit(self.tried(range, &limits));
@@ -382,9 +380,7 @@ impl Runner {
         }
         let through = from.forward(self.span()).min(target);
         let range = Range::new(claim.stored, self.isolation.bound(through));
-        let most = claim.stored.forward(self.size.most()).min(target);
-        let most = self.isolation.bound(most);
-        Ok(Some(self.parts.counts.in_step(range, most).await))
+        Ok(Some(range))
     }
 
     /// A session on which the mark of the current reader session holds.
@@ -408,10 +404,12 @@ impl Runner {
         };
         let range = Range::new(claim.stored, claim.position);
         failpoint!("flush.begun");
-        let known = progress.known(range, self.definition().events.as_deref());
-        let passed = claim.applier.passed(range, known).await?;
+        let last = claim
+            .applier
+            .last_event(range, progress.last_in(range))
+            .await?;
         let client = self.covered_session(claim).await?;
-        claim.applier.skip(client, range, passed).await?;
+        claim.applier.skip(client, range, last).await?;
         failpoint!("flush.committed");
         self.stored_at(range.through());
         Ok(())

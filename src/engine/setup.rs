@@ -149,39 +149,7 @@ async fn recognise_or_create(
         }
     };
     check_unchanged(definition, &stored)?;
-    renew_batch(target, projection, source, definition.name.as_str()).await?;
     Ok(Prepared::Recognised(stored.generation))
-}
-
-/// Replaces a view `batch` that an earlier version made: it shows a partition the keys of others.
-pub(super) async fn renew_batch(
-    target: &Database,
-    projection: &dyn Runnable,
-    source: &dyn Source,
-    schema: &str,
-) -> Result<()> {
-    let definition = projection.definition();
-    if projection.statements().is_none() {
-        return Ok(());
-    }
-    let known = {
-        let client = target.short().await?;
-        client.within(knows_keys(&client, schema)).await?
-    };
-    if known {
-        return Ok(());
-    }
-    // Of its own: dropped in the middle, the connection ends and takes its transaction along.
-    let client = target.connector().connect().await?;
-    begin(&client).await?;
-    let done = async {
-        told(&definition.name, lock(&client, &definition.name)).await?;
-        match knows_keys(&client, schema).await? {
-            true => Ok(()),
-            false => show_batch(&client, projection, source, schema).await,
-        }
-    };
-    end(&client, done.await).await
 }
 
 /// Locks a projection's row: before its checkpoints, and in a statement of its own.
@@ -193,15 +161,6 @@ pub(crate) async fn lock(client: &Client, name: &ProjectionName) -> Result<()> {
     locked
         .map(drop)
         .map_err(|e| pg::own_error("cannot lock the projection", e))
-}
-
-async fn knows_keys(client: &Client, schema: &str) -> Result<bool> {
-    let sql = include_str!("../../sql/queries/projection/knows_keys.sql");
-    let row = client.query_typed_one(sql, &[(&schema, Type::TEXT)]).await;
-    column(
-        &row.map_err(|e| pg::error("cannot look at the view \"batch\"", e))?,
-        0,
-    )
 }
 
 /// The error of a projection whose rows went while it ran.
@@ -261,6 +220,8 @@ async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Sourc
         }
         create_schema(&client, definition.name.as_str()).await?;
         fill_schema(&client, projection, definition.name.as_str()).await?;
+        let name = &definition.name;
+        create_positions(&client, name.as_str(), name, FIRST_GENERATION).await?;
         show_batch(&client, projection, source, definition.name.as_str()).await?;
         failpoint!("create.filled");
         Ok(true)
@@ -306,13 +267,14 @@ pub(crate) async fn end<T>(client: &Client, done: Result<T>) -> Result<T> {
 /// Says whether the rows are ours to make; waits for another instance that makes them.
 async fn insert_rows(client: &Client, definition: &Definition, identity: &str) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/insert.sql");
-    let parameters: [(&Parameter<'_>, Type); 6] = [
+    let parameters: [(&Parameter<'_>, Type); 7] = [
         (&definition.name.as_str(), Type::TEXT),
         (&definition.hash, Type::TEXT),
         (&definition.source, Type::TEXT),
         (&identity, Type::TEXT),
         (&i32::from(definition.partitions), Type::INT4),
         (&definition.key, Type::TEXT),
+        (&definition.text, Type::TEXT),
     ];
     let inserted = client.execute_typed(sql, &parameters).await;
     let inserted = inserted.map_err(|e| pg::own_error("cannot create the projection's rows", e))?;
@@ -354,6 +316,35 @@ pub(crate) async fn fill_schema(
         .set_up(&Tx::new(client))
         .await
         .map_err(definition_fault)
+}
+
+/// Makes the table that says, beside a read model, how far it is.
+pub(crate) async fn create_positions(
+    client: &Client,
+    schema: &str,
+    name: &ProjectionName,
+    generation: i32,
+) -> Result<()> {
+    let sql = include_str!("../../sql/queries/projection/create_positions.sql");
+    let parameters: [(&Parameter<'_>, Type); 3] = [
+        (&schema, Type::TEXT),
+        (&name.as_str(), Type::TEXT),
+        (&generation, Type::INT4),
+    ];
+    let created = client.execute_typed(sql, &parameters).await;
+    created
+        .map(drop)
+        .map_err(|e| pg::own_error("cannot create highwater_position", e))
+}
+
+/// Brings `highwater_position` of the live read model to where its checkpoints stand.
+pub(crate) async fn set_positions(client: &Client, name: &ProjectionName) -> Result<()> {
+    let sql = include_str!("../../sql/queries/projection/set_positions.sql");
+    let set = client
+        .execute_typed(sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    set.map(drop)
+        .map_err(|e| pg::own_error("cannot move highwater_position", e))
 }
 
 /// Puts the view `batch` into a schema, if the projection reads it there.

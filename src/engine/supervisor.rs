@@ -59,7 +59,6 @@ pub(super) struct Supervisor {
     parts: Parts,
     runners: JoinSet<(Place, Ended)>,
     layout: Layout,
-    counts: Arc<apply::SharedCounts>,
     /// It was told that a pause is waited for.
     says_paused: bool,
 }
@@ -77,7 +76,6 @@ impl Supervisor {
         Supervisor {
             runners: JoinSet::new(),
             layout: Layout::default(),
-            counts: Arc::new(apply::SharedCounts::new(parts.turns.clone())),
             parts,
             says_paused: false,
         }
@@ -429,7 +427,6 @@ impl Supervisor {
             shared: parts.board.add(partition),
             fenced: parts.fenced.clone(),
             turns: parts.turns.clone(),
-            counts: self.counts.clone(),
         });
         let ends = stop.child_token();
         let place = Place {

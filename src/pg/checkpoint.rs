@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::pg::{self, Parameter, column, quote_literal};
+use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
 use crate::position::{Position, Range};
 
 pub(crate) use anchor::{anchor, live};
@@ -90,17 +90,6 @@ pub enum Claiming {
 /// The last event at or before a position.
 pub type LastEvent = Option<(Position, Uuid)>;
 
-/// What the ledger counts of a range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// All events, of whatever type and partition.
-    pub scanned: u64,
-    /// Those of the wanted types and the partition, parked keys included.
-    pub own: u64,
-    /// Those of `own` whose key is parked.
-    pub aside: u64,
-}
-
 /// The fence of one runner: what the checkpoint's row must say so that it may move it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fence<'a> {
@@ -108,64 +97,68 @@ pub(crate) struct Fence<'a> {
     pub(crate) epoch: Epoch,
     /// As the row said when its parked keys were read.
     pub(crate) parking: i64,
+    /// The schema of the read model, whose `highwater_position` moves along.
+    pub(crate) schema: &'a str,
 }
 
 impl Fence<'_> {
-    /// As SQL text, to be sent together with the statements it protects.
-    /// `last` and `counted` are SQL expressions: position and id of the last event of the range,
-    /// and what the ledger counts of it.
-    fn sql(&self, range: Range, last: &str, counted: &str, from: &str) -> String {
+    /// How many statements it is.
+    pub(crate) const STATEMENTS: usize = 2;
+
+    /// What the row must say, as SQL text.
+    pub(crate) fn row(&self) -> String {
         format!(
-            "select highwater.advance({}, {}, {}, {}, {}, {}, {}, {last}, {counted}){from}",
+            "row({}, {}, {}, {}, {})::highwater.fence",
             quote_literal(self.key.projection.as_str()),
             self.key.generation,
             self.key.partition,
             self.epoch.0,
             self.parking,
-            range.after(),
-            range.through(),
         )
     }
 
-    /// The fence where the caller knows the last event of the range and has counted it.
-    pub(crate) fn text(&self, range: Range, last: LastEvent, counted: Counted) -> String {
-        self.known(range, last, counted, "")
+    /// As SQL text, to be sent together with the statements it protects.
+    /// `last` and `from` are SQL: position and id of the last event of the range, and where they are from.
+    fn sql(&self, range: Range, last: &str, from: &str) -> String {
+        let (after, through) = (range.after(), range.through());
+        format!(
+            "select highwater.begin_batch({}, {after}, {through}, {last}){from};\n\
+             update {}.highwater_position set position = {through} where partition = {}",
+            self.row(),
+            quote_identifier(self.schema),
+            self.key.partition,
+        )
+    }
+
+    /// The fence where the caller knows the last event of the range.
+    pub(crate) fn text(&self, range: Range, last: LastEvent) -> String {
+        self.sql(range, &literal(last), "")
     }
 
     /// The same, which says how long the transaction has been open.
-    pub(crate) fn text_timed(&self, range: Range, last: LastEvent, counted: Counted) -> String {
-        self.known(range, last, counted, &format!(", {ELAPSED}"))
+    pub(crate) fn text_timed(&self, range: Range, last: LastEvent) -> String {
+        self.sql(range, &literal(last), &format!(", {ELAPSED}"))
     }
 
-    fn known(&self, range: Range, last: LastEvent, counted: Counted, columns: &str) -> String {
-        let last = match last {
-            Some((position, id)) => format!("{position}, '{id}'"),
-            None => "null, null".to_owned(),
-        };
-        let Counted {
-            scanned,
-            own,
-            aside,
-        } = counted;
-        let counted = format!("{scanned}, {own}, {aside}");
-        self.sql(range, &last, &counted, columns)
-    }
-
-    /// The fence where the server looks the last event of the range up in `relation` and runs
-    /// `count`, which gives `scanned`, `own` and `aside`.
-    pub(crate) fn text_in_server(&self, range: Range, relation: &str, count: &str) -> String {
+    /// The fence where the server looks the last event of the range up in `relation`.
+    pub(crate) fn text_in_server(&self, range: Range, relation: &str) -> String {
         let last = include_str!("../../sql/queries/source/last.sql")
             .replace("{events}", relation)
             .replace("$1", &range.through().to_string());
-        let from = format!(" from ({count}) c left join lateral ({last}) e on true");
-        let counted = "c.scanned, c.own, c.aside";
-        let from = format!(", {ELAPSED}{from}");
-        self.sql(range, "e.position, e.id", counted, &from)
+        let from = format!(", {ELAPSED} from (select) one left join lateral ({last}) e on true");
+        self.sql(range, "e.position, e.id", &from)
+    }
+}
+
+fn literal(last: LastEvent) -> String {
+    match last {
+        Some((position, id)) => format!("{position}, '{id}'"),
+        None => "null, null".to_owned(),
     }
 }
 
 /// How long the transaction has been open, by the server's clock: the second column of the fence's
-/// answer and of the seal's, where the server does all the work and only it can tell what took how
+/// answer and of the last statement's, where the server does all the work and only it can tell what took how
 /// long.
 const ELAPSED: &str = "extract(epoch from clock_timestamp() - transaction_timestamp())";
 
@@ -177,9 +170,9 @@ impl Key {
 
 /// The last statement before COMMIT, as SQL text: fails unless the fence's transaction is still
 /// open and sound.
-pub(crate) fn seal(range: Range) -> String {
+pub(crate) fn end_batch(range: Range) -> String {
     format!(
-        "select highwater.seal({}, {}), {ELAPSED}",
+        "select highwater.end_batch({}, {}), {ELAPSED}",
         range.after(),
         range.through()
     )
@@ -285,9 +278,8 @@ pub(crate) async fn skip(
     fence: &Fence<'_>,
     range: Range,
     last: LastEvent,
-    counted: Counted,
 ) -> Result<()> {
-    let sql = fence.text(range, last, counted);
+    let sql = fence.text(range, last);
     let done = client.batch_execute(&sql).await;
     done.map_err(|e| pg::own_error("cannot move the checkpoint", e))
 }

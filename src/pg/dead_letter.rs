@@ -60,10 +60,9 @@ pub(crate) async fn insert(
     let data: Vec<Json<&RawValue>> = events().map(|e| Json(&*e.data)).collect();
     let metadata: Vec<Json<&RawValue>> = events().map(|e| Json(&*e.metadata)).collect();
     let recorded_at: Vec<_> = events().map(|e| e.recorded_at).collect();
-    let parameters: [(&Parameter<'_>, Type); 15] = [
+    let parameters: [(&Parameter<'_>, Type); 14] = [
         (&key.projection.as_str(), Type::TEXT),
         (&key.generation, Type::INT4),
-        (&key.partition, Type::INT4),
         (&positions, Type::INT8_ARRAY),
         (&keys, Type::TEXT_ARRAY),
         (&ids, Type::UUID_ARRAY),
@@ -169,21 +168,14 @@ pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> 
 impl Fence<'_> {
     /// The fence of a letter that is tried again, as SQL text: the checkpoint stays where it is.
     pub(crate) fn of_letter(&self, letter: Position) -> String {
-        format!(
-            "select highwater.redrive({}, {}, {}, {}, {}, {letter})",
-            quote_literal(self.key.projection.as_str()),
-            self.key.generation,
-            self.key.partition,
-            self.epoch.get(),
-            self.parking,
-        )
+        format!("select highwater.begin_letter({}, {letter})", self.row())
     }
 }
 
 /// The statement by which a letter leaves after it was applied, as SQL text.
 pub(crate) fn settle(key: &Key, letter: Position) -> String {
     format!(
-        "select highwater.settle({}, {}, {letter}, 'applied')",
+        "select highwater.settle({}, {}, {letter})",
         quote_literal(key.projection.as_str()),
         key.generation,
     )

@@ -1,12 +1,14 @@
 //! Brings the schema `highwater` up to date, and says when it is not.
 //!
-//! Migrations are numbered files in `sql/migrations`, embedded in the binary, applied forward only,
-//! each in one transaction under a transaction-level lock, and recorded in `highwater.migration`
-//! with the hash of their text. A released file is never edited: a test pins its hash.
+//! There are two components ([`Component`]): the event log, and what the engine knows. A database of
+//! read models whose events are elsewhere needs the second one only. The migrations of each are
+//! numbered files in `sql/migrations`, embedded in the binary, applied forward only, each in one
+//! transaction under a transaction-level lock, and recorded in `highwater.migration` with the hash
+//! of their text. A released file is never edited.
 
+mod files;
 mod state;
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient, IsolationLevel, Row, Transaction};
 
@@ -15,6 +17,7 @@ use crate::failpoint::failpoint;
 use crate::mutation;
 use crate::pg;
 
+pub use files::{Component, Migration};
 use state::State;
 
 const LOCK: &str = include_str!("../../sql/queries/migrate/lock.sql");
@@ -23,70 +26,41 @@ const CREATE_TABLE: &str = include_str!("../../sql/queries/migrate/create_table.
 const LIST: &str = include_str!("../../sql/queries/migrate/list.sql");
 const RECORD: &str = include_str!("../../sql/queries/migrate/record.sql");
 
-/// One step of the schema.
-#[derive(Clone, Copy, Debug)]
-pub struct Migration {
-    /// Its place in the order, from 1, without holes.
-    pub number: i32,
-    /// What it is about, as in its file name.
-    pub name: &'static str,
-    /// Its SQL.
-    pub text: &'static str,
-}
-
-impl Migration {
-    /// SHA-256 of its text in hexadecimal; line ends count as `\n`.
-    pub fn hash(&self) -> String {
-        let digest = Sha256::digest(self.text.replace("\r\n", "\n"));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
 /// A migration that was applied just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// Its place in the order.
+    /// The component it belongs to.
+    pub component: Component,
+    /// Its place in the order of its component.
     pub number: i32,
     /// What it is about.
     pub name: String,
 }
 
-/// The table of migrations: a new one is one more line here.
-const MIGRATIONS: &[Migration] = &[
-    Migration {
-        number: 1,
-        name: "event_log",
-        text: include_str!("../../sql/migrations/0001_event_log.sql"),
-    },
-    Migration {
-        number: 2,
-        name: "checkpoint",
-        text: include_str!("../../sql/migrations/0002_checkpoint.sql"),
-    },
-    Migration {
-        number: 3,
-        name: "many_instances",
-        text: include_str!("../../sql/migrations/0003_many_instances.sql"),
-    },
-    Migration {
-        number: 4,
-        name: "live_batches",
-        text: include_str!("../../sql/migrations/0004_live_batches.sql"),
-    },
-];
-
-/// All migrations, oldest first.
-pub fn all() -> &'static [Migration] {
-    MIGRATIONS
-}
-
-/// Applies what is missing and returns it, oldest first. May run at the same time from anywhere.
+/// Applies what is missing of both components and returns it, oldest first. May run at the same time
+/// from anywhere.
 ///
 /// # Errors
 /// [`ErrorKind::Database`] if the server is too old, the role lacks a right, the schema is not
 /// highwater's, an applied migration was changed, or the schema is newer than this binary.
 pub async fn migrate(client: &mut Client) -> Result<Vec<Applied>> {
-    migrate_to(client, MIGRATIONS).await
+    let mut done = Vec::new();
+    for component in Component::ALL {
+        done.extend(migrate_component(client, component).await?);
+    }
+    Ok(done)
+}
+
+/// As [`migrate`], for one component.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn migrate_component(client: &mut Client, component: Component) -> Result<Vec<Applied>> {
+    let mut done = Vec::new();
+    while let Some(applied) = step(client, component).await? {
+        done.push(applied);
+    }
+    Ok(done)
 }
 
 /// Checks that the schema is exactly the one this binary knows.
@@ -105,31 +79,22 @@ pub async fn verify(client: &impl GenericClient) -> Result<()> {
     }
     state.check_ours()?;
     state.check_may_read()?;
-    let applied = list(client).await?;
-    match next(MIGRATIONS, &applied)? {
-        None => Ok(()),
-        Some(missing) => Err(Error::new(
-            ErrorKind::Database,
-            format!(
-                "the schema highwater of database {} is older than this binary: migration {} \
+    for component in Component::ALL {
+        let applied = list(client, component).await?;
+        if let Some(missing) = next(component, &applied)? {
+            let what = format!(
+                "the schema highwater of database {} is older than this binary: {component} migration {} \
                  ({}) is missing",
                 state.database, missing.number, missing.name
-            ),
-        )
-        .hint("run highwater init")),
+            );
+            return Err(Error::new(ErrorKind::Database, what).hint("run highwater init"));
+        }
     }
-}
-
-async fn migrate_to(client: &mut Client, migrations: &[Migration]) -> Result<Vec<Applied>> {
-    let mut done = Vec::new();
-    while let Some(applied) = step(client, migrations).await? {
-        done.push(applied);
-    }
-    Ok(done)
+    Ok(())
 }
 
 /// One transaction: applies the next migration, if there is one.
-async fn step(client: &mut Client, migrations: &[Migration]) -> Result<Option<Applied>> {
+async fn step(client: &mut Client, component: Component) -> Result<Option<Applied>> {
     let transaction = client
         .build_transaction()
         .isolation_level(IsolationLevel::ReadCommitted)
@@ -145,12 +110,12 @@ async fn step(client: &mut Client, migrations: &[Migration]) -> Result<Option<Ap
     if !state.is_ours {
         create_record(&transaction, &state).await?;
     }
-    let applied = list_for_migration(&transaction, &state).await?;
-    let Some(migration) = next(migrations, &applied)? else {
+    let applied = list_for_migration(&transaction, &state, component).await?;
+    let Some(migration) = next(component, &applied)? else {
         // Nothing was written unless the record was created, and then there is a migration to apply.
         return Ok(None);
     };
-    apply(&transaction, migration)
+    apply(&transaction, component, migration)
         .await
         .map_err(|e| state.explain_rights(e))?;
     failpoint!("migrate.applied");
@@ -160,6 +125,7 @@ async fn step(client: &mut Client, migrations: &[Migration]) -> Result<Option<Ap
         .map_err(|e| pg::error(&format!("cannot commit migration {}", migration.number), e))?;
     failpoint!("migrate.committed");
     Ok(Some(Applied {
+        component,
         number: migration.number,
         name: migration.name.to_owned(),
     }))
@@ -179,16 +145,21 @@ async fn create_record(transaction: &Transaction<'_>, state: &State) -> Result<(
 async fn list_for_migration(
     transaction: &Transaction<'_>,
     state: &State,
+    component: Component,
 ) -> Result<Vec<(i32, String, String)>> {
     if state.is_ours {
         state.check_may_read()?;
     }
-    list(transaction).await
+    list(transaction, component).await
 }
 
-async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<()> {
+async fn apply(
+    transaction: &Transaction<'_>,
+    component: Component,
+    migration: &Migration,
+) -> Result<()> {
     let doing = format!(
-        "cannot apply migration {} ({})",
+        "cannot apply {component} migration {} ({})",
         migration.number, migration.name
     );
     transaction
@@ -199,6 +170,7 @@ async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(
         .execute_typed(
             RECORD,
             &[
+                (&component.as_str(), Type::TEXT),
                 (&migration.number, Type::INT4),
                 (&migration.name, Type::TEXT),
                 (&migration.hash(), Type::TEXT),
@@ -209,9 +181,12 @@ async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(
     Ok(())
 }
 
-async fn list(client: &impl GenericClient) -> Result<Vec<(i32, String, String)>> {
+async fn list(
+    client: &impl GenericClient,
+    component: Component,
+) -> Result<Vec<(i32, String, String)>> {
     let rows = client
-        .query_typed(LIST, &[])
+        .query_typed(LIST, &[(&component.as_str(), Type::TEXT)])
         .await
         .map_err(|e| pg::error("cannot read highwater.migration", e))?;
     rows.iter()
@@ -220,15 +195,16 @@ async fn list(client: &impl GenericClient) -> Result<Vec<(i32, String, String)>>
 }
 
 /// The first migration that is not applied, after comparing those that are.
-fn next<'m>(
-    migrations: &'m [Migration],
+fn next(
+    component: Component,
     applied: &[(i32, String, String)],
-) -> Result<Option<&'m Migration>> {
+) -> Result<Option<&'static Migration>> {
+    let migrations = component.migrations();
     if let Some((number, name, _)) = applied.get(migrations.len()) {
         return Err(Error::new(
             ErrorKind::Database,
             format!(
-                "the schema highwater is newer than this binary: it has migration {number} ({name})"
+                "the schema highwater is newer than this binary: it has {component} migration {number} ({name})"
             ),
         )
         .hint("run the newer highwater"));
@@ -238,7 +214,7 @@ fn next<'m>(
             return Err(Error::new(
                 ErrorKind::Database,
                 format!(
-                    "migration {number} ({name}) was applied with another text than this binary \
+                    "{component} migration {number} ({name}) was applied with another text than this binary \
                      holds: the two are different builds, or the record was changed"
                 ),
             )
@@ -257,64 +233,6 @@ fn get<'r, T: tokio_postgres::types::FromSql<'r>>(row: &'r Row, index: usize) ->
 mod tests {
     use super::*;
 
-    /// A released migration is never edited: databases hold its hash.
-    const RELEASED: &[(i32, &str, &str)] = &[
-        (
-            1,
-            "event_log",
-            "c9b6ad650232fd5c369eec72cad5ef8d39807bed8f6cc30c57cfc8ce34657869",
-        ),
-        (
-            2,
-            "checkpoint",
-            "a478aad5f6346339df2d2d476f4420429bb6175d2a34fe9fb12649b83ef0db9d",
-        ),
-        (
-            3,
-            "many_instances",
-            "fc4860b88b216e26d3d244561feb39e0699af030f445635fdefc1838d25e1af8",
-        ),
-        (
-            4,
-            "live_batches",
-            "ae4a4dc59ef69401b8c5b3e2bcf4a615f9ecf99304fea7f49dcdd1e98cd3fc96",
-        ),
-    ];
-
-    #[test]
-    fn released_migrations_are_as_they_were_released() {
-        let hashes: Vec<_> = all().iter().map(|m| (m.number, m.name, m.hash())).collect();
-        for (found, (number, name, hash)) in hashes.iter().zip(RELEASED) {
-            assert_eq!(
-                (found.0, found.1, found.2.as_str()),
-                (*number, *name, *hash)
-            );
-        }
-        assert!(hashes.len() >= RELEASED.len());
-    }
-
-    #[test]
-    fn migrations_are_numbered_from_one_without_holes() {
-        for (migration, number) in all().iter().zip(1..) {
-            assert_eq!(migration.number, number);
-        }
-    }
-
-    #[test]
-    fn line_ends_do_not_change_the_hash() {
-        let unix = Migration {
-            number: 1,
-            name: "a",
-            text: "select 1;\n",
-        };
-        let windows = Migration {
-            number: 1,
-            name: "a",
-            text: "select 1;\r\n",
-        };
-        assert_eq!(unix.hash(), windows.hash());
-    }
-
     fn record(migration: &Migration) -> (i32, String, String) {
         (
             migration.number,
@@ -325,23 +243,25 @@ mod tests {
 
     #[test]
     fn a_schema_newer_than_the_binary_is_refused() {
-        let mut applied: Vec<_> = all().iter().map(record).collect();
-        applied.push((99, "future".to_owned(), "0".repeat(64)));
-        let Err(error) = next(all(), &applied) else {
-            panic!("the newer schema was taken");
-        };
-        assert_eq!(error.kind(), ErrorKind::Database);
-        assert!(error.message().contains("migration 99 (future)"), "{error}");
+        for component in Component::ALL {
+            let mut applied: Vec<_> = component.migrations().iter().map(record).collect();
+            applied.push((99, "future".to_owned(), "0".repeat(64)));
+            let Err(error) = next(component, &applied) else {
+                panic!("the newer schema was taken");
+            };
+            assert_eq!(error.kind(), ErrorKind::Database);
+            assert!(error.message().contains("migration 99 (future)"), "{error}");
+        }
     }
 
     #[test]
     fn an_applied_migration_with_another_text_is_refused_by_name() {
-        let applied = [(1, "event_log".to_owned(), "0".repeat(64))];
-        let Err(error) = next(all(), &applied) else {
+        let applied = [(1, "tables".to_owned(), "0".repeat(64))];
+        let Err(error) = next(Component::Log, &applied) else {
             panic!("the other text was taken");
         };
         assert!(
-            error.message().starts_with("migration 1 (event_log)"),
+            error.message().starts_with("log migration 1 (tables)"),
             "{error}"
         );
     }

@@ -45,6 +45,8 @@ pub struct ProjectionFile {
     pub path: PathBuf,
     /// The settings in the file's first comment.
     pub header: Header,
+    /// The whole text, as it was read.
+    pub text: String,
     /// What creates the read model; no statements if the file has no such section.
     pub up: Section,
     /// What applies a batch to the read model: at least one statement.
@@ -129,6 +131,7 @@ impl ProjectionFile {
             None => Header::default(),
         };
         Ok(ProjectionFile {
+            text: source.text.clone(),
             name,
             path: path.to_owned(),
             header,

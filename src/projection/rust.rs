@@ -48,6 +48,7 @@ impl<P: Projection> Coded<P> {
             partitions: partitions_of(&projection)?,
             on_error: projection.on_error(),
             events,
+            text: None,
             key,
         };
         Ok(Coded {

@@ -30,6 +30,7 @@ impl SqlProjection {
             partitions: file.header.partitions,
             on_error: file.header.on_error,
             hash: file.hash().as_str().to_owned(),
+            text: Some(file.text.clone()),
         };
         SqlProjection {
             definition,

@@ -13,8 +13,8 @@ use crate::pg::database::{self, Database, Short};
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Keys, Middle, Parked, ReadRequest,
-    RemovedIn, Source, Standing, Wakes,
+    Batch, BoxFuture, Filter, Follower, KeyedBatch, Keys, Middle, ReadRequest, RemovedIn, Source,
+    Standing, Tally, Wakes,
 };
 
 mod anchor;
@@ -143,30 +143,30 @@ impl TableSource {
             .await
     }
 
-    async fn count_in(&self, range: Range, filter: Filter<'_>) -> Result<Counted> {
+    async fn tally_of(&self, range: Range, events_max: u64) -> Result<(Position, Tally)> {
         let client = self.client().await?;
-        client
-            .answered(async {
-                let (types, parked) = lists(&filter);
-                let only = filter.parked(Parked::Only(filter.keys.named()));
-                let text = include_str!("../../sql/queries/source/count.sql");
-                let sql = self.keyed_sql(text, &only.keys, "$4");
-                let parameters: [(&Parameter<'_>, Type); 4] = [
-                    (&range.after().get(), Type::INT8),
-                    (&range.through().get(), Type::INT8),
-                    (&types, Type::TEXT_ARRAY),
-                    (&parked, Type::TEXT_ARRAY),
-                ];
-                let row = client.query_typed_one(&sql, &parameters).await;
-                let row = row.map_err(|e| pg::error("cannot count the events of a range", e))?;
-                let count = |at| Ok(pg::column::<i64>(&row, at)?.unsigned_abs());
-                Ok(Counted {
-                    scanned: count(0)?,
-                    own: count(1)?,
-                    aside: count(2)?,
-                })
-            })
-            .await
+        let sql = self.sql(include_str!("../../sql/queries/source/tally.sql"));
+        let most = i64::try_from(events_max).unwrap_or(i64::MAX);
+        let parameters: [(&Parameter<'_>, Type); 3] = [
+            (&range.after().get(), Type::INT8),
+            (&range.through().get(), Type::INT8),
+            (&most, Type::INT8),
+        ];
+        let counting = async {
+            let row = client.query_typed_one(&sql, &parameters).await;
+            row.map_err(|e| pg::error("cannot count the events of a range", e))
+        };
+        let row = client.within(counting).await?;
+        let tally = Tally {
+            events: pg::column::<i64>(&row, 0)?.cast_unsigned(),
+            digest: pg::column::<i64>(&row, 1)?.cast_unsigned(),
+        };
+        let last = pg::column::<Option<i64>>(&row, 2)?.map(Position::new);
+        let through = match last {
+            Some(last) if tally.events >= events_max => last,
+            _ => range.through(),
+        };
+        Ok((through, tally))
     }
 
     async fn first_in(&self, range: Range) -> Result<Option<Position>> {
@@ -279,8 +279,8 @@ impl Source for TableSource {
         Box::pin(self.middle_of(range, filter))
     }
 
-    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
-        Box::pin(self.count_in(range, filter))
+    fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>> {
+        Box::pin(self.tally_of(range, events_max))
     }
 
     fn removed_in(&self, range: Range) -> BoxFuture<'_, Result<RemovedIn>> {

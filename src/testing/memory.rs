@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, BoxFuture, Counted, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Occurred,
-    Parked, ReadRequest, Removed, Source, Standing, Step, Wakes,
+    Batch, BoxFuture, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Occurred, ReadRequest,
+    Removed, Source, Standing, Step, Tally, Wakes,
 };
 
 /// A source in memory. Clones share their events.
@@ -114,16 +114,6 @@ impl MemorySource {
             events,
         })
     }
-
-    fn counted(&self, range: Range, filter: Filter<'_>) -> Result<Counted> {
-        let own = self.wanted_in(range, filter.parked(Parked::With))?;
-        let aside = self.wanted_in(range, filter.parked(Parked::Only(filter.keys.named())))?;
-        Ok(Counted {
-            scanned: self.all_in(range).len() as u64,
-            own: own.len() as u64,
-            aside: aside.len() as u64,
-        })
-    }
 }
 
 fn key_of(event: &RecordedEvent) -> EventKey {
@@ -216,8 +206,18 @@ impl Source for MemorySource {
         })
     }
 
-    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
-        Box::pin(async move { self.counted(range, filter) })
+    fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>> {
+        Box::pin(async move {
+            let (mut tally, mut through) = (Tally::default(), range.through());
+            for event in self.all_in(range) {
+                tally.add(event.position, event.id);
+                if tally.events == events_max {
+                    through = event.position;
+                    break;
+                }
+            }
+            Ok((through, tally))
+        })
     }
 
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {

@@ -206,8 +206,8 @@ async fn two_engines_share_the_projections_and_who_handed_one_over_never_commits
         "one of the two was handed over, and never fought over"
     );
     // Where the checkpoint stands, but under the epoch from before.
-    let sql = "select highwater.advance(projection, generation, partition, epoch - 1, parking,
-                      position, position, null, null, 0, 0, 0)
+    let sql = "select highwater.begin_batch(row(projection, generation, partition, epoch - 1, parking)::highwater.fence,
+                      position, position, null, null)
                  from highwater.checkpoint where projection = 'in_sql'";
     let refused = client.batch_execute(sql).await.unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "HW101");

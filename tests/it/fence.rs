@@ -33,7 +33,7 @@ async fn a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epo
         ("backwards", epoch, 0, 10, 9),
     ] {
         let sql = format!(
-            "select highwater.advance('counts', 1, 0, {epoch}, {parking}, {after}, {through}, null, null, 0, 0, 0)"
+            "select highwater.begin_batch(row('counts', 1, 0, {epoch}, {parking})::highwater.fence, {after}, {through}, null, null)"
         );
         let error = client.batch_execute(&sql).await.expect_err(what);
         let code = error.code().map(|code| code.code().to_owned());
@@ -42,7 +42,7 @@ async fn a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epo
         assert_eq!(position, 10, "{what}");
     }
     let sql = format!(
-        "select highwater.advance('counts', 1, 0, {epoch}, 0, 10, 11, null, null, 0, 0, 0)"
+        "select highwater.begin_batch(row('counts', 1, 0, {epoch}, 0)::highwater.fence, 10, 11, null, null)"
     );
     client.batch_execute(&sql).await.unwrap();
 }

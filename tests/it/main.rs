@@ -27,7 +27,6 @@ mod failover;
 mod fence;
 mod given_expect;
 mod hangs;
-mod ledger;
 mod live_view;
 mod lock_order;
 mod many_instances;

@@ -1,9 +1,31 @@
 //! The schema: made, verified, refused.
 
 use highwater::ErrorKind;
-use highwater::pg::migrate::{all, migrate, verify};
+use highwater::pg::migrate::{Component, migrate, migrate_component, verify};
 
 use crate::database::empty_database;
+
+/// The migrations of both components, in their order.
+fn all() -> Vec<(Component, &'static str)> {
+    let components = Component::ALL.into_iter();
+    let all = components.flat_map(|c| c.migrations().iter().map(move |m| (c, m.name)));
+    all.collect()
+}
+
+#[tokio::test]
+async fn a_database_of_read_models_needs_no_event_table() {
+    let (mut client, _database) = empty_database().await;
+    let applied = migrate_component(&mut client, Component::Engine).await;
+    assert_eq!(applied.unwrap().len(), Component::Engine.migrations().len());
+    let row = client
+        .query_one("select to_regclass('highwater.event')::text", &[])
+        .await;
+    assert_eq!(row.unwrap().get::<_, Option<String>>(0), None);
+    migrate_component(&mut client, Component::Log)
+        .await
+        .unwrap();
+    verify(&client).await.unwrap();
+}
 
 #[tokio::test]
 async fn an_empty_database_is_migrated_once_and_verified_then() {
@@ -13,8 +35,8 @@ async fn an_empty_database_is_migrated_once_and_verified_then() {
     assert_eq!(error.what_to_do(), Some("run highwater init"));
 
     let applied = migrate(&mut client).await.unwrap();
-    let numbers: Vec<i32> = applied.iter().map(|a| a.number).collect();
-    assert_eq!(numbers, all().iter().map(|m| m.number).collect::<Vec<_>>());
+    let names: Vec<_> = applied.iter().map(|a| (a.component, &*a.name)).collect();
+    assert_eq!(names, all());
     verify(&client).await.unwrap();
     assert!(migrate(&mut client).await.unwrap().is_empty());
 }
@@ -63,7 +85,7 @@ async fn a_migration_that_was_applied_with_another_text_is_refused() {
     let (mut client, _database) = empty_database().await;
     migrate(&mut client).await.unwrap();
     client
-        .batch_execute("update highwater.migration set hash = repeat('0', 64) where number = 1")
+        .batch_execute("update highwater.migration set hash = repeat('0', 64) where component = 'log' and number = 1")
         .await
         .unwrap();
     for error in [
@@ -72,7 +94,7 @@ async fn a_migration_that_was_applied_with_another_text_is_refused() {
     ] {
         assert_eq!(error.kind(), ErrorKind::Database);
         assert!(
-            error.message().contains("migration 1 (event_log)"),
+            error.message().contains("log migration 1 (tables)"),
             "{error}"
         );
     }
@@ -83,7 +105,9 @@ async fn a_newer_schema_is_refused_by_an_older_binary() {
     let (mut client, _database) = empty_database().await;
     migrate(&mut client).await.unwrap();
     client
-        .batch_execute("insert into highwater.migration values (999, 'future', repeat('0', 64))")
+        .batch_execute(
+            "insert into highwater.migration values ('engine', 999, 'future', repeat('0', 64))",
+        )
         .await
         .unwrap();
     let error = migrate(&mut client).await.unwrap_err();

@@ -65,7 +65,7 @@ const WAYS: [&str; 9] = [
 ];
 
 const UP: &str = "create function mine() returns text language sql stable
-    return current_setting('highwater.partition', true);
+    return (highwater.current_batch()).partition::text;
 create function by_function(way text) returns void language plpgsql as $$
 begin insert into seen select way, position, mine() from batch; end $$;";
 
@@ -93,19 +93,13 @@ async fn every_way_to_read_batch_shows_each_event_once_in_the_partition_of_its_k
     }
     let parts = "select count(distinct partition) from orders.seen";
     assert_eq!(one::<i64>(&client, parts).await, 4);
-    agrees(&database, &orders).await;
+    agrees(&database).await;
 }
 
-async fn agrees(database: &TestDatabase, projection: &Arc<dyn Runnable>) {
+async fn agrees(database: &TestDatabase) {
     let sources: [Arc<dyn Source>; 1] = [database.source()];
-    let known = [projection.definition().clone()];
-    let found = audit(&database.pooled(), &sources, &known, None)
-        .await
-        .unwrap();
-    assert_eq!(found.ledgers.len(), usize::from(known[0].partitions));
+    let found = audit(&database.pooled(), &sources, None).await.unwrap();
     assert!(found.agrees(), "{}", found.render());
-    let own: u64 = found.ledgers.iter().map(|l| l.sums.applied).sum();
-    assert_eq!(own, 300, "{}", found.render());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,32 +157,6 @@ async fn nothing_is_written_to_the_log_through_batch() {
         .await;
         assert_eq!(after, before, "{statement}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_view_that_an_earlier_version_made_is_replaced_before_it_shows_the_keys_of_others() {
-    let database = TestDatabase::new().await;
-    let client = database.client().await;
-    let by_view = &WAYS[5..7].join("\n");
-    let orders = partitioned(4, UP, by_view);
-    let built = run_to_head(&database, database.source(), vec![orders.clone()]).await;
-    assert!(matches!(built.unwrap().outcomes[0].1, Outcome::CaughtUp));
-    let earlier = "create or replace view orders.batch as
-        select e.position, e.stream, e.version, e.type, e.data, e.metadata, e.id, e.recorded_at
-        from highwater.event e cross join (select) as read_only
-        where e.position > highwater.batch_after() and e.position <= highwater.batch_through()
-          and e.type in ('Placed')";
-    client.batch_execute(earlier).await.unwrap();
-    append_orders(&client).await;
-    let report = run_to_head(&database, database.source(), vec![orders])
-        .await
-        .unwrap();
-    assert!(
-        matches!(report.outcomes[0].1, Outcome::CaughtUp),
-        "{report:?}"
-    );
-    let seen = "select count(*) from orders.seen";
-    assert_eq!(one::<i64>(&client, seen).await, 600);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,7 +248,7 @@ async fn partitions_of_a_projection_in_rust_get_each_event_once() {
     let seen = "select count(*) from orders.seen join highwater.event using (position)
                 where type = 'Placed'";
     assert_eq!(one::<i64>(&client, seen).await, 300);
-    agrees(&database, &noted).await;
+    agrees(&database).await;
 
     let database = TestDatabase::new().await;
     let client = database.client().await;

@@ -172,8 +172,7 @@ async fn readers_see_every_event_and_never_an_older_state_while_a_live_projectio
     assert_eq!(total(&client).await, 3_000, "the grants were carried over");
     let version = "select current_setting('server_version_num')::integer";
     if one::<i32>(&client, version).await >= 150_000 {
-        let events = "set highwater.after = 0; set highwater.through = 9; \
-                      select from counts.batch";
+        let events = "set highwater.batch = '(counts,1,0,1,0,9,,f)'; select from counts.batch";
         let error = client.batch_execute(events).await.unwrap_err();
         let message = error.as_db_error().unwrap().message();
         assert!(

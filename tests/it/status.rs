@@ -357,7 +357,10 @@ async fn a_changed_definition_and_a_rebuild_are_told() {
         .unwrap();
     client
         .batch_execute(
-            "update highwater.projection set hash = 'another', next_generation = 2, next_hash = 'x';
+            "update highwater.projection set next_generation = 2;
+             update highwater.generation set hash = 'another';
+             insert into highwater.generation (projection, number, hash, source)
+                 select projection, 2, 'x', source from highwater.generation;
              insert into highwater.checkpoint (projection, generation, partition, position, source_identity)
              select projection, 2, 0, 1, source_identity from highwater.checkpoint",
         )

@@ -1,16 +1,12 @@
 -- Purpose: sets aside what a batch passes of parked keys, where the server can read the log itself.
 -- {events}: the events; {after}, {through}: the range; {types}, {partition}, {parked}: which events;
--- {key}: the key; {projection}, {generation}, {number}: whose checkpoint; {most}: one more than may be,
--- which highwater.check_parked then refuses.
--- Must hold: under the fence that counts them.
+-- {key}: the key; {projection}, {generation}: whose letters; {most}: one more than may be, which
+-- highwater.check_parked then refuses.
+-- Must hold: under the fence that moves the checkpoint over them.
 insert into highwater.dead_letter
-       (projection, generation, layout, partition, position, key, id, stream, version, type, data,
-        metadata, recorded_at)
-select {projection}, {generation},
-       (select c.layout from highwater.checkpoint c where c.projection = {projection}
-                 and c.generation = {generation} and c.partition = {number}),
-       {number}, e.position, ({key})::text, e.id, e.stream, e.version, e.type, e.data, e.metadata,
-       e.recorded_at
+       (projection, generation, position, key, id, stream, version, type, data, metadata, recorded_at)
+select {projection}, {generation}, e.position, ({key})::text, e.id, e.stream, e.version, e.type,
+       e.data, e.metadata, e.recorded_at
   from {events} e
  where e.position > {after} and e.position <= {through}
    and {types} and {partition} and {parked}

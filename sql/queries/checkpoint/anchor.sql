@@ -2,14 +2,9 @@
 -- from: its checkpoint goes on from there.
 -- Parameters: $1 projection; $2 generation; $3 partition; $4 the position, which is not lower than
 -- before; $5 the log's identity; $6 and $7 the log's last event at or before the position.
--- Must hold: whoever runs it is fenced, for what it compared is not what holds now. What was counted
--- before was another log, so the ledger begins anew.
-with closed as (
-    delete from highwater.ledger l where l.projection = $1 and l.generation = $2
-)
+-- Must hold: whoever runs it is fenced, for what it compared is not what holds now.
 update highwater.checkpoint c
    set position = $4, source_identity = $5, event_position = $6, event_id = $7,
-       counted_from = $4, scanned = 0, applied = 0, filtered = 0, parked = 0, discarded = 0,
        drain_at = case when c.drain_at < $4 then $4 else c.drain_at end,
        epoch = c.epoch + 1, owner = null, state = 'idle', last_error = null, stopped_at = null,
        updated_at = clock_timestamp()

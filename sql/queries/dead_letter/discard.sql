@@ -18,5 +18,5 @@ with letter as (
       from letter l
     returning projection, generation, position, key
 )
-select r.key, highwater.settle(r.projection, r.generation, r.position, 'discarded')::text
+select r.key, highwater.settle(r.projection, r.generation, r.position)::text
   from recorded r

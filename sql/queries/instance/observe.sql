@@ -7,16 +7,17 @@ with me as (
 )
 select coalesce((select jsonb_agg(jsonb_build_object(
                'id', i.id, 'projections', i.projections,
-               'lease', extract(epoch from i.seen_at + i.lease - clock_timestamp())::float8))
+               'lease', extract(epoch from i.seen_at + i.lease - clock_timestamp())::float8)
+               order by i.started_at, i.id)
           from {instances} i
          where i.seen_at + i.lease > clock_timestamp()), '[]') as living,
        coalesce((select jsonb_agg(jsonb_build_object(
-               'name', p.name, 'generation', p.generation, 'hash', p.hash,
+               'name', p.name, 'generation', p.generation, 'hash', g.hash,
                'partitions', p.partitions, 'paused', p.paused_at is not null,
                'checkpoints', (
                    select coalesce(jsonb_agg(jsonb_build_object(
                               'partition', c.partition, 'partitions', c.partitions,
-                              'layout', c.layout,
+                              'layout', c.partitioning,
                               'position', c.position, 'drain_at', c.drain_at,
                               'owner', (select i.id from {instances} i
                                          where i.id = c.owner
@@ -33,4 +34,6 @@ select coalesce((select jsonb_agg(jsonb_build_object(
                      from highwater.checkpoint c
                     where c.projection = p.name and c.generation = p.generation))
                order by p.name)
-          from highwater.projection p), '[]') as projections
+          from highwater.projection p
+          join highwater.generation g on g.projection = p.name and g.number = p.generation),
+           '[]') as projections

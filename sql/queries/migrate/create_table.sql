@@ -1,8 +1,10 @@
 -- Purpose: creates the record of applied migrations unless it is there. It also marks the schema as ours.
 -- Parameters: none.
 create table if not exists highwater.migration (
-    number integer primary key check (number > 0),
+    component text not null check (component in ('log', 'engine')),
+    number integer not null check (number > 0),
     name text not null,
     hash text not null check (hash ~ '^[0-9a-f]{64}$'),
-    applied_at timestamptz not null default clock_timestamp()
+    applied_at timestamptz not null default clock_timestamp(),
+    primary key (component, number)
 )

@@ -1,3 +1,3 @@
--- Purpose: the applied migrations, oldest first: number, name, hash.
--- Parameters: none.
-select number, name, hash from highwater.migration order by number
+-- Purpose: the applied migrations of a component, oldest first: number, name, hash.
+-- Parameters: $1 the component.
+select number, name, hash from highwater.migration where component = $1 order by number

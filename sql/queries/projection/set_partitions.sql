@@ -2,5 +2,11 @@
 -- Parameters: $1 projection; $2 the number; $3 the key.
 -- Must hold: by whoever has the definition that the live generation was built with;
 -- highwater.repartition brings the number about.
-update highwater.projection set partitions = $2, cut_by = $3
- where name = $1 and (partitions, cut_by) is distinct from ($2, $3)
+with wanted as (
+    update highwater.projection set partitions = $2
+     where name = $1 and partitions <> $2
+)
+update highwater.generation g set cut_by = $3
+  from highwater.projection p
+ where p.name = $1 and g.projection = p.name and g.number = p.generation
+   and g.cut_by is distinct from $3

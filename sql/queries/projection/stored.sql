@@ -1,5 +1,7 @@
 -- Purpose: which build of a projection's read model is live, and what it was built with.
 -- Parameters: $1 projection.
-select generation, hash, source, next_generation, next_hash
-from highwater.projection
-where name = $1
+select p.generation, g.hash, g.source, p.next_generation, n.hash
+from highwater.projection p
+join highwater.generation g on g.projection = p.name and g.number = p.generation
+left join highwater.generation n on n.projection = p.name and n.number = p.next_generation
+where p.name = $1

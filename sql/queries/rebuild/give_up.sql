@@ -4,7 +4,7 @@
 -- Must hold: in the transaction that drops its schema. Whoever fills it is fenced.
 with given_up as (
     update highwater.projection
-       set next_generation = null, next_hash = null
+       set next_generation = null
      where name = $1 and next_generation = $2
     returning name
 ), gone as (
@@ -13,8 +13,8 @@ with given_up as (
 ), gone_letters as (
     delete from highwater.dead_letter d using given_up g
      where d.projection = g.name and d.generation = $2
-), gone_ledgers as (
-    delete from highwater.ledger l using given_up g
-     where l.projection = g.name and l.generation = $2
+), gone_generation as (
+    delete from highwater.generation n using given_up g
+     where n.projection = g.name and n.number = $2
 )
 select name from given_up

@@ -5,8 +5,7 @@
 -- checkpoint. It waits for a rebuild that is just beginning.
 with swapped as (
     update highwater.projection
-       set generation = next_generation, hash = next_hash, cut_by = null,
-           next_generation = null, next_hash = null
+       set generation = next_generation, next_generation = null
      where name = $1 and next_generation = $2
     returning name, generation
 ), gone as (
@@ -15,8 +14,8 @@ with swapped as (
 ), gone_letters as (
     delete from highwater.dead_letter d using swapped s
      where d.projection = s.name and d.generation <> s.generation
-), gone_ledgers as (
-    delete from highwater.ledger l using swapped s
-     where l.projection = s.name and l.generation <> s.generation
+), gone_generations as (
+    delete from highwater.generation g using swapped s
+     where g.projection = s.name and g.number <> s.generation
 )
 select s.generation from swapped s

@@ -2,7 +2,7 @@
 -- and how much of the live one is parked.
 -- Parameters: none.
 -- Must hold: the owner is alive by the database's clock, never by ours; no event is read.
-select p.name, p.generation, p.hash, p.source, p.next_generation, p.next_hash,
+select p.name, p.generation, g.hash, g.source, p.next_generation, n.hash as next_hash,
        p.partitions as wanted, p.paused_at,
        c.generation as of_generation, c.partition, c.position, c.source_identity, c.epoch,
        c.partitions, c.drain_at, c.state, c.rate, c.last_error,
@@ -10,6 +10,8 @@ select p.name, p.generation, p.hash, p.source, p.next_generation, p.next_hash,
        coalesce(i.seen_at + i.lease > clock_timestamp(), false) as alive,
        i.seen_at, d.parked_keys, d.dead_letters
 from highwater.projection p
+join highwater.generation g on g.projection = p.name and g.number = p.generation
+left join highwater.generation n on n.projection = p.name and n.number = p.next_generation
 left join highwater.checkpoint c
        on c.projection = p.name and c.generation in (p.generation, p.next_generation)
 left join highwater.instance i on i.id = c.owner

@@ -29,38 +29,6 @@ impl BatchText<'_> {
             .replace("{parked}", &parked)
     }
 
-    /// How many events the range holds, and whose they are: a row of the three numbers that the
-    /// fence takes. What needs no count of its own gets none: each costs a tenth of a batch.
-    pub(super) fn count(&self, range: Range) -> String {
-        let Filter { types, keys } = self.filter;
-        let is_all = types.is_none() && keys.partition.of <= 1;
-        let own = match is_all {
-            true => "count(*)",
-            false => "count(*) filter (where {types} and {partition})",
-        };
-        let aside = match keys.named() {
-            [] => "0::bigint".to_owned(),
-            _ => format!(
-                "count(*) filter (where {{types}} and {{partition}} and {})",
-                self.parked()
-            ),
-        };
-        let text = include_str!("../../../sql/queries/apply/count.sql")
-            .replace("{own}", own)
-            .replace("{aside}", &aside);
-        self.fill(&text, range)
-    }
-
-    /// How many wanted events of the range each partition has, and how many are not wanted.
-    pub(super) fn count_each(&self, range: Range) -> String {
-        let text = match self.filter.keys.partition.of {
-            2 => include_str!("../../../sql/queries/apply/count_both.sql"),
-            _ => include_str!("../../../sql/queries/apply/count_each.sql"),
-        };
-        self.fill(text, range)
-            .replace("{number}", &self.filter.keys.number())
-    }
-
     /// The statement that sets aside what the range holds of parked keys, at most `most` events.
     pub(super) fn set_aside(&self, range: Range, key: &Key, most: u64) -> String {
         let text = include_str!("../../../sql/queries/apply/set_aside.sql");
@@ -69,7 +37,6 @@ impl BatchText<'_> {
             .replace("{key}", self.filter.keys.key)
             .replace("{projection}", &quote_literal(key.projection.as_str()))
             .replace("{generation}", &key.generation.to_string())
-            .replace("{number}", &key.partition.to_string())
             .replace("{most}", &most.to_string())
     }
 

@@ -1,24 +1,20 @@
 //! Batches whose events stay in the server: one message, and what it says when it fails.
 
-use futures_util::future::{Either, select};
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::engine::divergence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
-use crate::metrics::Phase;
 use crate::pg;
-use crate::pg::checkpoint::{self, Counted};
+use crate::pg::checkpoint::{self, Fence, LastEvent};
 use crate::pg::transaction::Opening;
 use crate::position::{Position, Range};
 use crate::projection::Statements;
 
 use super::batch::{BatchText, Woven};
-use super::beside::{self, Asked, COUNTED_BESIDE_FROM, Count, SharedCount};
-use super::session::Pulse;
 use super::timing::Answer;
-use super::{Applier, Passed, Session};
+use super::{Applier, Session};
 
 /// A batch whose events stay in the server.
 pub(in crate::engine) struct InServer<'a> {
@@ -26,42 +22,21 @@ pub(in crate::engine) struct InServer<'a> {
     /// What it is read from.
     pub(super) relation: &'a str,
     pub(super) read_up_to: Position,
-    /// What the fence is told of its range, if the reader's own rows say it.
-    pub(super) passed: Option<Passed>,
-    /// There is a session to count with.
-    pub(super) count_beside: bool,
-}
-
-/// Who counts a batch for the ledger.
-enum CountedBy {
-    /// The reader: by its own rows.
-    Reader(Passed),
-    /// The statement of the fence.
-    Fence,
-    /// A session of its own.
-    Beside(Box<Count>),
-    /// A session that other partitions share.
-    Shared(SharedCount),
+    /// The last event of its range, if the reader's own rows tell it.
+    pub(super) last: Option<LastEvent>,
 }
 
 /// The parts of the one message that a batch in the server is, in their order.
 pub(super) struct Message<'a> {
     pub(super) fence: &'a str,
+    /// How many statements the fence is.
+    pub(super) fence_statements: usize,
     pub(super) statements: Statements<'a>,
     /// What the statements see as `batch`, of this range.
     pub(super) batch: &'a BatchText<'a>,
     pub(super) range: Range,
     /// Statements to follow those of the projection, each with its semicolon.
     pub(super) last: &'a str,
-    pub(super) end: End,
-}
-
-/// What follows the seal of a message.
-#[derive(Clone, Copy)]
-pub(super) enum End {
-    Commit,
-    /// Nothing: the transaction stays open.
-    Open,
 }
 
 impl Applier {
@@ -71,116 +46,26 @@ impl Applier {
         work: InServer<'_>,
         range: Range,
     ) -> Result<Position> {
-        let InServer {
-            statements,
-            relation,
-            read_up_to,
-            passed,
-            count_beside,
-        } = work;
-        let batch = self.batch_text(relation);
-        let counted_by = match passed {
-            Some(passed) => CountedBy::Reader(passed),
-            None => self.begin_count(&batch, range, count_beside).await?,
-        };
-        let fence = self.fence();
-        let fence = match &counted_by {
-            CountedBy::Reader(Passed { last, counted }) => fence.text_timed(range, *last, *counted),
-            CountedBy::Fence => fence.text_in_server(range, relation, &batch.count(range)),
-            CountedBy::Beside(_) | CountedBy::Shared(_) => {
-                fence.text_in_server(range, relation, beside::NOTHING)
-            }
+        let batch = self.batch_text(work.relation);
+        let fence = match work.last {
+            Some(last) => self.fence().text_timed(range, last),
+            None => self.fence().text_in_server(range, work.relation),
         };
         let mut last = self.set_aside(&batch, range);
         // Behind the statements that read: what is removed later had been read.
-        if let Some(check) = self.source.check_unread(read_up_to) {
+        if let Some(check) = self.source.check_unread(work.read_up_to) {
             last.push_str(&format!("{check};\n"));
         }
-        let run = |end| {
-            let message = Message {
-                fence: &fence,
-                statements,
-                batch: &batch,
-                range,
-                last: &last,
-                end,
-            };
-            self.run_statements(session, message)
+        let message = Message {
+            fence: &fence,
+            fence_statements: Fence::STATEMENTS,
+            statements: work.statements,
+            batch: &batch,
+            range,
+            last: &last,
         };
-        let counted = match counted_by {
-            CountedBy::Reader(_) | CountedBy::Fence => {
-                run(End::Commit).await?;
-                return Ok(range.through());
-            }
-            CountedBy::Beside(count) => self.both(session, run(End::Open), count.finish()).await?,
-            CountedBy::Shared(count) => {
-                let count = count.finish(self.key.partition);
-                self.both(session, run(End::Open), count).await?
-            }
-        };
-        self.commit_counted(session, range, counted).await?;
+        self.run_statements(session, message).await?;
         Ok(range.through())
-    }
-
-    /// Decides who counts; a count beside the batch takes its snapshot here.
-    async fn begin_count(
-        &self,
-        batch: &BatchText<'_>,
-        range: Range,
-        has_session: bool,
-    ) -> Result<CountedBy> {
-        let begin = async { Count::begin(self.target.client().await?, batch, range).await };
-        let partitions = self.slice.partitions;
-        if partitions <= 1 {
-            return match has_session {
-                true => Ok(CountedBy::Beside(Box::new(begin.await?))),
-                false => Ok(CountedBy::Fence),
-            };
-        }
-        // What is parked differs from partition to partition.
-        if range.width() < COUNTED_BESIDE_FROM || !self.slice.parked.is_empty() {
-            return Ok(CountedBy::Fence);
-        }
-        let joined = self.counts.join(Asked { range, partitions }, begin).await?;
-        Ok(joined.map_or(CountedBy::Fence, CountedBy::Shared))
-    }
-
-    /// Waits for both. The session of a batch that is done must not be silent until its count is.
-    async fn both(
-        &self,
-        session: &Session,
-        applying: impl Future<Output = Result<()>>,
-        counting: impl Future<Output = Result<Counted>>,
-    ) -> Result<Counted> {
-        tokio::pin!(applying, counting);
-        match select(applying, counting).await {
-            Either::Left((applied, counting)) => {
-                applied?;
-                Pulse::new(session, self.silence).during(counting).await?
-            }
-            Either::Right((counted, applying)) => {
-                let counted = counted?;
-                applying.await?;
-                Ok(counted)
-            }
-        }
-    }
-
-    /// Tells the ledger what was counted beside the batch, and commits.
-    async fn commit_counted(
-        &self,
-        session: &Session,
-        range: Range,
-        counted: Counted,
-    ) -> Result<()> {
-        let mut laps = self.laps();
-        let nothing = Range::new(range.through(), range.through());
-        let fence = self.fence().text(nothing, None, counted);
-        let text = format!("{fence};\n{};\ncommit", checkpoint::seal(nothing));
-        let committed = session.client().batch_execute(&text).await;
-        committed.map_err(|e| pg::error("cannot commit the batch", e))?;
-        laps.ended(Phase::Commit, 1);
-        Ok(())
     }
 
     /// The transaction of a batch whose events stay in the server.
@@ -191,21 +76,17 @@ impl Applier {
     ) -> Result<()> {
         let Message {
             fence,
+            fence_statements,
             statements,
             batch,
             range,
             last,
-            end,
         } = message;
         let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
         let before = format!("{opening};\n{fence};\n{place};\n");
         let woven = Woven::of(&statements, batch, range);
-        let seal = checkpoint::seal(range);
-        let commit = match end {
-            End::Commit => ";\ncommit",
-            End::Open => "",
-        };
-        let text = format!("{before}{}{last}{seal}{commit}", woven.text);
+        let end = checkpoint::end_batch(range);
+        let text = format!("{before}{}{last}{end};\ncommit", woven.text);
         let laps = self.laps();
         let mut answer = Answer::default();
         match run(session, &text, &mut answer).await {
@@ -217,7 +98,10 @@ impl Applier {
                 let offset = pg::offset_of(&e)
                     .and_then(|at| at.checked_sub(before.chars().count()))
                     .map(|at| woven.origin(at));
-                Err(self.place(e, statements, offset, answer.succeeded))
+                // Before those of the projection: the opening, the fence, the path.
+                let before = Opening::STATEMENTS + fence_statements + 1;
+                let succeeded = answer.succeeded.checked_sub(before);
+                Err(self.place(e, statements, offset, succeeded))
             }
         }
     }
@@ -238,7 +122,7 @@ impl Applier {
         error: tokio_postgres::Error,
         statements: Statements<'_>,
         offset: Option<usize>,
-        succeeded: usize,
+        succeeded: Option<usize>,
     ) -> Error {
         let ours = explain_write(pg::error("apply failed", error));
         if ours.kind() == ErrorKind::ParkedFull {
@@ -247,7 +131,7 @@ impl Applier {
         if ours.kind() == ErrorKind::Stranded {
             return divergence::removed_unread(&self.key, ours);
         }
-        match (succeeded.checked_sub(STATEMENTS_BEFORE), offset) {
+        match (succeeded, offset) {
             (Some(succeeded), offset) => {
                 explain_statement(ours).at((statements.locate)(succeeded, offset))
             }
@@ -278,9 +162,6 @@ fn explain_write(error: Error) -> Error {
         .with_kind(ErrorKind::Config)
         .hint("batch is only read: write to tables of the projection's own")
 }
-
-/// Statements of a message before those of the projection: the opening, the fence, the path.
-const STATEMENTS_BEFORE: usize = Opening::STATEMENTS + 2;
 
 /// Sends a message and takes what comes back.
 async fn run(

@@ -4,14 +4,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
 use crate::pg;
-use crate::pg::checkpoint::{self, Counted};
+use crate::pg::checkpoint;
 use crate::pg::connect::PooledClient;
 use crate::pg::dead_letter::{self, Cause};
 use crate::position::Range;
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest};
 
 use super::batch::BatchText;
-use super::in_server::{End, Message};
+use super::in_server::Message;
 use super::{Applier, Session};
 
 impl Applier {
@@ -36,12 +36,7 @@ impl Applier {
     ) -> Result<()> {
         let (position, id) = (letter.1.position, letter.1.id);
         let range = Range::new(position.previous(), position);
-        let counted = Counted {
-            scanned: 1,
-            own: 1,
-            aside: 1,
-        };
-        let fence = self.fence().text(range, Some((position, id)), counted);
+        let fence = self.fence().text(range, Some((position, id)));
         let begin = format!("{};\n{fence}", self.opening.as_str());
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin to park", e))?;
@@ -51,7 +46,7 @@ impl Applier {
             "{};\n{};\n{};\ncommit",
             dead_letter::raise_parking(&self.key),
             self.parking.check(&self.key),
-            checkpoint::seal(range)
+            checkpoint::end_batch(range)
         );
         let ended = session.client().batch_execute(&end).await;
         ended.map_err(|e| self.explain_full(pg::error("cannot park the key", e)))
@@ -86,11 +81,11 @@ impl Applier {
             let last = format!("{settle};\n");
             let message = Message {
                 fence: &fence,
+                fence_statements: 1,
                 statements,
                 batch: &batch,
                 range,
                 last: &last,
-                end: End::Commit,
             };
             return self.run_statements(session, message).await;
         }

@@ -11,14 +11,14 @@ use futures_util::FutureExt;
 use futures_util::future::{MaybeDone, maybe_done, try_join};
 
 use super::several::Several;
-use super::{Applier, Limits, Passed, Session, Slice, Work, panicked};
+use super::{Applier, Limits, Session, Slice, Work, panicked};
 use crate::engine::divergence;
 use crate::error::Result;
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
 use crate::metrics::Phase;
 use crate::pg;
-use crate::pg::checkpoint::{self, Counted, Key};
+use crate::pg::checkpoint::{self, Key, LastEvent};
 use crate::pg::dead_letter;
 use crate::pg::transaction::{TextStatement, Tx};
 use crate::position::{Position, Range};
@@ -35,7 +35,8 @@ pub(in crate::engine) struct ReadBatch {
 /// A batch that has a transaction of its own.
 pub(in crate::engine) struct ReadWork {
     read: ReadBatch,
-    passed: Passed,
+    /// The last event of its range.
+    last: LastEvent,
 }
 
 /// Reads batches; on a task of its own if need be.
@@ -88,13 +89,7 @@ impl BatchReader {
 
 impl Applier {
     /// Reads the first batch of a range, which may be all of it.
-    /// `known` is what the fence is to be told of the whole range, if that is known.
-    pub(super) async fn read_events(
-        &self,
-        range: Range,
-        limits: Limits<'_>,
-        known: Option<Passed>,
-    ) -> Result<Work<'_>> {
+    pub(super) async fn read_events(&self, range: Range, limits: Limits<'_>) -> Result<Work<'_>> {
         let mut laps = self.laps();
         let reader = BatchReader {
             source: self.source.clone(),
@@ -115,62 +110,27 @@ impl Applier {
                 stop.clone(),
             )));
         }
-        let passed = self.passed_by(&read, known.filter(|_| is_all)).await?;
+        let last = self.last_of(&read, limits.last.filter(|_| is_all)).await?;
         laps.ended(Phase::Read, 1);
-        Ok(Work::Read(ReadWork { read, passed }))
+        Ok(Work::Read(ReadWork { read, last }))
     }
 
-    async fn passed_by(&self, read: &ReadBatch, known: Option<Passed>) -> Result<Passed> {
-        let range = read.batch.range;
-        let count = (read.batch.events.len(), read.aside.len());
-        let last = match (read.batch.events.last(), known) {
-            (Some(event), _) if event.position == range.through() => {
-                Some((event.position, event.id))
-            }
-            (_, Some(known)) => known.last,
-            _ => self.source.last_at(range.through()).await?,
-        };
-        let counted = self.counted(range, count, known).await?;
-        Ok(Passed { last, counted })
-    }
-
-    /// What the checkpoint has to know of a range, so many events of which were read.
-    pub(super) async fn passed_after(&self, range: Range, read: (usize, usize)) -> Result<Passed> {
-        Ok(Passed {
-            last: self.source.last_at(range.through()).await?,
-            counted: self.counted(range, read, None).await?,
-        })
-    }
-
-    /// What the ledger is told of a range, so many events of which were read. Its own events are those
-    /// that were read and no others: one that turned up since must not look as if it had been applied.
-    async fn counted(
-        &self,
-        range: Range,
-        (applied, aside): (usize, usize),
-        known: Option<Passed>,
-    ) -> Result<Counted> {
-        let Filter { types, keys } = self.filter();
-        let own = (applied + aside) as u64;
-        let is_all = types.is_none() && keys.partition.of <= 1;
-        let scanned = match known {
-            _ if is_all => own,
-            Some(known) => known.counted.scanned,
-            None => self.source.count(range, self.filter()).await?.scanned,
-        };
-        Ok(Counted {
-            scanned,
-            own,
-            aside: aside as u64,
-        })
+    /// The last event of the range of a batch that was read.
+    async fn last_of(&self, read: &ReadBatch, known: Option<LastEvent>) -> Result<LastEvent> {
+        let through = read.batch.range.through();
+        match (read.batch.events.last(), known) {
+            (Some(event), _) if event.position == through => Ok(Some((through, event.id))),
+            (_, Some(known)) => Ok(known),
+            _ => self.source.last_at(through).await,
+        }
     }
 
     /// Where the projection allows it, what it reads first goes out behind the opening, and what it writes last
     /// together with the commit: a small batch takes two round trips.
     pub(super) async fn apply_batch(&self, session: &Session, work: &ReadWork) -> Result<Position> {
-        let ReadWork { read, passed } = work;
+        let ReadWork { read, last } = work;
         let range = read.batch.range;
-        let fence = self.fence().text(range, passed.last, passed.counted);
+        let fence = self.fence().text(range, *last);
         let mut laps = self.laps();
         let begin = async {
             self.begin_read(session, range, &fence).await?;
@@ -253,7 +213,7 @@ impl Applier {
     /// Commits a batch that was read, after the statements in `last`.
     pub(super) async fn end_read(&self, session: &Session, range: Range, last: &str) -> Result<()> {
         failpoint!("batch.applied");
-        let end = format!("{last}{};\ncommit", checkpoint::seal(range));
+        let end = format!("{last}{};\ncommit", checkpoint::end_batch(range));
         let ended = session.client().batch_execute(&end).await;
         ended.map_err(|e| self.explain_full(pg::error("cannot commit the batch", e)))
     }

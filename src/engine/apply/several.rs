@@ -7,8 +7,7 @@
 //! **The fence.** How far the transaction will come is not known when it begins: time, memory or a stop
 //! may end it after any batch. So its first statement moves the checkpoint from where it stands to where
 //! it stands, which demands and locks all that the fence does; and before the commit a second fence moves it
-//! over what was applied, with the ledger's counts, which are taken after the events were read, as for
-//! one batch. Nobody else can have moved the row in between.
+//! over what was applied. Nobody else can have moved the row in between.
 //!
 //! **Reading.** Positions at or below the mark never change, so that several statements on another
 //! session read what one would. Whether events were removed that had not been read is asked after
@@ -40,11 +39,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::read::{BatchReader, ReadBatch, unpanicked};
 use super::session::Pulse;
-use super::{Applier, Passed, Session};
+use super::{Applier, Session};
 use crate::error::Result;
 use crate::metrics::{self, Phase};
 use crate::pg;
-use crate::pg::checkpoint::{self, Counted};
+use crate::pg::checkpoint::{self, LastEvent};
 use crate::position::{Position, Range};
 
 /// A transaction takes no further batch after this time: long enough that what it costs to load and
@@ -83,8 +82,6 @@ struct Ahead {
 /// What a transaction has taken so far.
 struct Taken {
     through: Position,
-    events: usize,
-    aside: usize,
     /// What is to be said before the commit.
     check: Option<String>,
     reading: Duration,
@@ -141,12 +138,12 @@ impl Applier {
         let began = Instant::now();
         let after = work.range.after();
         let stands = Range::new(after, after);
-        let fence = self.fence().text(stands, None, Counted::default());
+        let fence = self.fence().text(stands, None);
         self.begin_read(session, work.range, &fence).await?;
         let fenced = began.elapsed();
-        let (taken, passed) = self.take_several(session, work).await?;
+        let (taken, last) = self.take_several(session, work).await?;
         let ending = Instant::now();
-        self.end_several(session, after, &taken, passed).await?;
+        self.end_several(session, after, &taken, last).await?;
         let name = &self.key.projection;
         metrics::phase(name, Phase::Checkpoint, fenced);
         metrics::phase(name, Phase::Read, taken.reading);
@@ -156,7 +153,7 @@ impl Applier {
         Ok(taken.through)
     }
 
-    async fn take_several(&self, session: &Session, work: Several) -> Result<(Taken, Passed)> {
+    async fn take_several(&self, session: &Session, work: Several) -> Result<(Taken, LastEvent)> {
         let Several {
             range,
             first,
@@ -200,19 +197,19 @@ impl Applier {
         }
         drop(ahead);
         let at = Instant::now();
-        // Counted on the reader's session, while this one is at work.
-        let passed = self.passed_after(taken.range(range.after()), (taken.events, taken.aside));
-        let (finished, passed) = futures_util::join!(unpanicked(applying.finish()), async {
-            pulse.during(passed).await?
+        // Asked on the reader's session, while this one is at work.
+        let last = self.source.last_at(taken.through);
+        let (finished, last) = futures_util::join!(unpanicked(applying.finish()), async {
+            pulse.during(last).await?
         });
         finished?;
         taken.applying += at.elapsed();
-        Ok((taken, passed?))
+        Ok((taken, last?))
     }
 
     /// Whether the transaction is still the one that the fence opened.
     async fn check_open(&self, session: &Session, fenced: Range) -> Result<()> {
-        let seal = checkpoint::seal(fenced);
+        let seal = checkpoint::end_batch(fenced);
         let asked = session.client().batch_execute(&seal).await;
         asked.map_err(|e| pg::error("cannot go on with the batch", e))
     }
@@ -223,14 +220,14 @@ impl Applier {
         session: &Session,
         after: Position,
         taken: &Taken,
-        passed: Passed,
+        last: LastEvent,
     ) -> Result<()> {
         let range = taken.range(after);
         let check = taken.check.as_deref().unwrap_or_default();
         // Before the second fence, which would find the row in a transaction of the projection's own
         // just as well.
-        let seal = checkpoint::seal(Range::new(after, after));
-        let fence = self.fence().text(range, passed.last, passed.counted);
+        let seal = checkpoint::end_batch(Range::new(after, after));
+        let fence = self.fence().text(range, last);
         self.end_read(session, range, &format!("{check}{seal};\n{fence};\n"))
             .await
     }
@@ -240,8 +237,6 @@ impl Taken {
     fn up_to(through: Position) -> Taken {
         Taken {
             through,
-            events: 0,
-            aside: 0,
             check: None,
             reading: Duration::ZERO,
             applying: Duration::ZERO,
@@ -255,8 +250,6 @@ impl Taken {
 
     fn add(&mut self, read: &ReadBatch, check: Option<String>) {
         self.through = read.batch.range.through();
-        self.events += read.batch.events.len();
-        self.aside += read.aside.len();
         self.check = check.or(self.check.take());
         self.reads += 1;
     }

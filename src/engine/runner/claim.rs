@@ -91,7 +91,6 @@ impl Runner {
                     keys_max: settings.parked_keys_max,
                     letters_max: settings.dead_letters_max,
                 },
-                counts: parts.counts.clone(),
                 in_flight: self.in_flight.clone(),
                 silence: settings.lease / 3,
             },

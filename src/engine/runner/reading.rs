@@ -3,7 +3,7 @@
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{LIVE_WITHIN, Runner};
-use crate::engine::apply::{self, COUNTED_BESIDE_FROM, EVENTS_MAX, Limits};
+use crate::engine::apply::{self, EVENTS_MAX, Limits};
 use crate::position::{Position, Range};
 
 /// The most bytes of events that a batch with a transaction of its own is read with.
@@ -15,22 +15,13 @@ const BATCH_READ_MAX: usize = 50_000;
 const SHARED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 impl Runner {
-    /// A turn for the session that reads ahead or counts beside, if the range is worth one. Never
+    /// A turn for the session that reads ahead, if the range is worth one. Never
     /// waited for: with one turn each, two runners would wait for the other's.
     pub(super) fn reading_turn(&self, range: Range) -> Option<OwnedSemaphorePermit> {
-        let is_worth_it = match self.is_read() {
-            true => range.width() > LIVE_WITHIN,
-            // Partitions share their counts, and those have turns of their own.
-            false => range.width() >= COUNTED_BESIDE_FROM && !self.is_partition(),
-        };
+        let is_worth_it = self.is_read() && range.width() > LIVE_WITHIN;
         is_worth_it
             .then(|| self.parts.turns.clone().try_acquire_owned().ok())
             .flatten()
-    }
-
-    fn is_partition(&self) -> bool {
-        let slice = self.claim.as_ref().map(|claim| &claim.applier.slice);
-        slice.is_some_and(|slice| slice.partitions > 1)
     }
 
     pub(super) fn is_read(&self) -> bool {
@@ -49,7 +40,7 @@ impl Runner {
             bytes_max,
             read_up_to,
             several: is_shared.then_some(&self.stop),
-            known: None,
+            last: None,
         }
     }
 

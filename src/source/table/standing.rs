@@ -97,15 +97,19 @@ pub(super) async fn removed_in(client: &Client, range: Range) -> Result<RemovedI
         (&range.after().get(), Type::INT8),
         (&range.through().get(), Type::INT8),
     ];
-    let row = client
-        .query_typed_opt(sql, &parameters)
-        .await
-        .map_err(|e| pg::own_error("cannot read what was removed from the event table", e))?;
-    let Some(row) = row else {
-        return Err(super::no_identity());
+    let rows = client.query_typed(sql, &parameters).await;
+    let rows =
+        rows.map_err(|e| pg::own_error("cannot read what was removed from the event table", e))?;
+    let first = rows.first().ok_or_else(super::no_identity)?;
+    let mut removed = RemovedIn {
+        through: Position::new(column_named(first, "removed_through")?),
+        others: Vec::new(),
     };
-    Ok(RemovedIn {
-        through: Position::new(column_named(&row, "removed_through")?),
-        others: column_named::<i64>(&row, "others")?.unsigned_abs(),
-    })
+    for row in &rows {
+        if let Some(position) = column_named::<Option<i64>>(row, "position")? {
+            let id = column_named(row, "id")?;
+            removed.others.push((Position::new(position), id));
+        }
+    }
+    Ok(removed)
 }

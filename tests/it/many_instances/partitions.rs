@@ -41,11 +41,6 @@ async fn the_number_of_partitions_changes_in_a_storm_and_every_key_keeps_its_ord
     caught_up(&client).await;
     running.stop().await;
     assert_exact_by_stream(&client, "ledger", &committed).await;
-    // Each event is in one ledger of each layout it lies in, once.
-    let counted = "select (select sum(applied) from highwater.ledger)::bigint
-                        + (select sum(applied) from highwater.checkpoint)::bigint";
-    let events = i64::try_from(committed.len()).unwrap();
-    assert_eq!(positions(&client, counted).await, [events]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +72,7 @@ async fn nobody_passes_the_position_at_which_the_partitions_end() {
         .unwrap();
     let ends = "select distinct drain_at from highwater.checkpoint";
     assert_eq!(positions(&client, ends).await, [150]);
-    let further = "select highwater.advance('ledger', 1, 0, epoch, parking, position, 151, null, null, 0, 0, 0)
+    let further = "select highwater.begin_batch(row('ledger', 1, 0, epoch, parking)::highwater.fence, position, 151, null, null)
                      from highwater.checkpoint where partition = 0";
     let refused = client.batch_execute(further).await.unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "HW101");
@@ -86,8 +81,6 @@ async fn nobody_passes_the_position_at_which_the_partitions_end() {
         matches!(report.outcomes[0].1, Outcome::CaughtUp),
         "{report:?}"
     );
-    let begins = "select distinct counted_from from highwater.checkpoint";
-    assert_eq!(positions(&client, begins).await, [150]);
     until_there_are(&client, 3).await;
 }
 

@@ -117,8 +117,7 @@ impl Stage {
         assert_eq!(step.passed.through(), step.mark);
         self.mark = step.mark;
         let occurred = step.occurred.iter().flat_map(|occurred| &occurred.types);
-        self.types
-            .extend(occurred.map(|(name, _)| name.to_string()));
+        self.types.extend(occurred.map(ToString::to_string));
         if !step.passed.is_empty() {
             self.read(step.passed).await?;
         }

@@ -70,8 +70,6 @@ async fn parks_and_retries(database: &TestDatabase, client: &Client, source: Arc
     assert_eq!(letters(client).await, [8, 13, 18, 23, 28, 31, 33, 36, 38]);
     let sql = "select position from applied.applied where stream in ('a', 'c') order by n";
     assert_eq!(positions(client, sql).await, [1, 3, 6, 11, 16, 21, 26]);
-    let sql = "select scanned = 40 and applied = 31 and parked = 9 from highwater.checkpoint";
-    assert!(one::<bool>(client, sql).await);
     let sql = "select error->>'kind' from highwater.dead_letter where position = 31";
     assert_eq!(one::<String>(client, sql).await, "undigestible");
 
@@ -88,8 +86,6 @@ async fn parks_and_retries(database: &TestDatabase, client: &Client, source: Arc
     retry(database, Selection::Key(Some("c".to_owned()))).await;
     run().await;
     assert_eq!(letters(client).await, [0_i64; 0]);
-    let sql = "select scanned = 40 and applied = 40 and parked = 0 from highwater.checkpoint";
-    assert!(one::<bool>(client, sql).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

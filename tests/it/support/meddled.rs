@@ -1,8 +1,8 @@
 //! A source with something happening on the way to it.
 
 use highwater::source::{
-    Batch, BoxFuture, Counted, Filter, Follower, KeyedBatch, Middle, ReadRequest, RemovedIn,
-    Source, Standing, Wakes,
+    Batch, BoxFuture, Filter, Follower, KeyedBatch, Middle, ReadRequest, RemovedIn, Source,
+    Standing, Tally, Wakes,
 };
 use highwater::{Position, Range, Result};
 use uuid::Uuid;
@@ -72,8 +72,8 @@ impl<M: Meddling> Source for Meddled<M> {
         self.source().middle(range, filter)
     }
 
-    fn count<'a>(&'a self, range: Range, filter: Filter<'a>) -> BoxFuture<'a, Result<Counted>> {
-        self.source().count(range, filter)
+    fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>> {
+        self.source().tally(range, events_max)
     }
 
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {

@@ -1,0 +1,15 @@
+-- Purpose: writes down that a block is not as it was, and takes what it holds now as its record.
+-- Parameters: $1 the source's identity; $2 after; $3 through; $4 events now; $5 digest now.
+-- Must hold: nothing if the block on record is another one by now.
+with before as (
+    select b.* from highwater.block b
+     where b.source_identity = $1 and b.after = $2 and b.through = $3
+       for update
+), noted as (
+    insert into highwater.block_change (source_identity, after, through, events_before, events_now)
+    select b.source_identity, b.after, b.through, b.events, $4 from before b
+)
+update highwater.block b
+   set events = $4, digest = $5, counted_later = true, recorded_at = clock_timestamp()
+  from before
+ where (b.source_identity, b.after) = (before.source_identity, before.after)
