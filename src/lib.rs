@@ -115,7 +115,13 @@ pub use event_store::{Appended, AppendedEvent, EventStore, Wake};
 pub use name::ProjectionName;
 pub use position::{Position, Range};
 
-/// The examples of the README are compiled.
+/// The examples of the README and of the book are compiled.
 #[cfg(all(doctest, feature = "cli"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod book {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/rust.md")]
+    struct Rust;
+    #[doc = include_str!("../docs/appending.md")]
+    struct Appending;
+}

@@ -1,10 +1,14 @@
 //! What the documents say about the code is what the code says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use highwater::engine::RunnerState;
+
 const README: &str = include_str!("../../README.md");
+const REFERENCE: &str = include_str!("../../docs/reference.md");
+const SUMMARY: &str = include_str!("../../docs/SUMMARY.md");
 const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 const SETTINGS: &str = include_str!("../../docs/highwater.toml");
 const FAILURES: &str = include_str!("../../docs/failures.md");
@@ -55,7 +59,7 @@ fn the_architecture_names_no_file_of_src_that_is_gone() {
     assert_eq!(gone, Vec::<&str>::new());
 }
 
-/// `section.key` of every key in `docs/highwater.toml`, those that stand in a comment included.
+/// `section.key` of every key in `docs/highwater.toml`, those in a comment included.
 fn documented_settings() -> BTreeSet<String> {
     let mut section = "";
     let mut keys = BTreeSet::new();
@@ -73,16 +77,30 @@ fn documented_settings() -> BTreeSet<String> {
     keys
 }
 
+/// The rows of the first table under this heading, each cut into its cells.
+fn table<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap();
+    let section = rest.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect()
+}
+
+/// The first column of that table, without its backticks.
+fn first_column(page: &str, heading: &str) -> BTreeSet<String> {
+    let rows = table(page, heading).into_iter();
+    rows.map(|row| row[0].trim_matches('`').to_owned())
+        .collect()
+}
+
 #[test]
-fn the_settings_of_the_readme_are_those_of_the_reference_with_their_defaults() {
-    let (_, rest) = README.split_once("### Settings").unwrap();
-    let (table, _) = rest.split_once("###").unwrap();
-    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
-    let rows: Vec<(&str, &str)> = rows.filter_map(|row| row.split_once("` | ")).collect();
-    let named: BTreeSet<String> = rows.iter().map(|(key, _)| (*key).to_owned()).collect();
-    assert_eq!(named, documented_settings());
-    for (key, rest) in rows {
-        let default = rest.split(" | ").next().unwrap().trim_matches('`');
+fn the_settings_of_the_reference_are_those_of_highwater_toml_with_their_defaults() {
+    assert_eq!(
+        first_column(REFERENCE, "## Settings"),
+        documented_settings()
+    );
+    for row in table(REFERENCE, "## Settings") {
+        let [key, default] = [row[0], row[1]].map(|cell| cell.trim_matches('`'));
         let name = key.split_once('.').unwrap().1;
         let is_there = [
             format!("\n{name} = {default}\n"),
@@ -98,7 +116,7 @@ fn the_settings_of_the_readme_are_those_of_the_reference_with_their_defaults() {
 }
 
 #[test]
-fn the_readme_names_every_command() {
+fn the_readme_and_the_reference_name_every_command() {
     let help = Command::new(env!("CARGO_BIN_EXE_highwater"))
         .arg("--help")
         .output();
@@ -109,11 +127,115 @@ fn the_readme_names_every_command() {
     let commands: Vec<&str> = lines.filter_map(|l| l.split_whitespace().next()).collect();
     assert!(commands.len() > 10, "{commands:?}");
     for command in commands {
-        assert!(
-            README.contains(&format!("| `highwater {command}")),
-            "{command}"
-        );
+        let row = format!("| `highwater {command}");
+        assert!(REFERENCE.contains(&row), "{command}");
+        assert!(command == "help" || README.contains(&row), "{command}");
     }
+}
+
+#[test]
+fn the_reference_has_every_state() {
+    let states = RunnerState::ALL.map(|state| state.as_str().to_owned());
+    let states: BTreeSet<String> = states.into_iter().chain(["idle".to_owned()]).collect();
+    assert_eq!(first_column(REFERENCE, "## States"), states);
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert!(README.lines().count() <= 250);
+}
+
+/// README.md and the pages of the book, by their paths below the root.
+fn pages() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let book = std::fs::read_dir(root.join("docs")).unwrap();
+    let book = book.map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
+    let pages = book.filter(|path| path.extension().is_some_and(|e| e == "md"));
+    pages
+        .chain([PathBuf::from("README.md")])
+        .map(|path| {
+            let text = std::fs::read_to_string(root.join(&path)).unwrap();
+            (path, text)
+        })
+        .collect()
+}
+
+/// The lines of a page outside of its blocks.
+fn prose(page: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    page.lines().filter(move |line| {
+        let is_fence = line.starts_with("```");
+        inside ^= is_fence;
+        !inside && !is_fence
+    })
+}
+
+/// The anchor that GitHub and mdBook give a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter_map(|c| match c {
+        ' ' => Some('-'),
+        c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c.to_ascii_lowercase()),
+        _ => None,
+    });
+    kept.collect()
+}
+
+fn anchors(page: &str) -> Vec<String> {
+    let headings = prose(page).filter_map(|line| line.strip_prefix('#'));
+    headings
+        .map(|heading| anchor(heading.trim_start_matches('#').trim()))
+        .collect()
+}
+
+#[test]
+fn every_page_is_in_the_summary() {
+    for path in pages().keys().filter(|path| path.starts_with("docs")) {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let is_listed = SUMMARY.contains(&format!("({name})"));
+        assert!(is_listed || name == "SUMMARY.md", "{name}");
+    }
+}
+
+#[test]
+fn every_link_of_the_docs_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut broken = Vec::new();
+    for (path, page) in pages() {
+        let links = prose(&page).flat_map(|line| line.split("](").skip(1));
+        let links = links.filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, wanted) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => root.join(&path),
+                file => root.join(path.parent().unwrap()).join(file),
+            };
+            let is_there = match wanted {
+                "" => target.exists(),
+                wanted => std::fs::read_to_string(&target)
+                    .is_ok_and(|text| anchors(&text).iter().any(|anchor| anchor == wanted)),
+            };
+            if !is_there {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn code_of_the_examples_is_shown_as_it_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut shown = 0;
+    for (path, page) in pages() {
+        for block in page.split("\n```rust,ignore from=").skip(1) {
+            let (file, rest) = block.split_once('\n').unwrap();
+            let (code, _) = rest.split_once("\n```").unwrap();
+            let text = std::fs::read_to_string(root.join(file)).unwrap();
+            assert!(text.contains(code), "{}: {file} differs", path.display());
+            shown += 1;
+        }
+    }
+    assert!(shown >= 3);
 }
 
 /// `module::name` of every test in `tests/it`.
