@@ -204,9 +204,8 @@ pub async fn audit(
     }
     if let (Some(name), []) = (name, ledgers.as_slice()) {
         let what = format!("projection \"{name}\" has no read model here");
-        return Err(
-            Error::new(ErrorKind::NotFound, what).hint(format!("highwater run {name} builds it"))
-        );
+        return Err(Error::new(ErrorKind::NotFound, what)
+            .with_hint(format!("highwater run {name} builds it")));
     }
     Ok(Audit { ledgers })
 }
@@ -216,7 +215,7 @@ fn no_source(stored: &Stored) -> Error {
         "projection \"{}\" reads the source \"{}\", which is not configured",
         stored.ledger.projection, stored.source
     );
-    Error::new(ErrorKind::Config, what).hint("configure it, or name another projection")
+    Error::new(ErrorKind::Config, what).with_hint("configure it, or name another projection")
 }
 
 async fn recount(

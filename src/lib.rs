@@ -94,7 +94,6 @@ pub mod metrics;
 pub mod mutation;
 pub mod name;
 pub mod ndjson;
-mod near;
 pub mod pause;
 pub mod pg;
 pub mod position;
@@ -103,6 +102,7 @@ pub mod retry;
 mod runner_state;
 pub mod source;
 pub mod status;
+mod suggest;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod wait;

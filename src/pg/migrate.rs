@@ -101,7 +101,7 @@ pub async fn verify(client: &impl GenericClient) -> Result<()> {
             ErrorKind::Database,
             format!("database {} has no schema highwater yet", state.database),
         )
-        .hint("run highwater init"));
+        .with_hint("run highwater init"));
     }
     state.check_ours()?;
     state.check_may_read()?;
@@ -116,7 +116,7 @@ pub async fn verify(client: &impl GenericClient) -> Result<()> {
                 state.database, missing.number, missing.name
             ),
         )
-        .hint("run highwater init")),
+        .with_hint("run highwater init")),
     }
 }
 
@@ -231,7 +231,7 @@ fn next<'m>(
                 "the schema highwater is newer than this binary: it has migration {number} ({name})"
             ),
         )
-        .hint("run the newer highwater"));
+        .with_hint("run the newer highwater"));
     }
     for (migration, (number, name, hash)) in migrations.iter().zip(applied) {
         if migration.number != *number || migration.hash() != *hash {
@@ -242,7 +242,7 @@ fn next<'m>(
                      holds: the two are different builds, or the record was changed"
                 ),
             )
-            .hint("run the highwater that made this schema"));
+            .with_hint("run the highwater that made this schema"));
         }
     }
     Ok(migrations.get(applied.len()))

@@ -360,7 +360,7 @@ select position, stream, version / (position not in (select p.position from publ
     let Outcome::Stopped(error) = &report.outcomes[0].1 else {
         panic!("{report:?}")
     };
-    assert_eq!(error.event_ref().unwrap().position.get(), 23);
+    assert_eq!(error.event().unwrap().position.get(), 23);
     assert_eq!(
         letters(&client).await,
         [8, 13, 18, 21],
@@ -379,7 +379,7 @@ async fn a_statement_that_no_event_is_to_blame_for_parks_nothing() {
     let Outcome::Stopped(error) = &report.outcomes[0].1 else {
         panic!("{report:?}")
     };
-    assert_eq!(error.code(), Some("42P01"), "{error}");
+    assert_eq!(error.sqlstate(), Some("42P01"), "{error}");
     assert_ne!(error.kind(), ErrorKind::ParkedFull, "{error}");
     assert_eq!(letters(&client).await, [0_i64; 0]);
 }

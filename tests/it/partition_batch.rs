@@ -124,7 +124,7 @@ async fn a_line_of_the_file_is_named_though_batch_was_defined_before_it() {
         panic!("{report:?}")
     };
     assert_eq!(
-        error.place(),
+        error.location(),
         Some("projections/orders.sql: line 12"),
         "{error}"
     );

@@ -268,7 +268,7 @@ async fn a_poison_event_far_into_a_transaction_is_found_and_all_before_it_is_kep
     let Outcome::Stopped(error) = outcome else {
         panic!("{outcome:?}")
     };
-    assert_eq!(error.event_ref().unwrap().position.get(), 23_456, "{error}");
+    assert_eq!(error.event().unwrap().position.get(), 23_456, "{error}");
     let stands = "select (position, scanned, applied) = (23455, 23455, 23455)
         from highwater.checkpoint";
     assert!(one::<bool>(&client, stands).await);

@@ -104,7 +104,16 @@ async fn the_json_has_exactly_the_keys_that_are_promised() {
     assert_eq!(
         keys(&fails["last_error"]),
         BTreeSet::from([
-            "kind", "sqlstate", "message", "event_id", "position", "attempts", "at", "hint",
+            "kind",
+            "sqlstate",
+            "message",
+            "location",
+            "event_id",
+            "event_type",
+            "position",
+            "attempts",
+            "at",
+            "hint",
         ])
     );
     for number in [
@@ -408,7 +417,7 @@ async fn without_the_schema_status_says_to_run_init() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
-    assert_eq!(error.what_to_do(), Some("run highwater init"));
+    assert_eq!(error.hint(), Some("run highwater init"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

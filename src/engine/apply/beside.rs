@@ -197,7 +197,7 @@ impl SharedCounts {
 impl SharedCount {
     /// Counts, or waits for whoever does.
     pub(super) async fn finish(self, partition: i32) -> Result<Counted> {
-        let each = self.0.await.map_err(|error| error.again())?;
+        let each = self.0.await.map_err(|error| (*error).clone())?;
         let own = each.iter().find(|each| each.partition == Some(partition));
         Ok(Counted {
             scanned: each.iter().map(|each| each.events).sum(),

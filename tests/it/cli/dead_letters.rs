@@ -168,6 +168,23 @@ async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_live_run_that_is_stopped_tells_what_is_parked() {
+    let database = TestDatabase::new().await;
+    let shop = Shop::new();
+    shop.write("projections/seen.sql", PARKING);
+    append_rows(&database.client().await, "b", 1..=3).await;
+    let live = shop.start(Some(database.url()), &["run", "--json"]);
+    live.says("live").await;
+    live.signal(nix::sys::signal::Signal::SIGTERM);
+    let row = live.end().await.expect(0).json()["projections"][0].clone();
+    assert_eq!(row["outcome"], "drained");
+    assert_eq!(
+        (&row["parked_keys"], &row["dead_letters"]),
+        (&1.into(), &2.into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_test_fails_where_the_projection_would_park() {
     let database = TestDatabase::new().await;
     let shop = Shop::new();

@@ -28,7 +28,7 @@ async fn a_projection_stops_before_the_first_key_that_it_may_not_park() {
         panic!("three keys are parked")
     };
     assert_eq!(error.kind(), ErrorKind::ParkedFull, "{error}");
-    assert_eq!(error.event_ref().unwrap().position.get(), 14);
+    assert_eq!(error.event().unwrap().position.get(), 14);
     let text = error.to_string();
     for part in [
         "engine.parked_keys_max = 2",
