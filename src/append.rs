@@ -113,7 +113,7 @@ pub async fn append_ndjson_until(
         }
         if let Some(error) = refused {
             let line = events.get(done).map_or(0, |event| event.line);
-            return Err(explain(error.at(place(&name, line)), &summary));
+            return Err(explain(error.with_location(place(&name, line)), &summary));
         }
         if let Some(error) = unreadable {
             return Err(explain(error, &summary));
@@ -188,9 +188,8 @@ impl Summary {
 
 /// Adds to what to do what is stored already.
 fn explain(error: Error, summary: &Summary) -> Error {
-    let next = match error.what_to_do() {
+    let next = match error.hint() {
         Some(hint) => hint.to_owned(),
-        None if error.kind() == ErrorKind::ConnectionLost => "run it again".to_owned(),
         None => "mend it and run again".to_owned(),
     };
     let stored = summary.appended + summary.duplicates;
@@ -199,8 +198,8 @@ fn explain(error: Error, summary: &Summary) -> Error {
         count => format!("{count} of them have no id: take their lines out before running again"),
     };
     match stored {
-        0 => error.hint(format!("{next}; nothing before it was appended")),
-        _ => error.hint(format!(
+        0 => error.with_hint(format!("{next}; nothing before it was appended")),
+        _ => error.with_hint(format!(
             "{next}; the {stored} events before it are stored, {again}"
         )),
     }
@@ -213,7 +212,9 @@ fn spawn_reader(reader: Reader, batch_events: usize) -> Result<mpsc::Receiver<Wa
     std::thread::Builder::new()
         .name("highwater-reader".to_owned())
         .spawn(move || feed(reader, &sender, &runtime))
-        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start a thread: {e}")).source(e))?;
+        .map_err(|e| {
+            Error::new(ErrorKind::Io, format!("cannot start a thread: {e}")).with_source(e)
+        })?;
     Ok(receiver)
 }
 

@@ -133,7 +133,7 @@ pub async fn audit(
     if let (Some(name), []) = (name, passed.as_slice()) {
         let what = format!("projection \"{name}\" has no read model here");
         let hint = format!("highwater run {name} builds it");
-        return Err(Error::new(ErrorKind::NotFound, what).hint(hint));
+        return Err(Error::new(ErrorKind::NotFound, what).with_hint(hint));
     }
     let mut identities = BTreeMap::new();
     for source in sources {
@@ -173,7 +173,7 @@ fn no_source(passed: &[Passed], source: &str) -> Error {
     let reader = reader.map_or("", |one| one.projection.as_str());
     let what =
         format!("projection \"{reader}\" reads the source \"{source}\", which is not configured");
-    Error::new(ErrorKind::Config, what).hint("configure it, or name another projection")
+    Error::new(ErrorKind::Config, what).with_hint("configure it, or name another projection")
 }
 
 async fn audit_log(
@@ -232,7 +232,7 @@ async fn audit_block(
                 found_at: Timestamp::now(),
             });
             let client = target.short().await?;
-            let writing = client.within(block::changed(&client, identity, block, now));
+            let writing = client.within(block::changed(&client, identity, block, expected, now));
             unless_read_only(writing.await, log)?;
         }
     }
@@ -260,7 +260,7 @@ async fn cover_rest(
 /// What a role that may only read cannot write down is told all the same.
 fn unless_read_only(written: Result<()>, log: &mut Log) -> Result<()> {
     match written {
-        Err(error) if matches!(error.code(), Some("42501" | "25006")) => {
+        Err(error) if matches!(error.sqlstate(), Some("42501" | "25006")) => {
             log.is_read_only = true;
             Ok(())
         }

@@ -109,9 +109,9 @@ impl Candidate {
 
     /// Adds where the projection is to an error that does not say where it is from.
     fn located(&self, error: Error) -> Error {
-        match error.place() {
+        match error.location() {
             Some(_) => error,
-            None => error.at(self.place()),
+            None => error.with_location(self.place()),
         }
     }
 }

@@ -250,7 +250,7 @@ fn start(cli: Cli, program: String, projections: Vec<Arc<dyn Runnable>>, ui: &Ui
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start: {e}")).source(e))?;
+        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start: {e}")).with_source(e))?;
     let done = runtime.block_on(async {
         let ctx = Context::new(cli.options, program, projections, ui.clone());
         ctx.stop().listen(ui.clone())?;

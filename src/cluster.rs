@@ -245,7 +245,7 @@ fn home() -> Result<PathBuf> {
         None => place::home_of(&Account::for_server()?),
         Some(home) => std::path::absolute(home).map_err(|error| {
             Error::new(ErrorKind::Io, format!("cannot tell the directory: {error}"))
-                .at(HOME_VARIABLE)
+                .with_location(HOME_VARIABLE)
         }),
     }
 }

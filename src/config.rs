@@ -187,7 +187,7 @@ impl Config {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Config, faults.join(", and "))
-            .hint("correct it, or take the key out for its default"))
+            .with_hint("correct it, or take the key out for its default"))
     }
 
     /// The directory of the projections' files, for a configuration that was read from `file`.

@@ -18,9 +18,9 @@ use uuid::Uuid;
 use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::near;
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, column, migrate};
+use crate::suggest;
 
 pub use act::{Discarded, Requested, discard, retry};
 pub use look::{
@@ -63,7 +63,7 @@ impl Selection {
         };
         let what = format!("\"{name}\" has no dead letter {what}");
         Err(Error::new(ErrorKind::NotFound, what)
-            .hint(format!("highwater dead-letters list {name} shows them")))
+            .with_hint(format!("highwater dead-letters list {name} shows them")))
     }
 }
 
@@ -113,7 +113,7 @@ async fn check_name(target: &Database, name: &ProjectionName) -> Result<()> {
     let names = setup::names(&client).await?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let what = format!("projection \"{name}\" has no read model here");
-    Err(Error::new(ErrorKind::NotFound, what).hint(near::suggestion(name.as_str(), &names)))
+    Err(Error::new(ErrorKind::NotFound, what).with_hint(suggest::suggestion(name.as_str(), &names)))
 }
 
 /// Runs a statement about a selection. `more` are the parameters from `$4` on.

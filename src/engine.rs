@@ -224,8 +224,9 @@ impl Engine {
                     "projection \"{}\" reads the source \"{}\", which is not configured",
                     definition.name, definition.source
                 );
-                return Err(Error::new(ErrorKind::Config, what)
-                    .hint("name a configured source; \"default\" is highwater's own event table"));
+                return Err(Error::new(ErrorKind::Config, what).with_hint(
+                    "name a configured source; \"default\" is highwater's own event table",
+                ));
             }
         }
         Ok(())

@@ -61,7 +61,7 @@ impl NewEvent {
 
 fn to_raw(value: &(impl serde::Serialize + ?Sized)) -> Result<Box<RawValue>, Error> {
     serde_json::value::to_raw_value(value).map_err(|e| {
-        Error::new(ErrorKind::BadEvent, format!("this value is not JSON: {e}")).source(e)
+        Error::new(ErrorKind::BadEvent, format!("this value is not JSON: {e}")).with_source(e)
     })
 }
 
@@ -97,7 +97,7 @@ impl RecordedEvent {
                 ErrorKind::Undigestible,
                 format!("the data of this {} cannot be read: {e}", self.event_type),
             )
-            .source(e)
+            .with_source(e)
         })
     }
 }

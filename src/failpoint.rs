@@ -139,7 +139,7 @@ mod active {
     pub(crate) async fn reached(point: &'static str) -> Result<()> {
         let faults = FAULTS.as_ref().map_err(|part| {
             let what = format!("HIGHWATER_FAILPOINT holds {part:?}, which is no fault");
-            Error::new(ErrorKind::Usage, what).hint("write POINT@PASS=ACTION")
+            Error::new(ErrorKind::Usage, what).with_hint("write POINT@PASS=ACTION")
         })?;
         for fault in faults.iter().filter(|fault| fault.point == point) {
             if fault.passed.fetch_add(1, Ordering::Relaxed) + 1 == fault.pass {
@@ -158,7 +158,7 @@ mod active {
                     ErrorKind::ConnectionLost,
                     format!("the failpoint {point} was told to fail"),
                 )
-                .hint("take it out of HIGHWATER_FAILPOINT")),
+                .with_hint("take it out of HIGHWATER_FAILPOINT")),
                 Action::Hold(file) => hold(file).await,
             }
         }
@@ -167,8 +167,8 @@ mod active {
     async fn hold(file: &Path) -> Result<()> {
         std::fs::write(file, b"").map_err(|e| {
             Error::new(ErrorKind::Io, format!("cannot hold: {e}"))
-                .at(file.display().to_string())
-                .hint("give a file that can be written")
+                .with_location(file.display().to_string())
+                .with_hint("give a file that can be written")
         })?;
         while file.exists() {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -178,7 +178,7 @@ fn fault_of(error: &Error) -> Option<&'static str> {
     if error.message().trim().is_empty() {
         return Some("it says nothing");
     }
-    if error.what_to_do().is_none_or(|hint| hint.trim().is_empty()) {
+    if error.hint().is_none_or(|hint| hint.trim().is_empty()) {
         return Some("it does not say what to do");
     }
     if text
@@ -208,7 +208,7 @@ fn assert_sentence(error: &Error) -> TestCaseResult {
 /// A sentence that names the file and a line that it has.
 fn assert_names_line(error: &Error, file: &str, input: &[u8]) -> TestCaseResult {
     assert_sentence(error)?;
-    let place = error.place().unwrap_or_default();
+    let place = error.location().unwrap_or_default();
     let line = place
         .strip_prefix(file)
         .and_then(|rest| rest.strip_prefix(": line "));
@@ -248,7 +248,7 @@ fn on_disk<T>(input: &[u8], suffix: &str, load: fn(&Path) -> crate::Result<T>) -
         return Ok(());
     };
     assert_sentence(&error)?;
-    let place = error.place().unwrap_or_default();
+    let place = error.location().unwrap_or_default();
     prop_assert!(
         place.contains(&file.path().display().to_string()),
         "{:?}",
@@ -265,7 +265,7 @@ fn projection(input: &[u8]) -> TestCaseResult {
     match ProjectionFile::parse(Path::new(PROJECTION), &text) {
         Ok(file) => prop_assert!(!file.apply.statements.is_empty()),
         // That something is missing is on no line.
-        Err(error) if error.place() == Some(PROJECTION) => assert_sentence(&error)?,
+        Err(error) if error.location() == Some(PROJECTION) => assert_sentence(&error)?,
         Err(error) => assert_names_line(&error, PROJECTION, text.as_bytes())?,
     }
     Ok(())
@@ -275,7 +275,7 @@ fn expectations(input: &[u8]) -> TestCaseResult {
     let text = String::from_utf8_lossy(input);
     match TestFile::parse(Path::new(EXPECTATIONS), &text) {
         Ok(file) => prop_assert!(!file.tests.is_empty()),
-        Err(error) if error.place() == Some(EXPECTATIONS) => assert_sentence(&error)?,
+        Err(error) if error.location() == Some(EXPECTATIONS) => assert_sentence(&error)?,
         Err(error) => assert_names_line(&error, EXPECTATIONS, text.as_bytes())?,
     }
     Ok(())
@@ -289,7 +289,7 @@ fn settings(input: &[u8]) -> TestCaseResult {
             prop_assert_eq!(parse_duration(&format_duration(lease)).ok(), Some(lease));
         }
         // A value that is out of its limits is named by its key.
-        Err(error) if error.place() == Some("highwater.toml") => assert_sentence(&error)?,
+        Err(error) if error.location() == Some("highwater.toml") => assert_sentence(&error)?,
         Err(error) => assert_names_line(&error, "highwater.toml", text.as_bytes())?,
     }
     Ok(())

@@ -69,9 +69,8 @@ pub fn select(subjects: Vec<Subject>, names: &[String]) -> Result<Vec<Subject>> 
     let known: Vec<&str> = subjects.iter().map(|s| s.name().as_str()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         let what = format!("there is no projection \"{}\"", unknown.escape_debug());
-        return Err(
-            Error::new(ErrorKind::NotFound, what).hint(crate::near::suggestion(unknown, &known))
-        );
+        return Err(Error::new(ErrorKind::NotFound, what)
+            .with_hint(crate::suggest::suggestion(unknown, &known)));
     }
     if names.is_empty() {
         return Ok(subjects);

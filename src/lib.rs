@@ -95,7 +95,6 @@ pub mod metrics;
 pub mod mutation;
 mod name;
 pub mod ndjson;
-mod near;
 pub mod pause;
 pub mod pg;
 pub mod position;
@@ -104,6 +103,7 @@ pub mod retry;
 mod runner_state;
 pub mod source;
 pub mod status;
+mod suggest;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod wait;

@@ -47,7 +47,7 @@ impl FromStr for ProjectionName {
                 name.escape_debug()
             ),
         )
-        .hint("rename it"))
+        .with_hint("rename it"))
     }
 }
 

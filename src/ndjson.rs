@@ -93,13 +93,13 @@ impl Reader {
             Ok(file) => Ok(Reader::new(name, file)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::new(ErrorKind::NotFound, "there is no such file")
-                    .at(name)
-                    .hint("give the path of a file of events, or - for standard input"))
+                    .with_location(name)
+                    .with_hint("give the path of a file of events, or - for standard input"))
             }
             Err(e) => Err(Error::new(ErrorKind::Io, format!("cannot open it: {e}"))
-                .at(name)
-                .hint("check that it is a file that you may read")
-                .source(e)),
+                .with_location(name)
+                .with_hint("check that it is a file that you may read")
+                .with_source(e)),
         }
     }
 
@@ -151,7 +151,7 @@ impl Reader {
                     event.line = self.line;
                     Ok(Some(event))
                 }
-                Err(error) => Err(error.at(place(&self.name, self.line))),
+                Err(error) => Err(error.with_location(place(&self.name, self.line))),
             };
         }
         Ok(None)
@@ -185,8 +185,8 @@ impl Reader {
             ErrorKind::BadEvent,
             format!("the line is longer than {} bytes", self.limit),
         )
-        .at(place(&self.name, self.line))
-        .hint("write one event a line, and keep large contents elsewhere"))
+        .with_location(place(&self.name, self.line))
+        .with_hint("write one event a line, and keep large contents elsewhere"))
     }
 
     fn explain_read(&self, error: std::io::Error) -> Error {
@@ -212,9 +212,9 @@ impl Reader {
             ),
         };
         Error::new(ErrorKind::Io, what)
-            .at(place(&self.name, self.line + 1))
-            .hint(hint)
-            .source(error)
+            .with_location(place(&self.name, self.line + 1))
+            .with_hint(hint)
+            .with_source(error)
     }
 }
 

@@ -76,7 +76,7 @@ async fn set(client: &Client, name: &ProjectionName, paused: bool) -> Result<boo
             ErrorKind::NotFound,
             format!("projection \"{name}\" has no read model here"),
         )
-        .hint("highwater status shows the projections that have one")),
+        .with_hint("highwater status shows the projections that have one")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What every use of PostgreSQL shares: errors, quoting, and the connection.
 //!
-//! Only this layer and the sources read `sql/`; only `sqlstate` turns a SQLSTATE into a kind.
+//! Only `sqlstate` turns a SQLSTATE into a kind of error.
 
 pub(crate) mod block;
 pub mod checkpoint;
@@ -54,11 +54,11 @@ pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
     }
     // Another clause may follow it.
     let hint = db.hint().map(|hint| hint.trim_end_matches('.').to_owned());
-    let ours = Error::new(sqlstate::kind_of(db.code().code()), what)
-        .sqlstate(code)
-        .source(error);
+    let ours = Error::new(kind_of(&error), what)
+        .with_sqlstate(code)
+        .with_source(error);
     match hint {
-        Some(hint) => ours.hint(hint),
+        Some(hint) => ours.with_hint(hint),
         None => ours,
     }
 }
@@ -66,8 +66,8 @@ pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
 /// An error of one of highwater's own statements: for a missing right it says which ones there are.
 pub(crate) fn own_error(doing: &str, error: tokio_postgres::Error) -> Error {
     let ours = self::error(doing, error);
-    match ours.code() {
-        Some("42501") => ours.hint(RIGHTS),
+    match ours.sqlstate() {
+        Some("42501") => ours.with_hint(RIGHTS),
         _ => ours,
     }
 }
@@ -83,13 +83,22 @@ const RIGHTS: &str = "grant the role what it needs on schema highwater: select o
 pub(crate) fn own_statement_error(doing: &str, error: tokio_postgres::Error) -> Error {
     let ours = own_error(doing, error);
     // Data exceptions, constraints, and limits such as the depth of a JSON value.
-    match (ours.kind(), ours.code().and_then(|code| code.get(..2))) {
+    match (ours.kind(), ours.sqlstate().and_then(|code| code.get(..2))) {
         (ErrorKind::Apply, Some("22" | "23" | "54")) => ours.with_kind(ErrorKind::BadEvent),
         (ErrorKind::Apply, _) => ours.with_kind(ErrorKind::Database),
         (ErrorKind::Config, _) | (ErrorKind::Database, Some("3F")) => ours
             .with_kind(ErrorKind::Database)
-            .hint("run highwater init"),
+            .with_hint("run highwater init"),
         _ => ours,
+    }
+}
+
+/// The kind of an error of the driver.
+pub(crate) fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
+    match error.as_db_error() {
+        Some(db) => sqlstate::kind_of(db.code().code()),
+        None if error.is_closed() || is_io(error) => ErrorKind::ConnectionLost,
+        None => ErrorKind::Apply,
     }
 }
 
@@ -100,13 +109,7 @@ fn driver_error(doing: &str, error: tokio_postgres::Error) -> Error {
         Some(cause) => format!("{doing}: {error}: {cause}"),
         None => format!("{doing}: {error}"),
     };
-    let lost = error.is_closed() || is_io(&error);
-    let kind = if lost {
-        ErrorKind::ConnectionLost
-    } else {
-        ErrorKind::Apply
-    };
-    Error::new(kind, what).source(error)
+    Error::new(kind_of(&error), what).with_source(error)
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {

@@ -212,6 +212,6 @@ pub fn check_names<'a>(projections: impl Iterator<Item = &'a dyn Runnable>) -> R
             crate::error::ErrorKind::Config,
             format!("two projections are named \"{}\"", pair[0]),
         )
-        .hint("rename one of them; a SQL file and a projection in Rust share the names")),
+        .with_hint("rename one of them; a SQL file and a projection in Rust share the names")),
     }
 }

@@ -1,4 +1,4 @@
-//! From a kind of error to what the runner does about it. The only file that decides so.
+//! When and how often something that failed is tried again.
 
 use std::time::Duration;
 
@@ -6,42 +6,11 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::error::ErrorKind;
 
-/// What to do about an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It may go away by itself: try again, for ever, ever more slowly.
-    Transient,
-    /// Some event of the batch causes it: narrow it down and stop there.
-    Poison,
-    /// Trying again or leaving an event out would not help: stop.
-    Fatal,
-}
+pub use crate::error::Verdict;
 
-/// The one table from kind to verdict.
+/// What a runner does about an error of this kind.
 pub fn verdict(kind: ErrorKind) -> Verdict {
-    match kind {
-        ErrorKind::ConnectionLost
-        | ErrorKind::Serialization
-        | ErrorKind::Locked
-        | ErrorKind::Resources
-        | ErrorKind::TimedOut => Verdict::Transient,
-        ErrorKind::Apply | ErrorKind::Undigestible => Verdict::Poison,
-        ErrorKind::Usage
-        | ErrorKind::Config
-        | ErrorKind::Database
-        | ErrorKind::Precondition
-        | ErrorKind::VersionConflict
-        | ErrorKind::IdConflict
-        | ErrorKind::BadEvent
-        | ErrorKind::ParkedFull
-        | ErrorKind::Changed
-        | ErrorKind::Fenced
-        | ErrorKind::Diverged
-        | ErrorKind::Stranded
-        | ErrorKind::NotFound
-        | ErrorKind::Io
-        | ErrorKind::Internal => Verdict::Fatal,
-    }
+    kind.verdict()
 }
 
 /// Whether a smaller batch may get through where one failed that way.

@@ -14,12 +14,11 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::engine::RunnerState;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoredError};
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::position::Position;
@@ -95,7 +94,7 @@ pub struct ProjectionStatus {
     /// The transactions that hold the locks that its batches wait for.
     pub blocked_by: Vec<HeldBy>,
     /// The last error; gone once a batch succeeds.
-    pub last_error: Option<LastError>,
+    pub last_error: Option<StoredError>,
     /// The name of its source.
     #[serde(skip)]
     pub source: String,
@@ -129,31 +128,6 @@ pub struct PartitionStatus {
     pub owner: Option<String>,
     /// The fencing number of the last claim.
     pub epoch: i64,
-}
-
-/// The last error of a projection, as it was written down.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LastError {
-    /// Its kind.
-    pub kind: String,
-    /// The server's code.
-    pub sqlstate: Option<String>,
-    /// Where and what.
-    pub message: String,
-    /// The event it is about.
-    pub event_id: Option<Uuid>,
-    /// The type of that event.
-    #[serde(skip_serializing)]
-    pub event_type: Option<String>,
-    /// The position of that event, or where the projection stood.
-    pub position: Position,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// When.
-    pub at: Option<Timestamp>,
-    /// What to do.
-    pub hint: Option<String>,
 }
 
 /// What a projection does.

@@ -14,15 +14,15 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::engine::setup;
-use crate::error::{Error, ErrorKind, Result};
-use crate::near;
+use crate::error::{Error, ErrorKind, Result, StoredError};
 use crate::pg::database::Database;
 use crate::pg::{self, column, migrate};
 use crate::position::Position;
 use crate::projection::Definition;
 use crate::source::Source;
 use crate::source::table::TableSource;
-use crate::status::{self, LastError, ProjectionStatus, SourceStatus, span};
+use crate::status::{self, ProjectionStatus, SourceStatus, span};
+use crate::suggest;
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
@@ -78,7 +78,7 @@ pub enum Waited {
         /// What was waited for.
         target: Position,
         /// What stopped it.
-        last_error: Option<Box<LastError>>,
+        last_error: Option<Box<StoredError>>,
     },
 }
 
@@ -87,7 +87,7 @@ struct Polled {
     source: String,
     /// `None`: there is no checkpoint, so nothing is visible.
     position: Option<Position>,
-    stopped: Option<Option<LastError>>,
+    stopped: Option<Option<StoredError>>,
 }
 
 /// Waits until the read model of the projection `name` includes `target`.
@@ -234,7 +234,7 @@ async fn head(sources: &[Arc<TableSource>], name: &str) -> Result<Position> {
             ErrorKind::Config,
             format!("the projection reads the source \"{name}\", which is not configured"),
         )
-        .hint("configure it, or wait for a position")),
+        .with_hint("configure it, or wait for a position")),
     }
 }
 
@@ -260,9 +260,9 @@ async fn unknown(target: &Database, known: &[Definition], name: &str) -> Error {
     let what = format!("there is no projection \"{}\"", name.escape_debug());
     let error = Error::new(ErrorKind::NotFound, what);
     if names.is_empty() {
-        return error.hint("there are none yet: write one into projections/NAME.sql");
+        return error.with_hint("there are none yet: write one into projections/NAME.sql");
     }
-    error.hint(near::suggestion(name, &names))
+    error.with_hint(suggest::suggestion(name, &names))
 }
 
 /// Looks once more, and says why it is not there.

@@ -51,7 +51,7 @@ async fn a_commit_without_a_subject_stops_the_projection_and_is_named() -> Resul
         panic!("it must not be applied");
     };
     assert_eq!(error.kind(), ErrorKind::Undigestible);
-    let event = error.event_ref().expect("the event is named");
+    let event = error.event().expect("the event is named");
     assert_eq!(event.position, position);
     assert_eq!(
         commits_with(&database, "typo").await,

@@ -51,7 +51,7 @@ impl Projection for Words {
 fn commit(event: &RecordedEvent) -> Result<Commit> {
     serde_json::from_str(event.data.get()).map_err(|error| {
         let what = format!("the data is not that of a commit: {error}");
-        Error::new(ErrorKind::Undigestible, what).source(error)
+        Error::new(ErrorKind::Undigestible, what).with_source(error)
     })
 }
 

@@ -32,9 +32,9 @@ pub(super) async fn check(
     for source in sources {
         if let Err(error) = check_source(&client, &**source).await {
             let place = format!("source {}", source.name());
-            findings.push(Finding::error(match error.place() {
+            findings.push(Finding::error(match error.location() {
                 Some(_) => error,
-                None => error.at(place),
+                None => error.with_location(place),
             }));
         }
     }
@@ -56,12 +56,12 @@ fn unchecked(error: &Error) -> Error {
         error.message()
     );
     let ours = Error::new(error.kind(), what);
-    let ours = match error.place() {
-        Some(place) => ours.at(place),
+    let ours = match error.location() {
+        Some(place) => ours.with_location(place),
         None => ours,
     };
-    match error.what_to_do() {
-        Some(hint) => ours.hint(hint),
+    match error.hint() {
+        Some(hint) => ours.with_hint(hint),
         None => ours,
     }
 }
@@ -121,7 +121,7 @@ fn taken(name: &str) -> Error {
         ErrorKind::Config,
         format!("a schema \"{name}\" is there and is not highwater's"),
     )
-    .hint("rename the projection, or drop the schema if nothing needs it")
+    .with_hint("rename the projection, or drop the schema if nothing needs it")
 }
 
 fn gone(name: &str) -> Error {
@@ -129,5 +129,5 @@ fn gone(name: &str) -> Error {
         ErrorKind::NotFound,
         format!("projection \"{name}\" has a read model, and no sound file here"),
     )
-    .hint(format!("put it back or mend it; leave it if it is compiled into another program; or highwater drop {name}"))
+    .with_hint(format!("put it back or mend it; leave it if it is compiled into another program; or highwater drop {name}"))
 }

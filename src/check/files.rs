@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::{Candidate, Check, Finding};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::near;
 use crate::projection::file::{load_sound, refuse_taken_names};
 use crate::projection::test_file::TestFile;
 use crate::source::Source;
+use crate::suggest;
 
 /// Checks the configuration, the projection files and their tests. Returns the sound projections.
 pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candidate> {
@@ -66,8 +66,8 @@ fn orphan(path: &Path) -> Error {
         ErrorKind::NotFound,
         format!("these tests are of a projection {name} that is not there"),
     )
-    .at(path.display().to_string())
-    .hint("rename the one or the other; nobody runs them")
+    .with_location(path.display().to_string())
+    .with_hint("rename the one or the other; nobody runs them")
 }
 
 /// Every projection reads a source that is configured.
@@ -84,7 +84,8 @@ pub(super) fn check_sources(
         let source = &candidate.definition().source;
         if !known.contains(&source.as_str()) {
             let what = format!("reads the source \"{source}\", which is not configured");
-            let error = Error::new(ErrorKind::Config, what).hint(near::suggestion(source, &known));
+            let error =
+                Error::new(ErrorKind::Config, what).with_hint(suggest::suggestion(source, &known));
             findings.push(Finding::error(candidate.located(error)));
         }
     }

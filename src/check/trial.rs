@@ -42,8 +42,8 @@ pub(super) async fn run(
 
 /// What took too long is not known to be wrong.
 fn finding(error: Error) -> Finding {
-    match error.code() {
-        Some("57014" | "55P03") => Finding::warning(error.hint(
+    match error.sqlstate() {
+        Some("57014" | "55P03") => Finding::warning(error.with_hint(
             "check waits 2 s for a lock and 10 s for a statement; check again when less is going on",
         )),
         _ => Finding::error(error),
@@ -56,7 +56,7 @@ fn elsewhere(source: &dyn Source) -> Error {
         source.name()
     );
     Error::new(ErrorKind::Config, what)
-        .hint("read a source of the same database, or write the projection in Rust")
+        .with_hint("read a source of the same database, or write the projection in Rust")
 }
 
 async fn attempt(
@@ -122,5 +122,5 @@ fn statement_fault(
         Some(offset) => statement.line_at(offset),
         None => statement.line,
     };
-    pg::error("apply failed on an empty batch", error).at(file.place(line))
+    pg::error("apply failed on an empty batch", error).with_location(file.place(line))
 }

@@ -102,7 +102,7 @@ impl Context {
     /// Writes the result as one line of JSON to stdout.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value).map_err(|e| {
-            Error::new(ErrorKind::Internal, format!("the result is not JSON: {e}")).source(e)
+            Error::new(ErrorKind::Internal, format!("the result is not JSON: {e}")).with_source(e)
         })?;
         self.line(&text)
     }
@@ -112,7 +112,7 @@ impl Context {
         let mut stdout = std::io::stdout().lock();
         let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
         written.map_err(|e| {
-            Error::new(ErrorKind::Io, format!("cannot write to stdout: {e}")).source(e)
+            Error::new(ErrorKind::Io, format!("cannot write to stdout: {e}")).with_source(e)
         })
     }
 
@@ -161,7 +161,7 @@ impl Context {
         let flag = self.options.database_url.as_deref();
         if flag.is_some_and(|text| text.trim().is_empty()) {
             return Err(Error::new(ErrorKind::Usage, "--database-url is empty")
-                .hint("give a URL, or leave it out"));
+                .with_hint("give a URL, or leave it out"));
         }
         let lookup = |name: &str| std::env::var(name).ok();
         resolve_database(flag, &lookup, Some(self.config()?))
@@ -316,7 +316,7 @@ impl Context {
 fn working_directory() -> Result<PathBuf> {
     std::env::current_dir().map_err(|e| {
         Error::new(ErrorKind::Io, format!("there is no working directory: {e}"))
-            .hint("change into a directory that exists")
-            .source(e)
+            .with_hint("change into a directory that exists")
+            .with_source(e)
     })
 }

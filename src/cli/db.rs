@@ -53,7 +53,8 @@ async fn start(ctx: &Context) -> Done {
             ErrorKind::Config,
             "the private PostgreSQL of this project runs already, held by another process",
         );
-        let error = error.hint("use it while it is there, or stop it first with highwater db stop");
+        let error =
+            error.with_hint("use it while it is there, or stop it first with highwater db stop");
         return Err(error.with_kind(ErrorKind::Io).into());
     }
     ctx.ui().say(&cluster.notice());
@@ -95,7 +96,7 @@ async fn running(ctx: &Context) -> Result<Cluster> {
             ErrorKind::NotFound,
             "no private PostgreSQL runs for this project",
         )
-        .hint("hold one with highwater db start in another terminal")
+        .with_hint("hold one with highwater db start in another terminal")
     })
 }
 
@@ -136,12 +137,13 @@ fn spawn(cluster: &Cluster, arguments: &[String]) -> Result<Child> {
 
 fn no_psql(bin_dir: &Path) -> Error {
     let what = format!("there is no psql in {} nor on the PATH", bin_dir.display());
-    Error::new(ErrorKind::NotFound, what)
-        .hint("install PostgreSQL's client programs, or use another client with highwater db url")
+    Error::new(ErrorKind::NotFound, what).with_hint(
+        "install PostgreSQL's client programs, or use another client with highwater db url",
+    )
 }
 
 fn failed(error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("cannot run psql: {error}")).hint("see to its rights")
+    Error::new(ErrorKind::Io, format!("cannot run psql: {error}")).with_hint("see to its rights")
 }
 
 fn exit(status: ExitStatus) -> Exit {
@@ -171,7 +173,9 @@ fn refuse_configured(ctx: &Context, hint: &str) -> Result<()> {
         Some((place, _)) => {
             let what = "this names the database, so there is no private PostgreSQL to work with";
             let hint = format!("{hint}, or leave {place} out");
-            Err(Error::new(ErrorKind::Config, what).at(place).hint(hint))
+            Err(Error::new(ErrorKind::Config, what)
+                .with_location(place)
+                .with_hint(hint))
         }
     }
 }

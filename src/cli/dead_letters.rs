@@ -138,7 +138,7 @@ impl Required {
                 ErrorKind::Usage,
                 "it is not said which dead letters are meant",
             )
-            .hint("give one of --all, --key, --null-key, --event and --fingerprint")
+            .with_hint("give one of --all, --key, --null-key, --event and --fingerprint")
         };
         self.which.selection().ok_or_else(missing)
     }

@@ -151,7 +151,7 @@ fn refuse_stopped(report: Report) -> Result<()> {
     for (name, outcome) in report.outcomes {
         if let Some(error) = outcome.error() {
             let what = format!("the projection {name} did not get to the head: {error}");
-            return Err(Error::new(ErrorKind::Internal, what).hint("report it"));
+            return Err(Error::new(ErrorKind::Internal, what).with_hint("report it"));
         }
     }
     Ok(())
@@ -169,7 +169,7 @@ async fn compare(database: &Database) -> Result<Compared> {
             ErrorKind::Internal,
             format!("the truth cannot be read: {e}"),
         )
-        .source(e)
+        .with_source(e)
     })?;
     let client = database.client().await?;
     let sql = include_str!("../../sql/queries/demo/alive.sql");
@@ -194,5 +194,6 @@ fn verify(compared: &Compared) -> Result<()> {
         compared.files - compared.equal,
         compared.files
     );
-    Err(Error::new(ErrorKind::Internal, what).hint("this is a mistake in highwater: report it"))
+    Err(Error::new(ErrorKind::Internal, what)
+        .with_hint("this is a mistake in highwater: report it"))
 }

@@ -174,7 +174,7 @@ async fn tell_held_back(gap: &OpenGap, source: &TableSource, ctx: &Context) -> R
     );
     let error = match holders.as_slice() {
         [] => error,
-        holders => error.hint(format!(
+        holders => error.with_hint(format!(
             "a lower position may still come from {}",
             holders.join(", ")
         )),

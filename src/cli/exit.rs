@@ -33,31 +33,12 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
-    /// The one table from an error's kind to the exit code of a command that failed with it.
+    /// The exit code of a command that failed with an error of this kind.
     pub(super) const fn of(kind: ErrorKind) -> Exit {
-        match kind {
-            ErrorKind::Usage | ErrorKind::Config => Exit::Usage,
-            // Of these also `TimedOut`: 124 is about `--timeout`, which a command knows itself.
-            ErrorKind::Database
-            | ErrorKind::ConnectionLost
-            | ErrorKind::Serialization
-            | ErrorKind::Locked
-            | ErrorKind::Resources
-            | ErrorKind::Precondition
-            | ErrorKind::VersionConflict
-            | ErrorKind::IdConflict
-            | ErrorKind::BadEvent
-            | ErrorKind::Apply
-            | ErrorKind::Undigestible
-            | ErrorKind::ParkedFull
-            | ErrorKind::Changed
-            | ErrorKind::Fenced
-            | ErrorKind::Diverged
-            | ErrorKind::Stranded
-            | ErrorKind::NotFound
-            | ErrorKind::TimedOut
-            | ErrorKind::Io
-            | ErrorKind::Internal => Exit::Failed,
+        match kind.exit_code() {
+            2 => Exit::Usage,
+            // Also where the kind is `TimedOut`: 124 is about `--timeout`, which a command knows itself.
+            _ => Exit::Failed,
         }
     }
 }
@@ -100,13 +81,13 @@ impl Failure {
 
 /// An error as `--json` shows it.
 pub(super) fn to_json(error: &Error) -> Value {
-    let event = error.event_ref();
+    let event = error.event();
     json!({
         "kind": error.kind().as_str(),
         "message": error.message(),
-        "sqlstate": error.code(),
-        "hint": error.what_to_do(),
-        "place": error.place(),
+        "sqlstate": error.sqlstate(),
+        "hint": error.hint(),
+        "location": error.location(),
         "event_id": event.map(|event| event.id),
         "position": event.map(|event| event.position),
     })
@@ -114,13 +95,14 @@ pub(super) fn to_json(error: &Error) -> Value {
 
 /// A signal came while nothing could be finished.
 pub(super) fn interrupted() -> Error {
-    Error::new(ErrorKind::Io, "interrupted before it was done").hint("run it again")
+    Error::new(ErrorKind::Io, "interrupted before it was done").with_hint("run it again")
 }
 
 /// Our own mistake.
 pub(super) fn panicked() -> Error {
-    Error::new(ErrorKind::Internal, "this is a mistake in highwater")
-        .hint("report it with the message above; what was committed stays, the rest is rolled back")
+    Error::new(ErrorKind::Internal, "this is a mistake in highwater").with_hint(
+        "report it with the message above; what was committed stays, the rest is rolled back",
+    )
 }
 
 /// Prints what clap says: help and version on stdout, complaints on stderr.
@@ -147,7 +129,7 @@ pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Option<S
     }
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let what = text.split("\n\n").next().unwrap_or_default();
-    let error = Error::new(ErrorKind::Usage, what.replace('\n', " ")).hint("see --help");
+    let error = Error::new(ErrorKind::Usage, what.replace('\n', " ")).with_hint("see --help");
     Some(json!({ "error": to_json(&error) }).to_string())
 }
 
@@ -177,14 +159,15 @@ mod tests {
         for (exit, code) in codes {
             assert_eq!(exit as u8, code);
         }
-        assert_eq!(Exit::of(ErrorKind::Config), Exit::Usage);
-        assert_eq!(Exit::of(ErrorKind::ConnectionLost), Exit::Failed);
+        for &kind in ErrorKind::ALL {
+            assert_eq!(Exit::of(kind) as u8, kind.exit_code(), "{kind}");
+        }
     }
 
     #[test]
     fn only_a_closed_pipe_of_our_own_is_quiet() {
         let broken = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        let ours = Error::new(ErrorKind::Io, "cannot write").source(broken());
+        let ours = Error::new(ErrorKind::Io, "cannot write").with_source(broken());
         assert!(Failure::from(ours).is_closed_pipe());
         let other = Error::new(ErrorKind::Io, "cannot write");
         assert!(!Failure::from(other).is_closed_pipe());

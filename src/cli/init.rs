@@ -128,9 +128,9 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
         _ => "see to it, and run init again",
     };
     Error::new(ErrorKind::Io, format!("{doing}: {error}"))
-        .at(path.display().to_string())
-        .hint(hint)
-        .source(error)
+        .with_location(path.display().to_string())
+        .with_hint(hint)
+        .with_source(error)
 }
 
 #[cfg(test)]

@@ -45,8 +45,8 @@ fn filter(options: &Options, observed: bool) -> Result<EnvFilter> {
             ErrorKind::Config,
             format!("it cannot be understood: {error}"),
         )
-        .at("RUST_LOG")
-        .hint("write it as in RUST_LOG=highwater=debug, or unset it")
+        .with_location("RUST_LOG")
+        .with_hint("write it as in RUST_LOG=highwater=debug, or unset it")
     })
 }
 

@@ -87,23 +87,42 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     };
     watch.end();
     let report = report?;
-    let parked = match until {
-        Until::CaughtUp => dead_letters::counts(&target).await?,
-        Until::Stopped | Until::Passed(_) => Vec::new(),
-    };
-    let parked: Parked = parked.into_iter().collect();
+    let parked = parked(&target, until).await?;
     let late = late.filter(|_| until == Until::CaughtUp);
-    tell(ctx, &report, &handle.projections(), &parked, late.as_ref())?;
+    tell(
+        ctx,
+        &report,
+        &handle.projections(),
+        parked.as_ref(),
+        late.as_ref(),
+    )?;
     if server_ended {
         let what = "the private PostgreSQL was stopped while projections ran";
         let error = Error::new(ErrorKind::ConnectionLost, what);
-        return Err(error.hint("run again, which starts it again").into());
+        return Err(error.with_hint("run again, which starts it again").into());
     }
-    Ok(exit(&report, until, &parked, &clock))
+    Ok(exit(&report, until, &parked.unwrap_or_default(), &clock))
 }
 
 /// How much is parked of each projection that has parked keys.
 type Parked = HashMap<ProjectionName, Counts>;
+
+/// How long a run that was stopped is kept from its end by a database that does not answer.
+const PARKED_LIMIT: Duration = Duration::from_secs(2);
+
+/// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because the
+/// database is gone. A catch-up must know it for its exit code.
+async fn parked(target: &Database, until: Until) -> crate::Result<Option<Parked>> {
+    let counting = dead_letters::counts(target);
+    let counts = match until {
+        Until::CaughtUp => Some(counting.await?),
+        Until::Stopped | Until::Passed(_) => {
+            let counted = tokio::time::timeout(PARKED_LIMIT, counting).await;
+            counted.ok().and_then(Result::ok)
+        }
+    };
+    Ok(counts.map(HashMap::from_iter))
+}
 
 /// The engine, and the database of the read models, whose sessions it shares.
 async fn engine(names: &[String], ctx: &Context) -> Result<(Engine, Database), Failure> {
@@ -139,9 +158,10 @@ fn tell(
     ctx: &Context,
     report: &Report,
     statuses: &[ProjectionProgress],
-    parked: &Parked,
+    parked: Option<&Parked>,
     late: Option<&Late>,
 ) -> crate::Result<()> {
+    let parked_of = |name| parked.map(|parked| parked.get(name).copied().unwrap_or_default());
     let position = |name| {
         let status = statuses.iter().find(|status| status.name == name);
         status.map_or(Position::START, |status| status.position)
@@ -151,13 +171,13 @@ fn tell(
             .outcomes
             .iter()
             .map(|(name, outcome)| {
-                let counts = parked.get(name).copied().unwrap_or_default();
+                let counts = parked_of(name);
                 let mut row = json!({
                     "name": name,
                     "outcome": word(outcome),
                     "position": position(name.clone()),
-                    "parked_keys": counts.parked_keys,
-                    "dead_letters": counts.dead_letters,
+                    "parked_keys": counts.map(|counts| counts.parked_keys),
+                    "dead_letters": counts.map(|counts| counts.dead_letters),
                     "error": outcome.error().map(to_json),
                 });
                 if let (Some(late), Outcome::Drained) = (late, outcome) {
@@ -185,11 +205,13 @@ fn tell(
                 }
             },
             Outcome::Stopped(error) => {
-                ctx.ui()
-                    .warn(&format!("{name}: stopped at position {at}: {error}"));
+                let kind = error.kind();
+                ctx.ui().warn(&format!(
+                    "{name}: stopped ({kind}) at position {at}: {error}"
+                ));
             }
         }
-        if let Some(counts) = parked.get(name) {
+        if let Some(counts) = parked_of(name).filter(|counts| counts.parked_keys > 0) {
             let letters = count(counts.dead_letters.unsigned_abs(), "event");
             let keys = count(counts.parked_keys.unsigned_abs(), "key");
             ctx.ui().warn(&format!(

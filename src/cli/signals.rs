@@ -79,6 +79,7 @@ impl Stop {
 }
 
 fn handler(kind: SignalKind) -> Result<Signal> {
-    signal(kind)
-        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot listen for signals: {e}")).source(e))
+    signal(kind).map_err(|e| {
+        Error::new(ErrorKind::Io, format!("cannot listen for signals: {e}")).with_source(e)
+    })
 }

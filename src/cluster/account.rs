@@ -65,8 +65,8 @@ impl Account {
                         parent.display()
                     ),
                 )
-                .at(path.display().to_string())
-                .hint("choose another place, run as an ordinary user, or set DATABASE_URL"));
+                .with_location(path.display().to_string())
+                .with_hint("choose another place, run as an ordinary user, or set DATABASE_URL"));
             }
         }
         Ok(())
@@ -87,7 +87,7 @@ fn choose(
                     "user id {effective} has no name here, and initdb refuses to run without one"
                 ),
             )
-            .hint("add the user to /etc/passwd, or set DATABASE_URL")
+            .with_hint("add the user to /etc/passwd, or set DATABASE_URL")
         });
     }
     STAND_INS
@@ -103,7 +103,7 @@ fn choose(
                 ErrorKind::Config,
                 "PostgreSQL does not run as root, and there is no account postgres or nobody",
             )
-            .hint("create the account postgres, run as an ordinary user, or set DATABASE_URL")
+            .with_hint("create the account postgres, run as an ordinary user, or set DATABASE_URL")
         })
 }
 

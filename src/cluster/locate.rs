@@ -62,8 +62,8 @@ impl Binaries {
         if !is_complete(bin_dir) {
             return Err(
                 Error::new(ErrorKind::Config, "there is no initdb and postgres here")
-                    .at(format!("{VARIABLE}={}", bin_dir.display()))
-                    .hint(hint),
+                    .with_location(format!("{VARIABLE}={}", bin_dir.display()))
+                    .with_hint(hint),
             );
         }
         let found = Binaries::read(bin_dir)?;
@@ -108,8 +108,8 @@ impl Binaries {
                 ErrorKind::Config,
                 "postgres --version does not answer with a version",
             )
-            .at(program.display().to_string())
-            .hint("reinstall PostgreSQL, or set DATABASE_URL"));
+            .with_location(program.display().to_string())
+            .with_hint("reinstall PostgreSQL, or set DATABASE_URL"));
         };
         Ok(Binaries {
             bin_dir: bin_dir.to_owned(),
@@ -229,8 +229,8 @@ fn too_old(found: &Binaries) -> Error {
             found.full
         ),
     )
-    .at(found.bin_dir.display().to_string())
-    .hint(WAYS_OUT)
+    .with_location(found.bin_dir.display().to_string())
+    .with_hint(WAYS_OUT)
 }
 
 fn nothing_found() -> Error {
@@ -238,7 +238,7 @@ fn nothing_found() -> Error {
         ErrorKind::Config,
         "no database is named, and there is no PostgreSQL server on this machine to start a private one",
     )
-    .hint(WAYS_OUT)
+    .with_hint(WAYS_OUT)
 }
 
 const WAYS_OUT: &str = "set DATABASE_URL to a database, install a server \

@@ -80,7 +80,7 @@ pub(super) fn home_of(account: &Account) -> Result<PathBuf> {
             ErrorKind::Config,
             format!("there is no home directory: {error}"),
         )
-        .hint("set HOME or XDG_DATA_HOME, or set DATABASE_URL")
+        .with_hint("set HOME or XDG_DATA_HOME, or set DATABASE_URL")
     })?;
     Ok(xdg.data_dir().join("highwater"))
 }
@@ -157,16 +157,18 @@ fn check_socket_path(dir: &Path) -> Result<()> {
                 "a socket path of {length} bytes is too long; the limit is {SOCKET_PATH_LIMIT}"
             ),
         )
-        .at(socket.display().to_string())
-        .hint("set XDG_RUNTIME_DIR to a directory with a shorter path, or unset it to use /tmp"));
+        .with_location(socket.display().to_string())
+        .with_hint(
+            "set XDG_RUNTIME_DIR to a directory with a shorter path, or unset it to use /tmp",
+        ));
     }
     if dir.to_str().is_none() {
         return Err(Error::new(
             ErrorKind::Config,
             "the path of the socket is not UTF-8, so no database URL can name it",
         )
-        .at(dir.display().to_string())
-        .hint("set XDG_RUNTIME_DIR to another directory, or unset it to use /tmp"));
+        .with_location(dir.display().to_string())
+        .with_hint("set XDG_RUNTIME_DIR to another directory, or unset it to use /tmp"));
     }
     Ok(())
 }
@@ -224,8 +226,8 @@ fn check_own(dir: &Path, account: &Account) -> Result<()> {
     if !found.is_dir() {
         return Err(
             Error::new(ErrorKind::Config, "this must be a directory, and is not")
-                .at(dir.display().to_string())
-                .hint("move it away"),
+                .with_location(dir.display().to_string())
+                .with_hint("move it away"),
         );
     }
     if found.uid() != account.uid {
@@ -238,8 +240,8 @@ fn check_own(dir: &Path, account: &Account) -> Result<()> {
                 account.uid
             ),
         )
-        .at(dir.display().to_string())
-        .hint("run as its owner, move it away, or set DATABASE_URL"));
+        .with_location(dir.display().to_string())
+        .with_hint("run as its owner, move it away, or set DATABASE_URL"));
     }
     if !account.has(Right::Write, &found) {
         return Err(read_only(dir, account));
@@ -266,8 +268,8 @@ fn check_data_dir(data_dir: &Path, account: &Account) -> Result<()> {
             ErrorKind::Config,
             "this is not a PostgreSQL data directory: it has files but no PG_VERSION",
         )
-        .at(data_dir.display().to_string())
-        .hint("move it away, and a new one is made")
+        .with_location(data_dir.display().to_string())
+        .with_hint("move it away, and a new one is made")
     })
 }
 
@@ -276,8 +278,8 @@ fn read_only(dir: &Path, account: &Account) -> Error {
         ErrorKind::Config,
         format!("the directory is read-only for {}", account.name),
     )
-    .at(dir.display().to_string())
-    .hint("give its owner the right to write (chmod u+w), or set DATABASE_URL")
+    .with_location(dir.display().to_string())
+    .with_hint("give its owner the right to write (chmod u+w), or set DATABASE_URL")
 }
 
 /// The project's lock: whoever holds it may start the server, and the server's supervisor holds it
@@ -324,9 +326,9 @@ pub(super) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
         _ => "check the path, or set DATABASE_URL",
     };
     Error::new(ErrorKind::Io, format!("{doing}: {error}"))
-        .at(path.display().to_string())
-        .hint(hint)
-        .source(error)
+        .with_location(path.display().to_string())
+        .with_hint(hint)
+        .with_source(error)
 }
 
 #[cfg(test)]

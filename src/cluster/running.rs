@@ -86,8 +86,8 @@ pub(super) fn unsettled(root: &Path, why: &str) -> Error {
             "another process has this project's PostgreSQL, and it takes no connections: {why}"
         ),
     )
-    .at(root.display().to_string())
-    .hint(
+    .with_location(root.display().to_string())
+    .with_hint(
         "see the log beside the data directory, and end the process whose id is in postmaster.pid",
     )
 }
@@ -100,9 +100,9 @@ pub(super) async fn stop(data_dir: &Path, pid: i32) -> Result<()> {
             ErrorKind::Io,
             format!("cannot stop PostgreSQL (process {pid}): {error}"),
         )
-        .at(data_dir.display().to_string())
-        .hint("run this as the user that started it")
-        .source(error)
+        .with_location(data_dir.display().to_string())
+        .with_hint("run this as the user that started it")
+        .with_source(error)
     })?;
     wait_until_gone(data_dir, pid).await
 }
@@ -116,8 +116,8 @@ pub(super) async fn wait_until_gone(data_dir: &Path, pid: i32) -> Result<()> {
                 ErrorKind::TimedOut,
                 format!("PostgreSQL is not down after {} s", STOP_LIMIT.as_secs()),
             )
-            .at(data_dir.display().to_string())
-            .hint("it goes on stopping by itself; its log is beside the data directory"));
+            .with_location(data_dir.display().to_string())
+            .with_hint("it goes on stopping by itself; its log is beside the data directory"));
         }
         sleep(LOOK_AGAIN).await;
     }

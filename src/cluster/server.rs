@@ -65,8 +65,8 @@ impl Launch {
                 ErrorKind::Io,
                 format!("cannot start PostgreSQL as {}: {error}", self.account.name),
             )
-            .at("/bin/sh")
-            .source(error)
+            .with_location("/bin/sh")
+            .with_source(error)
         })?;
         let leash = child.stdin.take();
         Ok(Supervisor {
@@ -174,8 +174,8 @@ impl Launch {
                 self.binaries.full()
             ),
         )
-        .at(self.place.data_dir.display().to_string())
-        .hint(hint)
+        .with_location(self.place.data_dir.display().to_string())
+        .with_hint(hint)
     }
 }
 
@@ -197,7 +197,7 @@ impl Supervisor {
                     self.last_words()
                 ),
             )
-            .hint("it goes on stopping by itself")
+            .with_hint("it goes on stopping by itself")
         })
     }
 
@@ -253,7 +253,7 @@ fn reap(mut child: Child) -> Result<watch::Receiver<Option<ExitStatus>>> {
             }
         })
         .map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot start a thread: {error}")).source(error)
+            Error::new(ErrorKind::Io, format!("cannot start a thread: {error}")).with_source(error)
         })?;
     Ok(ended)
 }

@@ -120,8 +120,8 @@ fn programs_for(root: &Path) -> Result<Binaries> {
             usual.full()
         ),
     )
-    .at(data_dir.display().to_string())
-    .hint(format!(
+    .with_location(data_dir.display().to_string())
+    .with_hint(format!(
         "install PostgreSQL {major}, set HIGHWATER_PG_BINDIR to its programs, or move the \
          directory away and begin anew"
     )))
@@ -167,6 +167,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        Error::new(ErrorKind::Internal, "starting PostgreSQL was cut short").source(error)
+        Error::new(ErrorKind::Internal, "starting PostgreSQL was cut short").with_source(error)
     })?
 }

@@ -37,7 +37,7 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     milliseconds(text.trim())
         .map(Duration::from_millis)
         .ok_or_else(|| {
-            Error::new(ErrorKind::Config, format!("{text:?} is not a duration")).hint(FORM)
+            Error::new(ErrorKind::Config, format!("{text:?} is not a duration")).with_hint(FORM)
         })
 }
 

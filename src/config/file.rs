@@ -17,7 +17,7 @@ impl Config {
     pub fn find(directory: &Path) -> Result<Option<(PathBuf, Config)>> {
         let directory = std::path::absolute(directory).map_err(|error| {
             Error::new(ErrorKind::Io, format!("cannot tell the directory: {error}"))
-                .at(directory.display().to_string())
+                .with_location(directory.display().to_string())
         })?;
         let mut files = directory.ancestors().map(|above| above.join(FILE_NAME));
         let Some(file) = files.find(|file| file.is_file()) else {
@@ -35,8 +35,8 @@ impl Config {
     pub fn load(file: &Path) -> Result<Config> {
         let text = std::fs::read_to_string(file).map_err(|error| {
             Error::new(ErrorKind::Config, format!("cannot read the file: {error}"))
-                .at(file.display().to_string())
-                .hint(match error.kind() {
+                .with_location(file.display().to_string())
+                .with_hint(match error.kind() {
                     std::io::ErrorKind::NotFound => "give the path of a file that is there",
                     _ => "make it readable UTF-8 text",
                 })
@@ -55,9 +55,11 @@ impl Config {
                 Some(span) => format!("{place}: line {}", line_of(text, span.start)),
                 None => place.to_owned(),
             };
-            wrong(error.message()).at(place)
+            wrong(error.message()).with_location(place)
         })?;
-        config.validate().map_err(|error| error.at(place))?;
+        config
+            .validate()
+            .map_err(|error| error.with_location(place))?;
         Ok(config)
     }
 }
@@ -75,9 +77,9 @@ fn wrong(message: &str) -> Error {
             .strip_suffix(FORM)
             .and_then(|what| what.strip_suffix("; "));
         return match own {
-            Some(what) => Error::new(ErrorKind::Config, what).hint(FORM),
+            Some(what) => Error::new(ErrorKind::Config, what).with_hint(FORM),
             None => Error::new(ErrorKind::Config, what)
-                .hint("docs/highwater.toml in highwater's repository shows every key"),
+                .with_hint("docs/highwater.toml in highwater's repository shows every key"),
         };
     };
     let what = format!("unknown key {unknown:?}");
@@ -86,7 +88,7 @@ fn wrong(message: &str) -> Error {
         Some(near) => format!("did you mean {near:?}? known here are {known_keys}"),
         None => format!("known here are {known_keys}"),
     };
-    Error::new(ErrorKind::Config, what).hint(hint)
+    Error::new(ErrorKind::Config, what).with_hint(hint)
 }
 
 /// The names in serde's "unknown field `x`, expected `a` or `b`".

@@ -92,7 +92,7 @@ pub async fn discard(
 ) -> Result<Discarded> {
     if reason.trim().is_empty() {
         return Err(
-            Error::new(ErrorKind::Usage, "the reason is empty").hint("say why it is given up")
+            Error::new(ErrorKind::Usage, "the reason is empty").with_hint("say why it is given up")
         );
     }
     check_name(target, name).await?;

@@ -1,7 +1,7 @@
 //! One batch, one transaction: the fence first, the read model, then the commit.
 //!
-//! Only this file opens the transaction that holds read-model rows and checkpoint. Where source
-//! and read model share a database, everything goes to the server in one message and no event
+//! Only this module and its parts open a transaction that holds read-model rows and checkpoint. Where
+//! source and read model share a database, everything goes to the server in one message and no event
 //! leaves it. A session whose transaction did not end is not given back to the pool.
 
 use std::any::Any;
@@ -236,5 +236,5 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
         text.unwrap_or("without a message")
     );
     Error::new(ErrorKind::Internal, what)
-        .hint("mend it and run again; nothing of the batch was committed")
+        .with_hint("mend it and run again; nothing of the batch was committed")
 }

@@ -160,7 +160,7 @@ impl Difference {
             "connect to the database it was built from, or highwater rebuild {name}; if you know \
              that no other events lie below the checkpoint, highwater accept {name} goes on after it"
         );
-        Error::new(ErrorKind::Diverged, what).hint(hint)
+        Error::new(ErrorKind::Diverged, what).with_hint(hint)
     }
 }
 
@@ -184,7 +184,7 @@ pub(crate) async fn check_unread(
 pub(crate) fn removed_unread(key: &Key, error: Error) -> Error {
     let name = &key.projection;
     // What is inserted again gets other positions, or lies below what is recorded as removed.
-    error.hint(format!(
+    error.with_hint(format!(
         "restore the database from before the removal, or highwater accept {name} to go on without \
          the removed events"
     ))
@@ -222,7 +222,7 @@ pub(crate) async fn accept(
         };
         if log.reached < checkpoint.position {
             let error = Difference::Behind(log.reached).explain(&key, &checkpoint, source.name());
-            return Err(error.hint(format!(
+            return Err(error.with_hint(format!(
                 "its next events would have positions that count as applied: highwater rebuild \
                  {projection}"
             )));

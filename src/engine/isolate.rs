@@ -109,11 +109,11 @@ pub(super) fn poison(error: Error, name: &ProjectionName, event: &RecordedEvent)
          if its file changed, then highwater run goes on; on_error = \"park\" in its file would let the \
          events of other keys go on meanwhile"
     );
-    let hint = match error.what_to_do() {
+    let hint = match error.hint() {
         Some(hint) => format!("{hint}; {next}"),
         None => next,
     };
-    error.event(reference(event)).hint(hint)
+    error.with_event(reference(event)).with_hint(hint)
 }
 
 /// The event, as an error names it.

@@ -200,7 +200,7 @@ impl Publisher {
 
     /// The source cannot be read now.
     pub(super) fn trouble(&self, error: &Error) {
-        let error = Arc::new(error.again());
+        let error = Arc::new(error.clone());
         self.progress.send_modify(|p| p.trouble = Some(error));
     }
 
@@ -274,13 +274,13 @@ impl Following {
     /// Fails if the reader has given up.
     pub(super) fn check_reader(&self) -> Result<()> {
         if let Some(error) = &self.progress.borrow().failed {
-            return Err(error.again());
+            return Err((**error).clone());
         }
         if self.progress.has_changed().is_ok() {
             return Ok(());
         }
         let what = "the reader of the source has ended without a reason";
-        Err(Error::new(ErrorKind::Internal, what).hint("see the log, and run again"))
+        Err(Error::new(ErrorKind::Internal, what).with_hint("see the log, and run again"))
     }
 }
 

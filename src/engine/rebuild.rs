@@ -157,7 +157,7 @@ impl Rebuild {
                 let client = self.target.connector().connect().await?;
                 give_up(&client, name, generation).await?;
                 let through = self.source.removed_through().await?;
-                Err(incomplete(name, self.source.name(), through).source(error))
+                Err(incomplete(name, self.source.name(), through).with_source(error))
             }
             filled => filled,
         }
@@ -241,7 +241,9 @@ impl Rebuild {
                 .min(self.source.head().await?);
             if self.board.get().position < live && !self.fill(generation, live, stop).await? {
                 let what = "the rebuild was stopped right before the swap";
-                return Err(Error::new(ErrorKind::TimedOut, what).hint("run it again to go on"));
+                return Err(
+                    Error::new(ErrorKind::TimedOut, what).with_hint("run it again to go on")
+                );
             }
             swap(&client, name, generation).await?;
             failpoint!("swap.renamed");
@@ -306,7 +308,7 @@ async fn check_cut(client: &Client, definition: &Definition) -> Result<()> {
     let what = format!(
         "the key of \"{name}\" cannot change now: its partitions stand at different positions"
     );
-    Err(Error::new(ErrorKind::Config, what).hint(format!(
+    Err(Error::new(ErrorKind::Config, what).with_hint(format!(
         "highwater rebuild {name}; or put the key back, let highwater run {name} --until-caught-up \
          bring them to one position, and accept it then"
     )))
@@ -353,7 +355,7 @@ fn old_schema(name: &ProjectionName) -> String {
 
 fn not_built(name: &ProjectionName) -> Error {
     let what = format!("projection \"{name}\" has no read model here");
-    Error::new(ErrorKind::NotFound, what).hint(format!("highwater run {name} builds it"))
+    Error::new(ErrorKind::NotFound, what).with_hint(format!("highwater run {name} builds it"))
 }
 
 fn incomplete(name: &ProjectionName, source: &str, through: Position) -> Error {
@@ -361,7 +363,7 @@ fn incomplete(name: &ProjectionName, source: &str, through: Position) -> Error {
         "\"{name}\" cannot be built anew: events of source \"{source}\" up to {through} were removed, \
          and a new read model would lack them; the one there is stays as it is"
     );
-    Error::new(ErrorKind::Stranded, what).hint(format!(
+    Error::new(ErrorKind::Stranded, what).with_hint(format!(
         "highwater accept {name} keeps the read model; to build one from the events that are left: \
          highwater drop {name}, highwater run {name}, which stops as stranded, and then highwater \
          accept {name}"
@@ -422,7 +424,7 @@ async fn swap(client: &Client, name: &ProjectionName, generation: i32) -> Result
     let swapped = swapped.map_err(|e| pg::error("cannot swap the generations", e))?;
     if swapped.is_none() {
         let what = format!("another rebuild of \"{name}\" has begun since");
-        return Err(Error::new(ErrorKind::Fenced, what).hint("let one of the two end"));
+        return Err(Error::new(ErrorKind::Fenced, what).with_hint("let one of the two end"));
     }
     let (next, old) = (next_schema(name), old_schema(name));
     let renames = format!(
@@ -475,5 +477,5 @@ async fn check_dependents(client: &Client, name: &ProjectionName) -> Result<()> 
         names.join(", ")
     );
     Err(Error::new(ErrorKind::Config, what)
-        .hint("drop these first and create them again afterwards"))
+        .with_hint("drop these first and create them again afterwards"))
 }

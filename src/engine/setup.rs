@@ -122,7 +122,7 @@ pub(crate) async fn prepare(
     let Ok(prepared) = tokio::time::timeout(limit, preparing).await else {
         let limit = format_duration(limit);
         let what = format!("the read model was not there after {limit}");
-        return Err(Error::new(ErrorKind::TimedOut, what).hint(
+        return Err(Error::new(ErrorKind::TimedOut, what).with_hint(
             "the server does not answer, somebody holds a lock on a table of highwater's, or up takes longer: \
              then raise engine.batch_timeout",
         ));
@@ -169,7 +169,7 @@ pub(crate) fn dropped(name: &ProjectionName) -> Error {
         ErrorKind::NotFound,
         format!("projection \"{name}\" was dropped"),
     )
-    .hint("run again to build it anew")
+    .with_hint("run again to build it anew")
 }
 
 /// The error of a projection whose row is there without a checkpoint: nothing says what its read
@@ -179,7 +179,7 @@ pub(crate) fn no_checkpoint(name: &ProjectionName) -> Error {
         ErrorKind::Database,
         format!("projection \"{name}\" has lost its checkpoint"),
     )
-    .hint(
+    .with_hint(
         "restore its row of highwater.checkpoint from a backup, or drop its schema, delete its row \
          of highwater.projection and run again",
     )
@@ -200,7 +200,7 @@ pub(crate) fn check_hash(definition: &Definition, hash: &str) -> Result<()> {
         ErrorKind::Changed,
         format!("projection \"{name}\" was changed since its read model was built"),
     )
-    .hint(format!(
+    .with_hint(format!(
         "highwater rebuild {name} builds it anew beside the old one; highwater accept {name} keeps \
          the read model if the change needs none; or put the file back"
     )))
@@ -288,13 +288,13 @@ pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
         let code = e.code().map(|c| c.code().to_owned());
         let error = pg::error(&format!("cannot create the schema \"{schema}\""), e);
         match code.as_deref() {
-            Some("42P06") => error.with_kind(ErrorKind::Config).hint(
+            Some("42P06") => error.with_kind(ErrorKind::Config).with_hint(
                 "a schema of that name is there and is not highwater's: rename the projection, or \
                  drop the schema if nothing needs it",
             ),
             Some("42501") => error
                 .with_kind(ErrorKind::Database)
-                .hint("grant create on the database to this role"),
+                .with_hint("grant create on the database to this role"),
             _ => error,
         }
     })
@@ -386,14 +386,14 @@ pub(crate) async fn check_key(
     let tried = client.batch_execute(&tried).await;
     tried.map_err(|e| {
         let error = pg::error("the key is no expression over the columns of a batch", e);
-        let hint = match error.code() {
+        let hint = match error.sqlstate() {
             Some("42P17") => {
                 "an event must keep its key for ever: use nothing that depends on the time or on \
                  settings, such as the text of recorded_at"
             }
             _ => "the columns are position, stream, version, type, data, metadata, id, recorded_at",
         };
-        error.with_kind(ErrorKind::Config).hint(hint)
+        error.with_kind(ErrorKind::Config).with_hint(hint)
     })
 }
 
@@ -422,10 +422,10 @@ pub(crate) async fn create_view(
     let both = format!("{sql};\n{restrict}");
     client.batch_execute(&both).await.map_err(|e| {
         let error = pg::error("cannot create the view \"batch\"", e);
-        match error.code() {
-            Some("42P07" | "42809") => error
-                .with_kind(ErrorKind::Config)
-                .hint("\"batch\" is the name of the events in apply: give the table another one"),
+        match error.sqlstate() {
+            Some("42P07" | "42809") => error.with_kind(ErrorKind::Config).with_hint(
+                "\"batch\" is the name of the events in apply: give the table another one",
+            ),
             _ => error,
         }
     })

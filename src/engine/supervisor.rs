@@ -147,7 +147,7 @@ impl Supervisor {
             Ok(Some(generation)) => generation,
             Ok(None) => return Ok(false),
             Err(error) => {
-                tracing::error!(projection = %self.parts.projection.definition().name, error = %error, "stopped");
+                tracing::error!(projection = %self.parts.projection.definition().name, kind = %error.kind(), error = %error, "stopped");
                 self.report_unstarted(&error).await;
                 return Err(error);
             }
@@ -267,7 +267,7 @@ impl Supervisor {
                     if changed.is_err() {
                         let what = "the instance's heartbeat has ended without a reason";
                         let error = Error::new(ErrorKind::Internal, what);
-                        return Outcome::Stopped(error.hint("see the log, and run again"));
+                        return Outcome::Stopped(error.with_hint("see the log, and run again"));
                     }
                 }
             }
@@ -283,7 +283,8 @@ impl Supervisor {
     ) -> Option<Outcome> {
         let definition = self.parts.projection.definition();
         if let Err(error) = setup::check_hash(definition, &projection.hash) {
-            let error = error.hint("this process has the definition from before: start it again");
+            let error =
+                error.with_hint("this process has the definition from before: start it again");
             return Some(Outcome::Stopped(error));
         }
         let checkpoints = &projection.checkpoints;

@@ -13,8 +13,8 @@ impl Error {
         let message = without_values(self.message());
         let parts = [
             self.kind().as_str(),
-            self.code().unwrap_or_default(),
-            self.place().unwrap_or_default(),
+            self.sqlstate().unwrap_or_default(),
+            self.location().unwrap_or_default(),
             &message,
         ];
         for part in parts {
@@ -66,7 +66,7 @@ mod tests {
 
     fn print(message: &str) -> String {
         Error::new(ErrorKind::Apply, message)
-            .sqlstate("22P02")
+            .with_sqlstate("22P02")
             .fingerprint()
     }
 
@@ -93,7 +93,9 @@ mod tests {
     #[test]
     fn errors_of_two_causes_differ() {
         let error = |kind, place: &str, code: &str, message: &str| {
-            let error = Error::new(kind, message).at(place).sqlstate(code);
+            let error = Error::new(kind, message)
+                .with_location(place)
+                .with_sqlstate(code);
             error.fingerprint()
         };
         let first = error(

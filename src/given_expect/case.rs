@@ -14,12 +14,12 @@ use super::scratch::Scratch;
 use crate::dead_letters;
 use crate::engine::{Engine, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
-use crate::near;
 use crate::pg::{self, Parameter, column, quote_identifier};
 use crate::projection::Runnable;
 use crate::projection::test_file::{ExpectedTable, GivenEvent, Test, TestFile, compare};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::table::{EventTable, TableSource};
+use crate::suggest;
 
 /// A scratch database that does not answer for so long does not come back.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -114,7 +114,7 @@ impl Run<'_> {
             *last = version;
             append(transaction.client(), event, version)
                 .await
-                .map_err(|error| error.at(self.file.place(event.line)))?;
+                .map_err(|error| error.with_location(self.file.place(event.line)))?;
         }
         let committed = transaction.commit().await;
         committed.map_err(|e| pg::error("cannot append the given events", e))
@@ -147,8 +147,8 @@ impl Run<'_> {
                     PATIENCE.as_secs()
                 ),
             )
-            .at(self.file.place(self.test.line))
-            .hint("see that apply ends, and waits for nobody"));
+            .with_location(self.file.place(self.test.line))
+            .with_hint("see that apply ends, and waits for nobody"));
         };
         match report?.outcomes.pop() {
             None | Some((_, Outcome::CaughtUp | Outcome::Drained)) => self.check_parked().await,
@@ -180,7 +180,11 @@ impl Run<'_> {
         for expected in &self.test.expect {
             let place = self.file.place(expected.line);
             if !tables.contains(&expected.table) {
-                differences.push(self.unknown(expected, &tables).at(place).to_string());
+                differences.push(
+                    self.unknown(expected, &tables)
+                        .with_location(place)
+                        .to_string(),
+                );
                 continue;
             }
             let rows = rows(client, self.schema(), &expected.table).await?;
@@ -200,10 +204,10 @@ impl Run<'_> {
         let what = format!("there is no table \"{}\" in {schema}", expected.table);
         let error = Error::new(ErrorKind::Config, what);
         if tables.is_empty() {
-            return error.hint(format!("{schema} has no tables: create one in up"));
+            return error.with_hint(format!("{schema} has no tables: create one in up"));
         }
         let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-        error.hint(near::suggestion(&expected.table, &tables))
+        error.with_hint(suggest::suggestion(&expected.table, &tables))
     }
 }
 

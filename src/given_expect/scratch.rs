@@ -78,7 +78,7 @@ async fn drop_database(server: &Connector, name: &str) -> Result<()> {
     dropped.map_err(|e| {
         pg::error(&format!("cannot drop the scratch database {name}"), e)
             .with_kind(ErrorKind::Database)
-            .hint("drop it by hand")
+            .with_hint("drop it by hand")
     })
 }
 
@@ -101,16 +101,16 @@ impl Drop for Scratch {
 
 fn cannot_create(error: tokio_postgres::Error, server: &Connector) -> Error {
     let error = pg::error("cannot create a scratch database for the tests", error);
-    let error = error.at(server.describe());
+    let error = error.with_location(server.describe());
     let error = match error.kind() {
         ErrorKind::Apply => error.with_kind(ErrorKind::Database),
         _ => error,
     };
-    if error.code() != Some("42501") {
+    if error.sqlstate() != Some("42501") {
         return error;
     }
     let user = quote_identifier(&server.user());
-    error.hint(format!(
+    error.with_hint(format!(
         "alter role {user} createdb; or name another server, where the role may"
     ))
 }

@@ -35,11 +35,11 @@ struct Fields {
 pub(super) fn event(line: &[u8]) -> Result<NdjsonEvent> {
     let text = std::str::from_utf8(line).map_err(|e| {
         let at = e.valid_up_to() + 1;
-        bad(format!("byte {at} is not UTF-8")).hint("convert the file to UTF-8")
+        bad(format!("byte {at} is not UTF-8")).with_hint("convert the file to UTF-8")
     })?;
     let text = text.trim_ascii();
     if !text.starts_with('{') {
-        return Err(bad("it is not a JSON object").hint(SHAPE));
+        return Err(bad("it is not a JSON object").with_hint(SHAPE));
     }
     check_escapes(text)?;
     let fields: Fields = serde_json::from_str(text).map_err(|e| json_error(&e))?;
@@ -71,13 +71,13 @@ fn json_error(error: &serde_json::Error) -> Error {
     let place = format!(" at line {} column {}", error.line(), error.column());
     let what = text.strip_suffix(&place).unwrap_or(&text);
     match error.classify() {
-        Category::Data => bad(what).hint(SHAPE),
-        Category::Eof => bad("the JSON ends too early").hint(SHAPE),
+        Category::Data => bad(what).with_hint(SHAPE),
+        Category::Eof => bad("the JSON ends too early").with_hint(SHAPE),
         Category::Syntax | Category::Io => bad(format!(
             "it is not JSON: {what} at column {}",
             error.column()
         ))
-        .hint(SHAPE),
+        .with_hint(SHAPE),
     }
 }
 
@@ -97,14 +97,14 @@ fn check_escapes(text: &str) -> Result<()> {
         rest = match (unit, pair) {
             (0, _) => {
                 return Err(bad("it holds \\u0000, which PostgreSQL cannot store")
-                    .hint("remove that character"));
+                    .with_hint("remove that character"));
             }
             (0xD800..=0xDBFF, Some(0xDC00..=0xDFFF)) => &rest[12..],
             (0xD800..=0xDFFF, _) => {
                 return Err(bad(format!(
                     "it holds \\u{unit:04x}, half of a surrogate pair, which is no character"
                 ))
-                .hint("remove it, or write both halves"));
+                .with_hint("remove it, or write both halves"));
             }
             _ => &rest[6..],
         };
@@ -129,7 +129,7 @@ fn check_name(field: &str, name: &str) -> Result<()> {
         return Ok(());
     };
     Err(bad(format!("{field} {fault}"))
-        .hint(format!("give it a {field} of 1 to {NAME_LIMIT} bytes")))
+        .with_hint(format!("give it a {field} of 1 to {NAME_LIMIT} bytes")))
 }
 
 fn expected(version: Option<i64>) -> Result<ExpectedVersion> {
@@ -138,7 +138,7 @@ fn expected(version: Option<i64>) -> Result<ExpectedVersion> {
         Some(1) => Ok(ExpectedVersion::NoStream),
         Some(version) if version > 1 => Ok(ExpectedVersion::Exact(version - 1)),
         Some(version) => Err(bad(format!("version is {version}"))
-            .hint("versions count from 1; leave it out to take the next one")),
+            .with_hint("versions count from 1; leave it out to take the next one")),
     }
 }
 
@@ -150,7 +150,7 @@ fn metadata(
         .as_ref()
         .is_some_and(|raw| !raw.get().starts_with('{'))
     {
-        return Err(bad("metadata is not a JSON object").hint("write it as {\"name\": value}"));
+        return Err(bad("metadata is not a JSON object").with_hint("write it as {\"name\": value}"));
     }
     let Some(occurred_at) = occurred_at else {
         return Ok(given);
@@ -159,7 +159,7 @@ fn metadata(
         return Err(bad(format!(
             "occurred_at is {occurred_at:?}, which is not RFC 3339"
         ))
-        .hint("write it as 2026-08-07T12:30:00Z"));
+        .with_hint("write it as 2026-08-07T12:30:00Z"));
     }
     let moment = to_raw_value(&occurred_at).map_err(|e| json_error(&e))?;
     let mut fields: BTreeMap<String, Box<RawValue>> = match &given {
@@ -170,7 +170,7 @@ fn metadata(
         && other.get() != moment.get()
     {
         return Err(
-            bad("occurred_at and the metadata's occurred_at differ").hint("keep one of them")
+            bad("occurred_at and the metadata's occurred_at differ").with_hint("keep one of them")
         );
     }
     fields.insert("occurred_at".to_owned(), moment);

@@ -342,7 +342,7 @@ proptest! {
         for input in [bytes.clone(), [&GZ_MAGIC[..], &bytes].concat(), gz(&bytes)] {
             if let Err(error) = read(input) {
                 prop_assert!(error.to_string().starts_with("events.ndjson: line "));
-                prop_assert!(error.what_to_do().is_some());
+                prop_assert!(error.hint().is_some());
             }
         }
     }
@@ -354,7 +354,7 @@ proptest! {
         let line = format!("{}{}{}", &LINE[..at], text, &LINE[at..]);
         for input in [line.as_str(), &line[..at]] {
             if let Err(error) = read(input) {
-                prop_assert!(error.what_to_do().is_some(), "{}", error);
+                prop_assert!(error.hint().is_some(), "{}", error);
             }
         }
     }

@@ -89,15 +89,17 @@ pub(crate) async fn changed(
     client: &Client,
     identity: &str,
     block: &Block,
+    expected: Tally,
     now: Tally,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/block/changed.sql");
-    let parameters: [(&Parameter<'_>, Type); 5] = [
+    let parameters: [(&Parameter<'_>, Type); 6] = [
         (&identity, Type::TEXT),
         (&block.range.after().get(), Type::INT8),
         (&block.range.through().get(), Type::INT8),
         (&now.events.cast_signed(), Type::INT8),
         (&now.digest.cast_signed(), Type::INT8),
+        (&expected.events.cast_signed(), Type::INT8),
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)

@@ -29,7 +29,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, StoredError};
 use crate::name::ProjectionName;
 use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
 use crate::position::{Position, Range};
@@ -342,23 +342,9 @@ pub(crate) async fn report_unstarted(
         .map_err(|e| pg::own_error("cannot report the state", e))
 }
 
-/// What an error looks like in `highwater.checkpoint.last_error` and in status.
+/// An error as it is stored in `highwater.checkpoint.last_error` and with a dead letter.
 pub(crate) fn error_value(error: &Error, position: Position, attempts: u32) -> Value {
-    let event = error.event_ref();
-    serde_json::json!({
-        "kind": error.kind().as_str(),
-        "sqlstate": error.code(),
-        "message": match error.place() {
-            Some(place) => format!("{place}: {}", error.message()),
-            None => error.message().to_owned(),
-        },
-        "event_id": event.map(|e| e.id),
-        "event_type": event.map(|e| e.event_type.as_str()),
-        "position": event.map_or(position, |e| e.position),
-        "attempts": attempts,
-        "at": jiff::Timestamp::now().to_string(),
-        "hint": error.what_to_do(),
-    })
+    serde_json::json!(StoredError::new(error, position, attempts))
 }
 
 /// The error of a runner whose epoch is past.
@@ -367,7 +353,7 @@ pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
         "another instance has taken partition {} of \"{}\" over (epoch {})",
         key.partition, key.projection, found.0
     );
-    Error::new(ErrorKind::Fenced, what).hint(
+    Error::new(ErrorKind::Fenced, what).with_hint(
         "nothing, if this process was cut off or slow, or somebody accepted a change; \
          highwater status shows who runs it",
     )

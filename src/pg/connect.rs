@@ -295,7 +295,7 @@ fn check_version(number: i32, version: &str) -> Result<()> {
         ErrorKind::Database,
         format!("the server is PostgreSQL {version}, but {OLDEST_SERVER} or newer is needed"),
     )
-    .hint("upgrade the server, or use a database on a newer one"))
+    .with_hint("upgrade the server, or use a database on a newer one"))
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn quoted(value: &str) -> String {
 }
 
 fn broken(what: &str) -> Error {
-    Error::new(ErrorKind::Config, what).hint(FORM)
+    Error::new(ErrorKind::Config, what).with_hint(FORM)
 }
 
 fn ambiguous() -> Error {
@@ -68,7 +68,7 @@ fn ambiguous() -> Error {
         ErrorKind::Config,
         "the database URL has an @ or : that is not percent-encoded",
     )
-    .hint(ENCODE)
+    .with_hint(ENCODE)
 }
 
 fn url_rest(text: &str) -> Option<&str> {
@@ -175,7 +175,7 @@ fn decode(text: &str) -> Result<String> {
             ErrorKind::Config,
             "the database URL has a % that is not followed by two hex digits of UTF-8 text",
         )
-        .hint("write % itself as %25")
+        .with_hint("write % itself as %25")
     };
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

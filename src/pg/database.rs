@@ -147,8 +147,8 @@ impl Short {
             ErrorKind::TimedOut,
             format!("the server did not answer a short statement within {limit}"),
         )
-        .at(self.connector.describe())
-        .hint(
+        .with_location(self.connector.describe())
+        .with_hint(
             "it hangs, is cut off, or somebody holds a lock on a table of highwater's; another \
              session is tried",
         )

@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, StoredError};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 
@@ -115,7 +115,8 @@ pub(crate) struct ObservedCheckpoint {
     pub(crate) stopped_before: bool,
     /// Dead letters of it are to be tried again.
     pub(crate) retries: bool,
-    pub(crate) error: Option<Value>,
+    /// Why it stopped.
+    pub(crate) error: Option<StoredError>,
 }
 
 const OBSERVE: &str = include_str!("../../sql/queries/instance/observe.sql");
@@ -140,7 +141,7 @@ fn around(row: &Row) -> Result<Around> {
 fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|e| {
         let what = format!("the tables of schema highwater are not as they were left: {e}");
-        Error::new(ErrorKind::Database, what).hint("run highwater init")
+        Error::new(ErrorKind::Database, what).with_hint("run highwater init")
     })
 }
 

@@ -75,7 +75,7 @@ pub async fn verify(client: &impl GenericClient) -> Result<()> {
             ErrorKind::Database,
             format!("database {} has no schema highwater yet", state.database),
         )
-        .hint("run highwater init"));
+        .with_hint("run highwater init"));
     }
     state.check_ours()?;
     state.check_may_read()?;
@@ -87,7 +87,7 @@ pub async fn verify(client: &impl GenericClient) -> Result<()> {
                  ({}) is missing",
                 state.database, missing.number, missing.name
             );
-            return Err(Error::new(ErrorKind::Database, what).hint("run highwater init"));
+            return Err(Error::new(ErrorKind::Database, what).with_hint("run highwater init"));
         }
     }
     Ok(())
@@ -207,7 +207,7 @@ fn next(
                 "the schema highwater is newer than this binary: it has {component} migration {number} ({name})"
             ),
         )
-        .hint("run the newer highwater"));
+        .with_hint("run the newer highwater"));
     }
     for (migration, (number, name, hash)) in migrations.iter().zip(applied) {
         if migration.number != *number || migration.hash() != *hash {
@@ -218,7 +218,7 @@ fn next(
                      holds: the two are different builds, or the record was changed"
                 ),
             )
-            .hint("run the highwater that made this schema"));
+            .with_hint("run the highwater that made this schema"));
         }
     }
     Ok(migrations.get(applied.len()))

@@ -154,7 +154,7 @@ impl TlsSettings {
                     certificate.display()
                 ),
             )
-            .hint("name the key's file with sslkey"));
+            .with_hint("name the key's file with sslkey"));
         };
         let chain = certificates(&certificate, "sslcert")?;
         let key_der =
@@ -166,8 +166,8 @@ impl TlsSettings {
                     ErrorKind::Config,
                     format!("the key does not serve the client certificate: {error}"),
                 )
-                .at(key.display().to_string())
-                .hint("sslcert and sslkey must be a pair, the key not encrypted")
+                .with_location(key.display().to_string())
+                .with_hint("sslcert and sslkey must be a pair, the key not encrypted")
             })
     }
 }
@@ -177,7 +177,7 @@ fn no_root_for_verify_ca() -> Error {
         ErrorKind::Config,
         "sslmode=verify-ca has no root certificate to verify with",
     )
-    .hint("name its file with sslrootcert, or use sslmode=verify-full for the system's roots")
+    .with_hint("name its file with sslrootcert, or use sslmode=verify-full for the system's roots")
 }
 
 /// The certificates of a PEM file; an empty file is a fault.
@@ -198,8 +198,8 @@ fn certificates(file: &Path, option: &str) -> Result<Vec<CertificateDer<'static>
 
 fn unreadable(file: &Path, option: &str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Config, format!("cannot read {option}: {why}"))
-        .at(file.display().to_string())
-        .hint(format!("{option} must be a readable file in PEM format"))
+        .with_location(file.display().to_string())
+        .with_hint(format!("{option} must be a readable file in PEM format"))
 }
 
 /// The operating system's trusted issuers, read once: they are many and change with the system.
@@ -211,7 +211,7 @@ fn system_roots() -> Result<Vec<CertificateDer<'static>>> {
             ErrorKind::Config,
             "the system has no trusted root certificates",
         )
-        .hint("install the package ca-certificates, or name a file with sslrootcert"));
+        .with_hint("install the package ca-certificates, or name a file with sslrootcert"));
     }
     Ok(roots.clone())
 }

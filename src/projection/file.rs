@@ -228,7 +228,7 @@ impl<'a> SourceText<'a> {
         match source.text.find('\0') {
             Some(offset) => Err(source
                 .error(offset, "the character NUL, which PostgreSQL cannot store")
-                .hint("remove it")),
+                .with_hint("remove it")),
             None => Ok(source),
         }
     }
@@ -238,8 +238,8 @@ impl<'a> SourceText<'a> {
         let name = stem.to_string_lossy().parse::<ProjectionName>();
         name.map_err(|error| {
             error
-                .at(self.path.display().to_string())
-                .hint("rename the file")
+                .with_location(self.path.display().to_string())
+                .with_hint("rename the file")
         })
     }
 
@@ -248,12 +248,12 @@ impl<'a> SourceText<'a> {
     }
 
     fn error(&self, offset: usize, what: impl Into<String>) -> Error {
-        Error::new(ErrorKind::Config, what).at(place(self.path, self.line_at(offset)))
+        Error::new(ErrorKind::Config, what).with_location(place(self.path, self.line_at(offset)))
     }
 
     fn fault(&self, fault: &Fault) -> Error {
         self.error(fault.offset, fault.what.as_str())
-            .hint(fault.hint.as_str())
+            .with_hint(fault.hint.as_str())
     }
 }
 
@@ -265,6 +265,6 @@ fn check_size(path: &Path, size: usize) -> Result<()> {
         ErrorKind::Config,
         format!("the file is larger than {} KiB", FILE_SIZE_MAX / 1024),
     )
-    .at(path.display().to_string())
-    .hint("a projection is one small file; move data into a table"))
+    .with_location(path.display().to_string())
+    .with_hint("a projection is one small file; move data into a table"))
 }

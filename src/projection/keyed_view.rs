@@ -159,12 +159,12 @@ where
         if typed::variants_of::<V::Event>().is_none() {
             let what = format!("the event of projection \"{}\" is no enum", view.name());
             return Err(Error::new(ErrorKind::Config, what)
-                .hint("derive Deserialize for an enum with a variant for each event type"));
+                .with_hint("derive Deserialize for an enum with a variant for each event type"));
         }
         if view.key_columns().is_empty() {
             let what = format!("projection \"{}\" names no key column", view.name());
             return Err(Error::new(ErrorKind::Config, what)
-                .hint("return the columns of its primary key from key_columns"));
+                .with_hint("return the columns of its primary key from key_columns"));
         }
         Coded::new(Keyed {
             view,

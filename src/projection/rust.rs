@@ -24,8 +24,8 @@ impl<P: Projection> Coded<P> {
         let name: ProjectionName = projection.name().parse()?;
         let up = sql_text::normalise(projection.up()).map_err(|fault| {
             Error::new(ErrorKind::Config, fault.what)
-                .at(format!("projection {name}, up"))
-                .hint(fault.hint)
+                .with_location(format!("projection {name}, up"))
+                .with_hint(fault.hint)
         })?;
         let mut events = projection.events();
         if let Some(events) = &mut events {
@@ -35,7 +35,7 @@ impl<P: Projection> Coded<P> {
         let filter = events
             .as_ref()
             .map_or_else(String::new, |types| types.join("\n"));
-        let key = key_of(&projection).map_err(|e| e.at(format!("projection {name}")))?;
+        let key = key_of(&projection).map_err(|e| e.with_location(format!("projection {name}")))?;
         let revision = projection.revision().to_string();
         let mut parts = vec!["rust", &filter, projection.source(), &up, &revision];
         if key != Keys::STREAM {
@@ -61,7 +61,7 @@ impl<P: Projection> Coded<P> {
 fn key_of(projection: &impl Projection) -> Result<String> {
     key_text::normalised(projection.key_sql()).map_err(|fault| {
         let what = format!("the key is no SQL expression: {}", fault.what);
-        Error::new(ErrorKind::Config, what).hint(fault.hint)
+        Error::new(ErrorKind::Config, what).with_hint(fault.hint)
     })
 }
 
@@ -74,7 +74,7 @@ fn partitions_of(projection: &impl Projection) -> Result<u16> {
         "projection \"{}\" cannot have {partitions} partitions",
         projection.name()
     );
-    Err(Error::new(ErrorKind::Config, what).hint(format!("return 1 to {PARTITIONS_MAX}")))
+    Err(Error::new(ErrorKind::Config, what).with_hint(format!("return 1 to {PARTITIONS_MAX}")))
 }
 
 impl<P: Projection> Runnable for Coded<P> {
@@ -85,7 +85,7 @@ impl<P: Projection> Runnable for Coded<P> {
     fn set_up<'a>(&'a self, tx: &'a Tx<'a>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let done = tx.batch_execute(self.projection.up()).await;
-            done.map_err(|e| e.at(format!("projection {}, up", self.definition.name)))
+            done.map_err(|e| e.with_location(format!("projection {}, up", self.definition.name)))
         })
     }
 

@@ -60,7 +60,7 @@ impl SqlProjection {
                     Some(offset) => statement.line_at(offset),
                     None => statement.line,
                 };
-                pg::error("up failed", e).at(self.file.place(line))
+                pg::error("up failed", e).with_location(self.file.place(line))
             })?;
         }
         Ok(())
@@ -107,6 +107,6 @@ impl Runnable for SqlProjection {
             self.definition.name, self.definition.source
         );
         Err(Error::new(ErrorKind::Config, what)
-            .hint("read a source of the same database, or write the projection in Rust"))
+            .with_hint("read a source of the same database, or write the projection in Rust"))
     }
 }

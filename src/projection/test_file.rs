@@ -127,8 +127,8 @@ impl TestFile {
         if text.len() > FILE_SIZE_MAX {
             return Err(
                 Error::new(ErrorKind::Config, "the file is larger than 1024 KiB")
-                    .at(path.display().to_string())
-                    .hint("a test needs a few events; remove the others"),
+                    .with_location(path.display().to_string())
+                    .with_hint("a test needs a few events; remove the others"),
             );
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -136,8 +136,8 @@ impl TestFile {
         if tests.is_empty() {
             return Err(
                 Error::new(ErrorKind::Config, "there is no test in this file")
-                    .at(path.display().to_string())
-                    .hint("begin one with [[test]], or remove the file"),
+                    .with_location(path.display().to_string())
+                    .with_hint("begin one with [[test]], or remove the file"),
             );
         }
         Ok(TestFile {

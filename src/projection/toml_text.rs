@@ -5,8 +5,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::near;
 use crate::projection::sql_text::Lines;
+use crate::suggest;
 
 /// A TOML text and where it stands.
 pub(crate) struct TomlText<'a> {
@@ -33,7 +33,7 @@ impl<'a> TomlText<'a> {
             let offset = error.span().map_or(0, |span| span.start);
             let message = error.message().trim().replace('\n', ", ");
             self.error(offset, format!("this is not TOML: {message}"))
-                .hint("mend the line; see https://toml.io")
+                .with_hint("mend the line; see https://toml.io")
         })
     }
 
@@ -45,7 +45,7 @@ impl<'a> TomlText<'a> {
     /// A complaint about the byte at `offset`.
     pub(crate) fn error(&self, offset: usize, what: impl Into<String>) -> Error {
         let line = self.line(offset);
-        Error::new(ErrorKind::Config, what).at(format!("{}: line {line}", self.place))
+        Error::new(ErrorKind::Config, what).with_location(format!("{}: line {line}", self.place))
     }
 
     /// A complaint about a value of a wrong kind.
@@ -55,7 +55,7 @@ impl<'a> TomlText<'a> {
             value.span().start,
             format!("{name} must be {wanted}, not {found}"),
         )
-        .hint("mend the value")
+        .with_hint("mend the value")
     }
 
     /// Refuses keys that are not among `known`; `whose` says what they belong to.
@@ -70,7 +70,7 @@ impl<'a> TomlText<'a> {
                     key.span().start,
                     format!("{whose} has no key {}", quoted(key.get_ref())),
                 )
-                .hint(near::suggestion(key.get_ref(), known))),
+                .with_hint(suggest::suggestion(key.get_ref(), known))),
         }
     }
 
@@ -81,7 +81,7 @@ impl<'a> TomlText<'a> {
         if text.trim().is_empty() {
             return Err(self
                 .error(value.span().start, format!("{name} is empty"))
-                .hint("give it a text, or remove the key"));
+                .with_hint("give it a text, or remove the key"));
         }
         if text.contains('\0') {
             return Err(self.nul(value.span().start));
@@ -91,7 +91,7 @@ impl<'a> TomlText<'a> {
 
     fn nul(&self, offset: usize) -> Error {
         self.error(offset, "the character NUL, which PostgreSQL cannot store")
-            .hint("remove it")
+            .with_hint("remove it")
     }
 
     /// The value as a whole number from `range`.
@@ -113,7 +113,7 @@ impl<'a> TomlText<'a> {
                 value.span().start,
                 format!("{name} must be {wanted}, not {}", integer.as_str()),
             )
-            .hint("mend the value")
+            .with_hint("mend the value")
         })
     }
 
@@ -125,11 +125,11 @@ impl<'a> TomlText<'a> {
             DeValue::String(text) => Ok(Value::from(text.as_ref())),
             DeValue::Integer(n) => integer_json(n.as_str(), n.radix()).ok_or_else(|| {
                 self.error(offset, format!("the number {} is too large", n.as_str()))
-                    .hint("write it as a string")
+                    .with_hint("write it as a string")
             }),
             DeValue::Float(n) => float_json(n.as_str()).ok_or_else(|| {
                 self.error(offset, format!("JSON has no number {}", n.as_str()))
-                    .hint("write it as a string")
+                    .with_hint("write it as a string")
             }),
             DeValue::Boolean(truth) => Ok(Value::from(*truth)),
             DeValue::Datetime(time) => Ok(Value::from(time.to_string())),

@@ -33,14 +33,14 @@ pub(crate) fn decode<E: DeserializeOwned>(event: &RecordedEvent) -> Result<Optio
         Ok(typed) => Ok(Some(typed)),
         Err(_) if unknown.get() => Ok(None),
         Err(error) => Err(undigestible(event, format!("cannot be read: {error}"))
-            .source(error)
-            .hint("make the Rust type fit the event, or give the field a default")),
+            .with_source(error)
+            .with_hint("make the Rust type fit the event, or give the field a default")),
     }
 }
 
 /// An error about this event.
 pub(crate) fn undigestible(event: &RecordedEvent, what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Undigestible, format!("an event {what}")).event(EventRef {
+    Error::new(ErrorKind::Undigestible, format!("an event {what}")).with_event(EventRef {
         position: event.position,
         id: event.id,
         event_type: event.event_type.clone(),
@@ -50,7 +50,7 @@ pub(crate) fn undigestible(event: &RecordedEvent, what: impl std::fmt::Display) 
 /// The error of an event whose type must be known and is not.
 pub(crate) fn unknown(event: &RecordedEvent) -> Error {
     undigestible(event, "has a type that the projection does not know")
-        .hint("add a variant for it, or set ON_UNKNOWN to Ignore")
+        .with_hint("add a variant for it, or set ON_UNKNOWN to Ignore")
 }
 
 /// The event types that `E` has variants for, aliases included; `None` if it is no enum.

@@ -374,7 +374,7 @@ fn no_identity() -> Error {
         ErrorKind::Database,
         "highwater.source is empty: the event table has lost its identity",
     )
-    .hint("restore the row from a backup; projections cannot be compared without it")
+    .with_hint("restore the row from a backup; projections cannot be compared without it")
 }
 
 /// The highest committed position of a table.

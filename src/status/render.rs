@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::{Known, LastError, ProjectionStatus, Repartition, SourceStatus, State, Status};
+use super::{Known, ProjectionStatus, Repartition, SourceStatus, State, Status};
 use crate::engine::RunnerState;
-use crate::error::Printable;
+use crate::error::{Printable, StoredError};
 use crate::position::Position;
 use held::{held, render_remedy};
 
@@ -219,7 +219,7 @@ const MENDED_BY_RUNNING: [&str; 5] = [
     "precondition",
 ];
 
-fn render_error(text: &mut String, p: &ProjectionStatus, error: &LastError, now: Timestamp) {
+fn render_error(text: &mut String, p: &ProjectionStatus, error: &StoredError, now: Timestamp) {
     let verb = match p.state {
         State::Runner(RunnerState::Stopped) => "stopped",
         State::Runner(RunnerState::Retrying) => "is tried again",

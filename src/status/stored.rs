@@ -8,11 +8,9 @@ use tokio_postgres::{Client, Row};
 
 use super::blocked::Blocked;
 use super::source::Measured;
-use super::{
-    Gone, Known, LastError, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State,
-};
+use super::{Gone, Known, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State};
 use crate::engine::RunnerState;
-use crate::error::Result;
+use crate::error::{Result, StoredError};
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::Key;
 use crate::pg::database::Database;
@@ -54,7 +52,7 @@ struct Checkpoint {
     epoch: i64,
     state: State,
     rate: f64,
-    last_error: Option<LastError>,
+    last_error: Option<StoredError>,
     owner: Option<String>,
     gone: Option<Gone>,
 }
@@ -189,11 +187,11 @@ fn state(text: &str, alive: bool) -> State {
     }
 }
 
-fn last_error(value: Value) -> LastError {
+fn last_error(value: Value) -> StoredError {
     let text = value.to_string();
-    serde_json::from_value(value).unwrap_or_else(|_| LastError {
+    serde_json::from_value(value).unwrap_or_else(|_| StoredError {
         message: text,
-        ..LastError::default()
+        ..StoredError::default()
     })
 }
 

@@ -130,7 +130,7 @@ fn check_key(keys: &Keys<'_>) -> Result<()> {
         keys.key
     );
     Err(Error::new(ErrorKind::Config, what)
-        .hint("use an event table for a projection with a key of its own"))
+        .with_hint("use an event table for a projection with a key of its own"))
 }
 
 #[allow(clippy::expect_used, reason = "a constant that is JSON")]

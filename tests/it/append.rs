@@ -92,7 +92,7 @@ async fn a_stream_that_is_not_at_the_expected_version_is_a_conflict_that_names_b
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::VersionConflict);
-    assert_eq!(error.code(), Some("HW001"));
+    assert_eq!(error.sqlstate(), Some("HW001"));
     assert!(
         error
             .message()
@@ -300,7 +300,7 @@ async fn appending_without_the_schema_says_what_to_run() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
-    assert_eq!(error.what_to_do(), Some("run highwater init"));
+    assert_eq!(error.hint(), Some("run highwater init"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -211,10 +211,7 @@ async fn a_database_without_the_schema_is_an_error_and_one_out_of_reach_a_warnin
     let directory = files(&[("counts.sql", COUNTS)]);
     let database = TestDatabase::empty().await;
     let findings = check(&database, directory.path()).await;
-    assert_eq!(
-        only(&findings).error.what_to_do(),
-        Some("run highwater init")
-    );
+    assert_eq!(only(&findings).error.hint(), Some("run highwater init"));
     let connector = Connector::parse("postgres://nobody@127.0.0.1:1/none?sslmode=disable").unwrap();
     let unreachable = Database::new(connector, 1).unwrap();
     let findings = check_in(&unreachable, &[], directory.path()).await;
@@ -244,7 +241,7 @@ async fn a_check_waits_for_no_lock_for_long() {
     let findings = check(&database, directory.path()).await;
     let finding = only(&findings);
     assert_eq!(finding.level, Level::Warning, "{finding}");
-    assert_eq!(finding.error.code(), Some("55P03"));
+    assert_eq!(finding.error.sqlstate(), Some("55P03"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

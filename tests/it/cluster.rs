@@ -434,7 +434,7 @@ async fn a_read_only_data_directory_is_named() {
         error.to_string().contains("the directory is read-only for"),
         "{error}"
     );
-    assert_eq!(error.place(), data_dir.to_str());
+    assert_eq!(error.location(), data_dir.to_str());
 }
 
 #[tokio::test]

@@ -22,9 +22,9 @@ async fn parked(database: &TestDatabase) -> Client {
     let run = run_to_head(database, database.source(), projection);
     run.await.unwrap();
     let letters = r#"
-        insert into highwater.dead_letter (projection, generation, position, key, layout, partition, id,
+        insert into highwater.dead_letter (projection, generation, position, key, id,
                     stream, version, type, data, metadata, recorded_at, error, fingerprint, attempts)
-        select 'counts', 1, e.position, l.key, 1, 0, e.id, e.stream, e.version, e.type, e.data,
+        select 'counts', 1, e.position, l.key, e.id, e.stream, e.version, e.type, e.data,
                e.metadata, e.recorded_at, l.error, l.fingerprint, (l.error is not null)::integer
           from highwater.event e
           join (values (2, 'a', '{"kind": "apply", "message": "no"}'::jsonb, 'f1'), (4, 'a', null, null),
@@ -32,15 +32,17 @@ async fn parked(database: &TestDatabase) -> Client {
                        (5, null, '{"kind": "apply", "message": "never"}', 'f2')
                ) l (position, key, error, fingerprint) using (position);
         update highwater.checkpoint
-           set parking = 3, counted_from = 0, scanned = 9, applied = 4, filtered = 0, parked = 5"#;
+           set parking = 3"#;
     client.batch_execute(letters).await.unwrap();
     client
 }
 
-async fn ledger(client: &Client) -> (i64, i64, i64, i64) {
-    let sql = "select applied, parked, discarded, parking from highwater.checkpoint";
+/// How many dead letters there are, how many were discarded, and how often the parked keys have changed.
+async fn standing(client: &Client) -> (i64, i64, i64) {
+    let sql = "select (select count(*) from highwater.dead_letter),
+                      (select count(*) from highwater.discarded), parking from highwater.checkpoint";
     let row = client.query_one(sql, &[]).await.unwrap();
-    (row.get(0), row.get(1), row.get(2), row.get(3))
+    (row.get(0), row.get(1), row.get(2))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,8 +153,8 @@ async fn what_is_discarded_is_written_down_and_what_follows_it_stays_parked() {
     let (left, keys) = (discarded.left_behind, discarded.still_parked_keys);
     assert_eq!((discarded.discarded, left, keys), (1, 2, 1));
     assert_eq!(
-        ledger(&client).await,
-        (4, 4, 1, 3),
+        standing(&client).await,
+        (4, 1, 3),
         "the key is parked as before, so nobody's picture of the parked keys is stale"
     );
     let record = "select format('%s %s %s %s %s', position, key, id, reason, error->>'message')
@@ -165,13 +167,13 @@ async fn what_is_discarded_is_written_down_and_what_follows_it_stays_parked() {
         .await
         .unwrap();
     assert_eq!((rest.discarded, rest.left_behind), (2, 0));
-    assert_eq!(ledger(&client).await, (4, 2, 3, 4), "now the key is free");
+    assert_eq!(standing(&client).await, (2, 3, 4), "now the key is free");
 
     let rest = dead_letters::discard(&target, &counts(), &Selection::All, "enough")
         .await
         .unwrap();
     assert_eq!(rest.discarded, 2);
-    assert_eq!(ledger(&client).await, (4, 0, 5, 6));
+    assert_eq!(standing(&client).await, (0, 5, 6));
     assert_eq!(dead_letters::counts(&target).await.unwrap(), []);
 }
 

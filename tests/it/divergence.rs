@@ -83,7 +83,7 @@ async fn stopped(database: &TestDatabase, kind: ErrorKind, words: &str) -> Error
 
 async fn diverged(database: &TestDatabase, words: &str) {
     let error = stopped(database, ErrorKind::Diverged, words).await;
-    let choices = error.what_to_do().unwrap();
+    let choices = error.hint().unwrap();
     for choice in [
         "connect to",
         "highwater rebuild in_sql",
@@ -265,10 +265,7 @@ async fn what_is_accepted_goes_on_behind_the_checkpoint() {
         .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Diverged);
     assert!(
-        refused
-            .what_to_do()
-            .unwrap()
-            .contains("highwater rebuild in_sql"),
+        refused.hint().unwrap().contains("highwater rebuild in_sql"),
         "{refused}"
     );
 }
@@ -304,10 +301,7 @@ async fn a_projection_that_has_not_read_what_was_removed_is_stranded_and_one_abo
         "{error}"
     );
     assert!(
-        error
-            .what_to_do()
-            .unwrap()
-            .contains("highwater accept in_sql"),
+        error.hint().unwrap().contains("highwater accept in_sql"),
         "{error}"
     );
     let above = vec![ledger_in_sql("above")];

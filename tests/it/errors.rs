@@ -187,8 +187,8 @@ async fn a_constraint_that_is_checked_at_the_commit_stops_at_the_event_that_brea
     let Outcome::Stopped(error) = &report.outcomes[0].1 else {
         panic!("{report:?}")
     };
-    assert_eq!(error.code(), Some("23505"), "{error}");
-    assert_eq!(error.event_ref().unwrap().position.get(), 37);
+    assert_eq!(error.sqlstate(), Some("23505"), "{error}");
+    assert_eq!(error.event().unwrap().position.get(), 37);
     let log: Vec<i64> = (1..=36).collect();
     let applied = positions(&client, "select position from ledger.ledger order by 1").await;
     assert_eq!(applied, log);
@@ -216,11 +216,11 @@ async fn a_statement_that_names_what_is_gone_stops_the_projection_and_blames_no_
         panic!()
     };
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert_eq!(error.code(), Some("42P01"));
-    assert_eq!(error.event_ref(), None);
+    assert_eq!(error.sqlstate(), Some("42P01"));
+    assert_eq!(error.event(), None);
     assert!(
         error
-            .place()
+            .location()
             .unwrap()
             .starts_with("projections/ledger.sql: line"),
         "{error}"

@@ -163,7 +163,7 @@ async fn a_projection_without_tests_and_one_whose_tests_cannot_be_read_are_told(
 
     let error = select(subjects.to_vec(), &["brokn".into()]).err().unwrap();
     assert_eq!(
-        error.what_to_do(),
+        error.hint(),
         Some("did you mean broken? (known: broken, untested)")
     );
     assert_eq!(
@@ -227,7 +227,7 @@ async fn a_role_that_may_not_create_databases_hears_what_it_needs_and_nothing_is
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
-    let hint = error.what_to_do().unwrap();
+    let hint = error.hint().unwrap();
     assert!(
         hint.starts_with(&format!("alter role \"{role}\" createdb")),
         "{error}"

@@ -93,8 +93,12 @@ async fn a_row_that_the_table_refuses_stops_a_live_view_at_its_event_and_nothing
     let report = running.ended().await;
     let error = report.outcomes[0].1.error().expect("it is stopped");
     assert_eq!(error.kind(), ErrorKind::Apply, "{error}");
-    assert_eq!(error.code(), Some("23514"), "the row's own error: {error}");
-    let at = error.event_ref().expect("the event");
+    assert_eq!(
+        error.sqlstate(),
+        Some("23514"),
+        "the row's own error: {error}"
+    );
+    let at = error.event().expect("the event");
     assert_eq!(at.position.get(), 2);
     let sql = "select sum from sums.sums";
     assert_eq!(one::<i64>(&client, sql).await, 1);
@@ -122,7 +126,7 @@ async fn events_removed_before_they_were_read_strand_a_live_projection() {
     assert_eq!(error.kind(), ErrorKind::Stranded, "{error}");
     assert!(
         error
-            .what_to_do()
+            .hint()
             .is_some_and(|hint| hint.contains("highwater accept sums")),
         "{error}"
     );

@@ -10,7 +10,7 @@ use std::time::Duration;
 use highwater::engine::Settings;
 use highwater::projection::Runnable;
 use highwater::testing::TestDatabase;
-use highwater::{Engine, Outcome, Until};
+use highwater::{Engine, ErrorKind, Outcome, Until};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -81,6 +81,50 @@ async fn a_partition_that_could_not_be_given_back_is_handed_over_later() {
     }
     let log = positions(&client, "select position from highwater.event order by 1").await;
     assert_exact_by_stream(&client, "ledger", &log).await;
+}
+
+const PARKS_ONE_KEY: &str = r#"/* highwater
+on_error = "park"
+*/
+-- highwater: up
+create table seen (n bigint not null);
+-- highwater: apply
+insert into seen select 1 / (2 - version) from batch;
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_instance_gives_the_same_reason_for_a_stop() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let start = || {
+        let mut settings = settings(true);
+        settings.parked_keys_max = 1;
+        let engine = Engine::new(database.pooled(), settings).source(database.source());
+        Running::start(engine.projection(sql_projection("seen", PARKS_ONE_KEY)))
+    };
+    let owner = start();
+    until_shared(&client, &[1]).await;
+    let standby = start();
+    let instances = "select count(*) from highwater.instance where cardinality(projections) = 1";
+    eventually("both can run it", LIMIT, async || {
+        one::<i64>(&client, instances).await == 2
+    })
+    .await;
+    append_rows(&client, "a", 1..=2).await;
+    append_rows(&client, "b", 1..=2).await;
+    let mut errors = Vec::new();
+    for running in [owner, standby] {
+        match running.ended().await.outcomes.pop().unwrap() {
+            (_, Outcome::Stopped(error)) => errors.push(error),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(errors[0].kind(), ErrorKind::ParkedFull);
+    assert!(errors[0].sqlstate().is_some() && errors[0].event().is_some());
+    assert_eq!(errors[0].kind(), errors[1].kind());
+    assert_eq!(errors[0].sqlstate(), errors[1].sqlstate());
+    assert_eq!(errors[0].event(), errors[1].event());
+    assert_eq!(errors[0].to_string(), errors[1].to_string());
 }
 
 async fn partitions_come_and_go(listen: bool) {

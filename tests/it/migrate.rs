@@ -32,7 +32,7 @@ async fn an_empty_database_is_migrated_once_and_verified_then() {
     let (mut client, _database) = empty_database().await;
     let error = verify(&client).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
-    assert_eq!(error.what_to_do(), Some("run highwater init"));
+    assert_eq!(error.hint(), Some("run highwater init"));
 
     let applied = migrate(&mut client).await.unwrap();
     let names: Vec<_> = applied.iter().map(|a| (a.component, &*a.name)).collect();
@@ -128,7 +128,7 @@ async fn missing_rights_are_named_with_the_grant_to_run() {
         .await
         .unwrap();
     let error = migrate(&mut client).await.unwrap_err();
-    let hint = error.what_to_do().unwrap().to_owned();
+    let hint = error.hint().unwrap().to_owned();
     assert!(error.message().contains(&role), "{error}");
     assert!(hint.contains("grant create on database"), "{error}");
 
@@ -161,7 +161,7 @@ async fn a_role_that_may_not_read_the_schema_is_told_what_to_grant() {
     let error = verify(&client).await.unwrap_err();
     assert!(
         error
-            .what_to_do()
+            .hint()
             .unwrap()
             .contains("grant usage on schema highwater"),
         "{error}"

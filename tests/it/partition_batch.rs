@@ -118,7 +118,7 @@ async fn a_line_of_the_file_is_named_though_batch_was_defined_before_it() {
         panic!("{report:?}")
     };
     assert_eq!(
-        error.place(),
+        error.location(),
         Some("projections/orders.sql: line 12"),
         "{error}"
     );
@@ -269,8 +269,6 @@ async fn partitions_of_a_projection_in_rust_get_each_event_once() {
         one::<i64>(&client, "select count(*) from orders.seen").await,
         100
     );
-    let applied = "select sum(applied)::bigint from highwater.checkpoint where applied < 100";
-    assert_eq!(one::<i64>(&client, applied).await, 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]

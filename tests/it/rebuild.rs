@@ -227,7 +227,7 @@ async fn a_rebuild_that_stops_at_an_event_leaves_the_live_generation() {
         .run(CancellationToken::new())
         .await
         .unwrap_err();
-    assert_eq!(error.event_ref().unwrap().position.get(), 60, "{error}");
+    assert_eq!(error.event().unwrap().position.get(), 60, "{error}");
     assert_eq!(total(&client).await, 100);
 }
 

@@ -71,9 +71,9 @@ select position,
         panic!("{report:?}")
     };
     assert_eq!(error.kind(), ErrorKind::Apply);
-    assert_eq!(error.code(), Some("22012"));
-    assert_eq!(error.event_ref().unwrap().position.get(), 63);
-    assert_eq!(error.place(), Some("projections/quotients.sql: line 6"));
+    assert_eq!(error.sqlstate(), Some("22012"));
+    assert_eq!(error.event().unwrap().position.get(), 63);
+    assert_eq!(error.location(), Some("projections/quotients.sql: line 6"));
     let row = client
         .query_one(
             "select count(*), max(position) from quotients.quotients",
@@ -117,7 +117,7 @@ async fn no_statement_writes_to_the_log_by_way_of_the_batch() {
         let Outcome::Stopped(error) = &report.outcomes[0].1 else {
             panic!("{statement}: {report:?}")
         };
-        assert_eq!(error.code(), Some("55000"), "{error}");
+        assert_eq!(error.sqlstate(), Some("55000"), "{error}");
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().ends_with("of the projection's own"));
         let sql = "select count(*) from highwater.event where stream = 's' and type = 'T'";
@@ -140,9 +140,9 @@ async fn a_statement_that_is_no_sql_is_placed_and_no_event_is_blamed() {
         panic!("{report:?}")
     };
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert_eq!(error.code(), Some("42601"));
-    assert_eq!(error.place(), Some("projections/broken.sql: line 4"));
-    assert_eq!(error.event_ref(), None);
+    assert_eq!(error.sqlstate(), Some("42601"));
+    assert_eq!(error.location(), Some("projections/broken.sql: line 4"));
+    assert_eq!(error.event(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -155,7 +155,7 @@ async fn an_unknown_event_type_is_left_out_or_stops_the_projection_as_it_chose()
     let Outcome::Stopped(error) = run_one(&database, &source, true).await else {
         panic!()
     };
-    let event = error.event_ref().unwrap();
+    let event = error.event().unwrap();
     assert_eq!(
         (event.position.get(), event.event_type.as_str()),
         (2, "Renamed"),
@@ -179,7 +179,7 @@ async fn an_event_of_another_shape_stops_the_projection_at_it_and_says_what_is_w
         panic!()
     };
     assert_eq!(error.kind(), ErrorKind::Undigestible);
-    assert_eq!(error.event_ref().unwrap().position.get(), 2);
+    assert_eq!(error.event().unwrap().position.get(), 2);
     assert!(error.to_string().contains("expected i64"), "{error}");
 }
 

@@ -104,7 +104,16 @@ async fn the_json_has_exactly_the_keys_that_are_promised() {
     assert_eq!(
         keys(&fails["last_error"]),
         BTreeSet::from([
-            "kind", "sqlstate", "message", "event_id", "position", "attempts", "at", "hint",
+            "kind",
+            "sqlstate",
+            "message",
+            "location",
+            "event_id",
+            "event_type",
+            "position",
+            "attempts",
+            "at",
+            "hint",
         ])
     );
     for number in [
@@ -361,8 +370,9 @@ async fn a_changed_definition_and_a_rebuild_are_told() {
              update highwater.generation set hash = 'another';
              insert into highwater.generation (projection, number, hash, source)
                  select projection, 2, 'x', source from highwater.generation;
-             insert into highwater.checkpoint (projection, generation, partition, position, source_identity)
-             select projection, 2, 0, 1, source_identity from highwater.checkpoint",
+             insert into highwater.checkpoint
+                    (projection, generation, partition, source, partitions, position, source_identity)
+             select projection, 2, 0, source, 1, 1, source_identity from highwater.checkpoint",
         )
         .await
         .unwrap();
@@ -411,7 +421,7 @@ async fn without_the_schema_status_says_to_run_init() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
-    assert_eq!(error.what_to_do(), Some("run highwater init"));
+    assert_eq!(error.hint(), Some("run highwater init"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -233,13 +233,10 @@ async fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
     let database = TestDatabase::new().await;
     let error = wait(&database, "count", at(1), LONG).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(
-        error.what_to_do(),
-        Some("did you mean counts? (known: counts)")
-    );
+    assert_eq!(error.hint(), Some("did you mean counts? (known: counts)"));
     let empty = TestDatabase::empty().await;
     let error = wait(&empty, "counts", at(1), LONG).await.unwrap_err();
-    assert_eq!(error.what_to_do(), Some("run highwater init"));
+    assert_eq!(error.hint(), Some("run highwater init"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

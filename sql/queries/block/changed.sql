@@ -1,5 +1,6 @@
 -- Purpose: writes down that a block is not as it was, and takes what it holds now as its record.
--- Parameters: $1 the source's identity; $2 after; $3 through; $4 events now; $5 digest now.
+-- Parameters: $1 the source's identity; $2 after; $3 through; $4 events now; $5 digest now; $6 events
+-- before, without those that were removed on purpose.
 -- Must hold: nothing if the block on record is another one by now.
 with before as (
     select b.* from highwater.block b
@@ -7,7 +8,7 @@ with before as (
        for update
 ), noted as (
     insert into highwater.block_change (source_identity, after, through, events_before, events_now)
-    select b.source_identity, b.after, b.through, b.events, $4 from before b
+    select b.source_identity, b.after, b.through, $6, $4 from before b
 )
 update highwater.block b
    set events = $4, digest = $5, counted_later = true, recorded_at = clock_timestamp()

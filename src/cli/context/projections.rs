@@ -11,9 +11,9 @@ use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::given_expect::Subject;
 use crate::name::ProjectionName;
-use crate::near::suggestion;
 use crate::projection::file::{load_directory, load_sound, refuse_taken_names};
 use crate::projection::{Definition, Runnable, SqlProjection};
+use crate::suggest::suggestion;
 
 impl Context {
     /// The directory of the projections' files.
@@ -60,8 +60,10 @@ impl Context {
                 "there is no projection in this directory",
             );
             return Err(error
-                .at(directory.display().to_string())
-                .hint("write one as NAME.sql, or run highwater init, which creates a first one")
+                .with_location(directory.display().to_string())
+                .with_hint(
+                    "write one as NAME.sql, or run highwater init, which creates a first one",
+                )
                 .into());
         }
         Ok(select(all, names)?)
@@ -121,7 +123,7 @@ impl Context {
             [] => "there are none yet: write one into projections/NAME.sql".to_owned(),
             names => suggestion(name.as_str(), names),
         };
-        Err(Error::new(ErrorKind::Usage, what).hint(hint))
+        Err(Error::new(ErrorKind::Usage, what).with_hint(hint))
     }
 
     /// The projections with their tests: the files, and those compiled in that have a
@@ -154,7 +156,7 @@ fn select(all: Vec<Arc<dyn Runnable>>, names: &[String]) -> Result<Vec<Arc<dyn R
     let known: Vec<&str> = all.iter().map(|p| p.definition().name.as_str()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         let what = format!("unknown projection \"{}\"", unknown.escape_debug());
-        return Err(Error::new(ErrorKind::Usage, what).hint(suggestion(unknown, &known)));
+        return Err(Error::new(ErrorKind::Usage, what).with_hint(suggestion(unknown, &known)));
     }
     let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     let is_wanted =

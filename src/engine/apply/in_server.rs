@@ -133,13 +133,13 @@ impl Applier {
         }
         match (succeeded, offset) {
             (Some(succeeded), offset) => {
-                explain_statement(ours).at((statements.locate)(succeeded, offset))
+                explain_statement(ours).with_location((statements.locate)(succeeded, offset))
             }
             // The server could not parse the message: no event is at fault, nothing of it ran.
             (None, Some(_)) => ours
                 .with_kind(ErrorKind::Config)
-                .at((statements.locate)(0, offset))
-                .hint("mend the statement, and run again"),
+                .with_location((statements.locate)(0, offset))
+                .with_hint("mend the statement, and run again"),
             (None, None) => ours,
         }
     }
@@ -147,20 +147,20 @@ impl Applier {
 
 /// A statement that is wrong whatever it is given.
 fn explain_statement(error: Error) -> Error {
-    if error.kind() != ErrorKind::Config || error.what_to_do().is_some() {
+    if error.kind() != ErrorKind::Config || error.hint().is_some() {
         return error;
     }
-    error.hint("mend the statement or what it names, and run again")
+    error.with_hint("mend the statement or what it names, and run again")
 }
 
 /// The server's hint would lead to a trigger on the view.
 fn explain_write(error: Error) -> Error {
-    if error.code() != Some("55000") || !error.message().contains("batch") {
+    if error.sqlstate() != Some("55000") || !error.message().contains("batch") {
         return error;
     }
     error
         .with_kind(ErrorKind::Config)
-        .hint("batch is only read: write to tables of the projection's own")
+        .with_hint("batch is only read: write to tables of the projection's own")
 }
 
 /// Sends a message and takes what comes back.

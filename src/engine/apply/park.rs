@@ -136,7 +136,7 @@ impl Applier {
             return error;
         }
         let name = &self.key.projection;
-        error.hint(format!(
+        error.with_hint(format!(
             "highwater dead-letters list {name} --by-error shows why; mend it and highwater \
              dead-letters retry {name} --all, or discard them, or raise the limit in highwater.toml; \
              then highwater run {name} goes on"

@@ -180,7 +180,7 @@ impl Runner {
                 return Ok(Turn::Ended(Ended::Lost(checkpoint::swapped(key))));
             }
             setup::check_unchanged(self.parts.projection.definition(), &stored).map_err(|e| {
-                e.hint("this process has the definition from before: start it again")
+                e.with_hint("this process has the definition from before: start it again")
             })?;
         }
         let Some(checkpoint) = checkpoint else {

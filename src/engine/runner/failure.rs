@@ -21,7 +21,7 @@ impl Runner {
     /// What becomes of the runner after an error.
     pub(super) async fn failed(&mut self, error: Error) -> Next {
         self.attempts = self.attempts.saturating_add(1);
-        if error.kind() == ErrorKind::Fenced && error.code().is_some() {
+        if error.kind() == ErrorKind::Fenced && error.sqlstate().is_some() {
             return match self.read_again().await {
                 Ok(Turn::Ended(ended)) => Next::Ended(ended),
                 Ok(_) => Next::AtOnce,
@@ -71,7 +71,7 @@ impl Runner {
             };
         }
         self.set_state(RunnerState::Stopped);
-        tracing::error!(projection = %self.definition().name, error = %error, "stopped");
+        tracing::error!(projection = %self.definition().name, kind = %error.kind(), error = %error, "stopped");
         self.report(RunnerState::Stopped, &error).await;
         Next::Ended(Ended::Stopped(error))
     }

@@ -41,7 +41,7 @@ impl Runner {
         match timeout(answer, batch).await {
             // It ended, one way or the other.
             Ok(done) => done.map_err(|error| match error.kind() {
-                ErrorKind::TimedOut => error.hint(format!(
+                ErrorKind::TimedOut => error.with_hint(format!(
                     "it took longer than engine.batch_timeout, {}",
                     format_duration(limit)
                 )),
@@ -54,7 +54,9 @@ impl Runner {
                     format_duration(limit)
                 ),
             )
-            .hint("its session was closed; raise engine.batch_timeout if batches take that long")),
+            .with_hint(
+                "its session was closed; raise engine.batch_timeout if batches take that long",
+            )),
         }
     }
 
@@ -66,7 +68,7 @@ impl Runner {
         if error.kind() != ErrorKind::ConnectionLost || !is_coded || elapsed < lease {
             return error;
         }
-        error.with_kind(ErrorKind::TimedOut).hint(format!(
+        error.with_kind(ErrorKind::TimedOut).with_hint(format!(
             "the server ends a batch whose code says nothing to it for longer than engine.lease, {}: \
              do less between two statements, or raise the lease",
             format_duration(lease)
@@ -81,12 +83,12 @@ impl Runner {
                 continue;
             };
             // Whoever says no is there; a pool whose sessions are all at work says nothing of it.
-            if error.code().is_some() || error.kind() == ErrorKind::Locked {
+            if error.sqlstate().is_some() || error.kind() == ErrorKind::Locked {
                 continue;
             }
             let what = format!("the server does not answer any more: {}", error.message());
             return Error::new(ErrorKind::ConnectionLost, what)
-                .hint("the checkpoint is read again when it does");
+                .with_hint("the checkpoint is read again when it does");
         }
     }
 
@@ -111,12 +113,12 @@ impl Runner {
         }
         let next = "this one event alone runs into it: raise the role's statement_timeout, \
                     engine.batch_timeout or what the server lacks";
-        match error.what_to_do() {
+        match error.hint() {
             Some(hint) => {
                 let hint = format!("{hint}; {next}");
-                error.hint(hint)
+                error.with_hint(hint)
             }
-            None => error.hint(next),
+            None => error.with_hint(next),
         }
     }
 }
@@ -129,7 +131,7 @@ pub(super) async fn at_most<T>(
     timeout(limit, counting).await.unwrap_or_else(|_| {
         let limit = format_duration(limit);
         let what = format!("the source counted its events for longer than {limit}");
-        Err(Error::new(ErrorKind::TimedOut, what).hint("raise engine.batch_timeout"))
+        Err(Error::new(ErrorKind::TimedOut, what).with_hint("raise engine.batch_timeout"))
     })
 }
 

@@ -142,11 +142,11 @@ pub(super) fn parked(error: Error, name: &ProjectionName, event: &RecordedEvent)
          --event {}",
         event.id
     );
-    let hint = match error.what_to_do() {
+    let hint = match error.hint() {
         Some(hint) => format!("{hint}; {next}"),
         None => next,
     };
-    error.event(reference(event)).hint(hint)
+    error.with_event(reference(event)).with_hint(hint)
 }
 
 /// Where nothing more may be parked, the event's own error says why there was anything to park.
@@ -156,14 +156,14 @@ fn with_cause(error: Error, cause: &Error) -> Error {
     }
     let what = format!("{}; the next one: {}", error.message(), cause.message());
     let mut full = Error::new(ErrorKind::ParkedFull, what);
-    if let Some(event) = cause.event_ref() {
-        full = full.event(event.clone());
+    if let Some(event) = cause.event() {
+        full = full.with_event(event.clone());
     }
-    if let Some(code) = error.code() {
-        full = full.sqlstate(code);
+    if let Some(code) = error.sqlstate() {
+        full = full.with_sqlstate(code);
     }
-    match error.what_to_do() {
-        Some(hint) => full.hint(hint),
+    match error.hint() {
+        Some(hint) => full.with_hint(hint),
         None => full,
     }
 }

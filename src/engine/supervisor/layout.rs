@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -89,18 +88,14 @@ impl Layout {
     /// Why a partition has stopped, as its runner here said it or as it is written down.
     pub(super) fn error_of(&self, checkpoint: &ObservedCheckpoint) -> Error {
         if let Some(error) = self.stopped.get(&checkpoint.partition) {
-            return error.again();
+            return error.clone();
         }
-        let text = |key: &str| {
-            let value = checkpoint.error.as_ref().and_then(|error| error.get(key));
-            value.and_then(Value::as_str)
-        };
-        let kind = text("kind").and_then(ErrorKind::named);
-        let what = text("message").unwrap_or("it was stopped, and no error is written down");
-        let error = Error::new(kind.unwrap_or(ErrorKind::Apply), what);
-        match text("hint") {
-            Some(hint) => error.hint(hint),
-            None => error,
+        match &checkpoint.error {
+            Some(error) => error.to_error(),
+            None => Error::new(
+                ErrorKind::Apply,
+                "it was stopped, and no error is written down",
+            ),
         }
     }
 }

@@ -47,7 +47,9 @@ pub(super) fn pairs(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Pairs> {
             ErrorKind::Config,
             "PGSERVICE is set, but service files are not read",
         )
-        .hint("unset it and name the server with DATABASE_URL or PGHOST, PGUSER and PGDATABASE"));
+        .with_hint(
+            "unset it and name the server with DATABASE_URL or PGHOST, PGUSER and PGDATABASE",
+        ));
     }
     let given = VARIABLES.iter().filter_map(|(variable, option)| {
         filled(lookup, variable).map(|value| ((*option).to_owned(), value))
@@ -78,7 +80,7 @@ impl Connector {
         if !NAMING.into_iter().any(is_given) {
             return Ok(None);
         }
-        let from_variables = |error: Error| error.at("the PG* variables");
+        let from_variables = |error: Error| error.with_location("the PG* variables");
         let pairs = pairs(lookup)?;
         let connector = Connector::from_pairs(pairs, lookup).map_err(from_variables)?;
         Ok(Some(connector))

@@ -42,10 +42,10 @@ impl Failed {
             None => Error::new(ErrorKind::Config, format!("{what}: no host is given")),
             Some((endpoint, Cause::Driver(error))) => {
                 let explained = explain(&what, Some(&endpoint), error);
-                explained.at(endpoint.describe())
+                explained.with_location(endpoint.describe())
             }
             Some((endpoint, Cause::NoAnswer(limit))) => {
-                silent(&what, Some(&endpoint), limit).at(endpoint.describe())
+                silent(&what, Some(&endpoint), limit).with_location(endpoint.describe())
             }
             Some((_, Cause::Local(error))) => error,
         }
@@ -57,14 +57,14 @@ fn silent(what: &str, endpoint: Option<&Endpoint>, limit: Duration) -> Error {
         ErrorKind::ConnectionLost,
         format!("{what}: no answer within {} s", limit.as_secs_f32()),
     )
-    .hint(unreachable_hint(endpoint))
+    .with_hint(unreachable_hint(endpoint))
 }
 
 pub(super) fn no_answer(connector: &Connector, limit: Duration) -> Error {
     // What is true of one socket holds for all; of hosts it is the general advice.
     let all = &connector.settings.endpoints;
     let socket = all.first().filter(|_| all.iter().all(Endpoint::is_socket));
-    silent("cannot connect", socket, limit).at(connector.describe())
+    silent("cannot connect", socket, limit).with_location(connector.describe())
 }
 
 /// The driver's error while connecting, as ours.
@@ -76,14 +76,14 @@ pub(super) fn explain(
     if let Some(tls) = rustls_error(&error) {
         let (why, hint) = tls_failure(tls);
         return Error::new(ErrorKind::Database, format!("{what}: {why}"))
-            .hint(hint)
-            .source(error);
+            .with_hint(hint)
+            .with_source(error);
     }
     if is_handshake(&error) {
         let cause = cause_of(&error);
         return Error::new(ErrorKind::Database, format!("{what}: {cause}"))
-            .hint(handshake_hint(&cause))
-            .source(error);
+            .with_hint(handshake_hint(&cause))
+            .with_source(error);
     }
     if error.as_db_error().is_some() {
         return refusal(what, error);
@@ -93,20 +93,20 @@ pub(super) fn explain(
             ErrorKind::ConnectionLost,
             format!("{what}: the server did not answer in time"),
         )
-        .hint(unreachable_hint(endpoint));
+        .with_hint(unreachable_hint(endpoint));
     }
     let is_login = ["authentication error", "invalid configuration"]
         .iter()
         .any(|kind| error.to_string().starts_with(kind));
     let ours = pg::error(what, error);
     match ours.kind() {
-        ErrorKind::ConnectionLost => ours.hint(unreachable_hint(endpoint)),
-        _ if is_login => ours.with_kind(ErrorKind::Database).hint(
+        ErrorKind::ConnectionLost => ours.with_hint(unreachable_hint(endpoint)),
+        _ if is_login => ours.with_kind(ErrorKind::Database).with_hint(
             "give the password in the URL, in PGPASSWORD or in ~/.pgpass, or see pg_hba.conf",
         ),
         _ => ours
             .with_kind(ErrorKind::Database)
-            .hint("check that this port is PostgreSQL's"),
+            .with_hint("check that this port is PostgreSQL's"),
     }
 }
 
@@ -129,11 +129,11 @@ fn refusal(what: &str, error: tokio_postgres::Error) -> Error {
     let hint = refusal_hint(&error);
     let ours = pg::error(what, error);
     let ours = match ours.kind() {
-        ErrorKind::ConnectionLost if ours.code() != Some("08P01") => ours,
+        ErrorKind::ConnectionLost if ours.sqlstate() != Some("08P01") => ours,
         _ => ours.with_kind(ErrorKind::Database),
     };
     match hint {
-        Some(hint) => ours.hint(hint),
+        Some(hint) => ours.with_hint(hint),
         None => ours,
     }
 }

@@ -33,7 +33,7 @@ const KNOWN: &str = "known are host, hostaddr, port, user, password, passfile, d
      keepalives, keepalives_idle, keepalives_interval, keepalives_count and tcp_user_timeout";
 
 pub(super) fn fault(what: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Config, what).hint(hint)
+    Error::new(ErrorKind::Config, what).with_hint(hint)
 }
 
 /// What is given and not yet understood. An empty value is as good as none, as for libpq.

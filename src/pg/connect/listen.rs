@@ -36,8 +36,8 @@ impl Notifications {
                 ErrorKind::ConnectionLost,
                 "the connection that listens was lost",
             )
-            .at(self.place.clone())
-            .hint("listen again and read what may have come meanwhile")),
+            .with_location(self.place.clone())
+            .with_hint("listen again and read what may have come meanwhile")),
         }
     }
 }

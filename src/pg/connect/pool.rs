@@ -33,7 +33,7 @@ impl Connector {
         if size == 0 {
             return Err(
                 Error::new(ErrorKind::Config, "a pool of 0 sessions serves nobody")
-                    .hint("set pool_size to 1 or more"),
+                    .with_hint("set pool_size to 1 or more"),
             );
         }
         // Here it has a name; a session that is opened later could only say that it was not.
@@ -73,8 +73,8 @@ impl Connector {
     pub async fn client_of(&self, pool: &Pool) -> Result<PooledClient> {
         pool.get().await.map_err(|error| {
             let error = pool_error(error);
-            match error.place() {
-                None => error.at(self.describe()),
+            match error.location() {
+                None => error.with_location(self.describe()),
                 Some(_) => error,
             }
         })
@@ -92,7 +92,7 @@ pub fn pool_error(error: PoolError) -> Error {
                 WAIT.as_secs()
             ),
         )
-        .hint("raise pool_size"),
+        .with_hint("raise pool_size"),
         PoolError::Timeout(_) => Error::new(
             ErrorKind::ConnectionLost,
             "the server did not answer in time",

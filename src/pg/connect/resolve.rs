@@ -20,7 +20,7 @@ pub fn resolve_database(
     config: Option<&Config>,
 ) -> Result<Option<Connector>> {
     let parse = |text: &str, place: &str| {
-        Connector::parse_with(text, lookup).map_err(|error| error.at(place))
+        Connector::parse_with(text, lookup).map_err(|error| error.with_location(place))
     };
     if let Some(text) = flag {
         return parse(text, "--database-url").map(Some);

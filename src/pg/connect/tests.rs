@@ -204,7 +204,7 @@ async fn nobody_is_told_to_look_at_hosts_and_firewalls_for_a_socket() {
     let late = connector.connect_within(Duration::from_millis(100)).await;
     drop(listener);
     for error in [silent, late.expect_err("silent")] {
-        let hint = error.what_to_do().expect("a hint");
+        let hint = error.hint().expect("a hint");
         assert!(hint.contains("its socket in this directory"), "{error}");
         assert!(!hint.contains("firewall"), "{error}");
     }

@@ -61,7 +61,7 @@ impl State {
             ErrorKind::Database,
             format!("the server is PostgreSQL {}", self.server_version_text),
         )
-        .hint("highwater needs PostgreSQL 14 or newer"))
+        .with_hint("highwater needs PostgreSQL 14 or newer"))
     }
 
     pub(super) fn check_ours(&self) -> Result<()> {
@@ -76,7 +76,7 @@ impl State {
                 self.database
             ),
         )
-        .hint("rename that schema, or use another database"))
+        .with_hint("rename that schema, or use another database"))
     }
 
     pub(super) fn check_may_read(&self) -> Result<()> {
@@ -91,7 +91,7 @@ impl State {
                 self.role, self.database
             ),
         )
-        .hint(format!(
+        .with_hint(format!(
             "as its owner ({}), run: grant usage on schema highwater to {role}; grant select on \
              all tables in schema highwater to {role}; grant select on all sequences in schema \
              highwater to {role}",
@@ -114,7 +114,7 @@ impl State {
                     self.role, self.database
                 ),
             )
-            .hint(format!(
+            .with_hint(format!(
                 "as the database's owner, run: grant create on database {database} to {role}"
             )));
         }
@@ -131,7 +131,7 @@ impl State {
                 self.role, self.database
             ),
         )
-        .hint(format!(
+        .with_hint(format!(
             "as its owner ({}), run: grant usage, create on schema highwater to {role}",
             self.owner()
         )))
@@ -140,9 +140,9 @@ impl State {
     /// A later migration alters what its owner made.
     pub(super) fn explain_rights(&self, error: Error) -> Error {
         match &self.owner {
-            Some(owner) if *owner != self.role && error.what_to_do().is_none() => error
+            Some(owner) if *owner != self.role && error.hint().is_none() => error
                 .with_kind(ErrorKind::Database)
-                .hint(format!("run highwater init as role {owner}")),
+                .with_hint(format!("run highwater init as role {owner}")),
             _ => error.with_kind(ErrorKind::Database),
         }
     }

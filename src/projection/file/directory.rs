@@ -52,8 +52,8 @@ pub fn refuse_taken_names(
     for file in files {
         if seen.contains(&&file.name) {
             let what = format!("there is another projection named {}", file.name);
-            let error = Error::new(ErrorKind::Config, what).hint("rename one of them");
-            faults.push(error.at(file.path.display().to_string()));
+            let error = Error::new(ErrorKind::Config, what).with_hint("rename one of them");
+            faults.push(error.with_location(file.path.display().to_string()));
         }
         seen.push(&file.name);
     }
@@ -85,11 +85,11 @@ fn directory_error(directory: &Path, error: &io::Error) -> Error {
             ErrorKind::Config,
             "there is no such directory of projections",
         )
-        .hint("run highwater init, which creates one"),
+        .with_hint("run highwater init, which creates one"),
         _ => Error::new(ErrorKind::Io, format!("cannot read the directory: {error}"))
-            .hint("see to its rights"),
+            .with_hint("see to its rights"),
     }
-    .at(place)
+    .with_location(place)
 }
 
 /// The text of a small file, or why it cannot be read.
@@ -105,8 +105,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         let before = error.as_bytes().get(..valid).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         Error::new(ErrorKind::Config, "the text is not UTF-8")
-            .at(place(path, line))
-            .hint("save the file as UTF-8")
+            .with_location(place(path, line))
+            .with_hint("save the file as UTF-8")
     })
 }
 
@@ -115,5 +115,5 @@ fn file_error(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::NotFound => (ErrorKind::NotFound, "there is no such file".to_owned()),
         _ => (ErrorKind::Io, format!("cannot read the file: {error}")),
     };
-    Error::new(kind, what).at(path.display().to_string())
+    Error::new(kind, what).with_location(path.display().to_string())
 }

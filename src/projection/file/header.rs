@@ -127,14 +127,14 @@ fn events(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<Vec<Strin
                     item.span().start,
                     format!("the event type {} is there twice", quoted(event)),
                 )
-                .hint("remove one"));
+                .with_hint("remove one"));
         }
         events.push(event.to_owned());
     }
     if events.is_empty() {
         return Err(text
             .error(value.span().start, "the list of events is empty")
-            .hint("name a type, or remove the key to get all types"));
+            .with_hint("name a type, or remove the key to get all types"));
     }
     Ok(events)
 }
@@ -148,7 +148,7 @@ fn on_error(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<OnError
                 value.span().start,
                 format!("on_error cannot be {}", quoted(other)),
             )
-            .hint("write \"stop\" or \"park\"")),
+            .with_hint("write \"stop\" or \"park\"")),
     }
 }
 
@@ -157,7 +157,7 @@ fn key(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<Option<Strin
     let key = text.text(value, "key")?.trim();
     key_text::normalised(key).map_err(|fault| {
         let what = format!("the key is no SQL expression: {}", fault.what);
-        text.error(value.span().start, what).hint(fault.hint)
+        text.error(value.span().start, what).with_hint(fault.hint)
     })?;
     Ok((key != Keys::STREAM).then(|| key.to_owned()))
 }

@@ -2,9 +2,9 @@
 
 use super::{Section, SourceText, Statement};
 use crate::error::{Error, ErrorKind, Result};
-use crate::near;
 use crate::projection::sql_text::{self, BatchPlace, Kind, Piece};
 use crate::projection::toml_text::quoted;
+use crate::suggest;
 
 const UP: &str = "up";
 const APPLY: &str = "apply";
@@ -62,7 +62,7 @@ fn markers(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Vec<Marker>>
         let section = known.ok_or_else(|| {
             source
                 .error(offset, format!("there is no section {}", quoted(word)))
-                .hint(near::suggestion(word, &SECTIONS))
+                .with_hint(suggest::suggestion(word, &SECTIONS))
         })?;
         if !starts_its_line(pieces, at) {
             return Err(source
@@ -70,7 +70,7 @@ fn markers(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Vec<Marker>>
                     offset,
                     format!("-- highwater: {section} stands behind other text"),
                 )
-                .hint("put it on a line of its own"));
+                .with_hint("put it on a line of its own"));
         }
         if let Some(first) = markers.iter().find(|m| m.section == section) {
             let line = source.line_at(first.offset);
@@ -79,7 +79,7 @@ fn markers(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Vec<Marker>>
                     offset,
                     format!("a second section {section}; the first is on line {line}"),
                 )
-                .hint("join the two"));
+                .with_hint("join the two"));
         }
         markers.push(Marker {
             at,
@@ -122,7 +122,7 @@ fn header<'p, 'a>(
     if let Some(second) = headers.next() {
         return Err(source
             .error(second.offset, "a second comment /* highwater */")
-            .hint("keep one"));
+            .with_hint("keep one"));
     }
     match after.iter().find(|piece| is_header(piece)) {
         Some(late) => Err(source
@@ -130,7 +130,7 @@ fn header<'p, 'a>(
                 late.offset,
                 "the comment /* highwater */ stands behind the first section",
             )
-            .hint("move it to the top of the file")),
+            .with_hint("move it to the top of the file")),
         None => Ok(header),
     }
 }
@@ -155,22 +155,22 @@ fn refuse_text_before(source: &SourceText<'_>, before: &[Piece<'_>]) -> Result<(
         None => Ok(()),
         Some(token) => Err(source
             .error(token.offset, "SQL before the first section")
-            .hint("put -- highwater: up or -- highwater: apply above it")),
+            .with_hint("put -- highwater: up or -- highwater: apply above it")),
     }
 }
 
 fn require_apply(source: &SourceText<'_>, markers: &[Marker], apply: &Section) -> Result<()> {
     let Some(marker) = markers.iter().find(|m| m.section == APPLY) else {
         return Err(Error::new(ErrorKind::Config, "there is no section apply")
-            .at(source.path.display().to_string())
-            .hint(
+            .with_location(source.path.display().to_string())
+            .with_hint(
                 "write -- highwater: apply on a line of its own, and below it what a batch does",
             ));
     };
     if apply.statements.is_empty() {
         return Err(source
             .error(marker.offset, "the section apply has no statement")
-            .hint("write what a batch does to the read model"));
+            .with_hint("write what a batch does to the read model"));
     }
     Ok(())
 }

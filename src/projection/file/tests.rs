@@ -29,7 +29,7 @@ fn good(text: &str) -> ProjectionFile {
 /// The error that the text gives, as it is printed.
 fn fault(text: &str) -> String {
     let error = parse(text).expect_err(text);
-    assert!(error.what_to_do().is_some(), "no hint: {error}");
+    assert!(error.hint().is_some(), "no hint: {error}");
     error.to_string()
 }
 
@@ -449,9 +449,9 @@ proptest! {
                 }
             }
             Err(error) => {
-                let place = error.place().unwrap_or_default();
+                let place = error.location().unwrap_or_default();
                 prop_assert!(place.starts_with("projections/files.sql"), "{}", error);
-                prop_assert!(!error.message().is_empty() && error.what_to_do().is_some());
+                prop_assert!(!error.message().is_empty() && error.hint().is_some());
             }
         }
     }
@@ -461,7 +461,7 @@ proptest! {
         let file = tempfile::Builder::new().prefix("f").suffix(".sql").tempfile().expect("file");
         std::fs::write(file.path(), &bytes).expect("written");
         if let Err(error) = ProjectionFile::load(file.path()) {
-            let place = error.place().unwrap_or_default().to_owned();
+            let place = error.location().unwrap_or_default().to_owned();
             prop_assert!(place.contains(&file.path().display().to_string()), "{}", error);
         }
     }

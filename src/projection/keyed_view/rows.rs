@@ -53,7 +53,7 @@ where
             let number: i64 = column(&row, 0)?;
             let state = serde_json::from_str(column(&row, 1)?).map_err(|e| {
                 let what = format!("a row of {} is not the Rust type: {e}", self.view.table());
-                Error::new(ErrorKind::Apply, what).source(e)
+                Error::new(ErrorKind::Apply, what).with_source(e)
             })?;
             let place = usize::try_from(number - 1).ok();
             if let Some(slot) = place.and_then(|place| rows.get_mut(place)) {
@@ -121,7 +121,7 @@ where
                 values.len()
             );
             return Err(Error::new(ErrorKind::Config, what)
-                .hint("make K a tuple with a value for each key column"));
+                .with_hint("make K a tuple with a value for each key column"));
         }
         text.push(|out| {
             let pairs = columns.iter().zip(values);
@@ -144,7 +144,7 @@ where
         let mut reader = serde_json::Deserializer::from_slice(written);
         reader.deserialize_map(columns).map_err(|e| {
             let what = format!("a row of {} is no struct", self.view.table());
-            Error::new(ErrorKind::Config, what).source(e)
+            Error::new(ErrorKind::Config, what).with_source(e)
         })
     }
 
@@ -237,7 +237,7 @@ impl<'de> Visitor<'de> for &mut Columns {
 
 fn not_json(error: serde_json::Error) -> Error {
     let what = format!("a key or row cannot be written as JSON: {error}");
-    Error::new(ErrorKind::Apply, what).source(error)
+    Error::new(ErrorKind::Apply, what).with_source(error)
 }
 
 fn column_list<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -44,7 +44,10 @@ impl Reader<'_, '_> {
             let test = self.test(value, entry)?;
             if tests.iter().any(|other| other.name == test.name) {
                 let what = format!("there are two tests named {}", quoted(&test.name));
-                return Err(self.0.error(value.span().start, what).hint("rename one"));
+                return Err(self
+                    .0
+                    .error(value.span().start, what)
+                    .with_hint("rename one"));
             }
             tests.push(test);
         }
@@ -79,7 +82,7 @@ impl Reader<'_, '_> {
         table.get(key).ok_or_else(|| {
             self.0
                 .error(entry.span().start, format!("{whose} has no {key}"))
-                .hint(format!("add the key {key}"))
+                .with_hint(format!("add the key {key}"))
         })
     }
 
@@ -154,7 +157,7 @@ impl Reader<'_, '_> {
         id.map(Some).map_err(|error| {
             self.0
                 .error(value.span().start, format!("id must be a UUID: {error}"))
-                .hint("mend it, or remove the key to get a random one")
+                .with_hint("mend it, or remove the key to get a random one")
         })
     }
 
@@ -175,7 +178,7 @@ impl Reader<'_, '_> {
             let what = format!("{name} must be a date and time with an offset");
             self.0
                 .error(value.span().start, what)
-                .hint("write it like 2024-05-01T12:00:00Z")
+                .with_hint("write it like 2024-05-01T12:00:00Z")
         })
     }
 
@@ -186,7 +189,7 @@ impl Reader<'_, '_> {
             return Err(self
                 .0
                 .error(value.span().start, "the test expects nothing")
-                .hint("name a table and its rows, [] for none"));
+                .with_hint("name a table and its rows, [] for none"));
         }
         let tables = tables.iter();
         tables
@@ -202,7 +205,7 @@ impl Reader<'_, '_> {
         let table = name.get_ref().to_string();
         if table.is_empty() || table.contains('\0') {
             let error = self.0.error(name.span().start, "a table without a name");
-            return Err(error.hint("name a table of the projection"));
+            return Err(error.with_hint("name a table of the projection"));
         }
         let items = self.tables(rows, &table, "a list of rows")?;
         let rows = items.into_iter().map(|(_, row)| self.0.json_map(row));

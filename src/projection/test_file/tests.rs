@@ -324,9 +324,9 @@ proptest! {
         match parse(&text) {
             Ok(file) => prop_assert!(!file.tests.is_empty()),
             Err(error) => {
-                let place = error.place().unwrap_or_default();
+                let place = error.location().unwrap_or_default();
                 prop_assert!(place.starts_with("projections/files.test.toml"), "{}", error);
-                prop_assert!(error.what_to_do().is_some(), "{}", error);
+                prop_assert!(error.hint().is_some(), "{}", error);
             }
         }
     }

@@ -89,7 +89,7 @@ fn unexpected(mark: Position, found: &[(Position, Uuid)]) -> String {
 
 fn went_back(table: &EventTable, what: &str) -> Error {
     let what = format!("{} went back: {what}", table.relation);
-    Error::new(ErrorKind::Diverged, what).hint(HINT)
+    Error::new(ErrorKind::Diverged, what).with_hint(HINT)
 }
 
 pub(super) const HINT: &str = "the table was truncated or restored, or its sequence was set; put the \

@@ -304,7 +304,7 @@ impl TableFollower {
             "the sequence of {} stands at {last}, below the mark {mark}: positions went back",
             self.table.relation
         );
-        Err(Error::new(ErrorKind::Diverged, what).hint(anchor::HINT))
+        Err(Error::new(ErrorKind::Diverged, what).with_hint(anchor::HINT))
     }
 }
 

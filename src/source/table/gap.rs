@@ -125,7 +125,7 @@ pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
 fn unreadable_sequence(sequence: &str) -> Error {
     let what = format!("this role may not read the sequence {sequence}");
     let hint = format!("as its owner, run: grant select on sequence {sequence} to it");
-    Error::new(ErrorKind::Database, what).hint(hint)
+    Error::new(ErrorKind::Database, what).with_hint(hint)
 }
 
 fn holder(text: String) -> Holder {
@@ -197,11 +197,11 @@ fn check_sequence(row: &Row, relation: &str, named: Option<&str>) -> Result<()> 
         ErrorKind::Precondition,
         format!("the sequence {sequence} of {relation} {fault}"),
     )
-    .hint(format!("alter sequence {sequence} {setting}")))
+    .with_hint(format!("alter sequence {sequence} {setting}")))
 }
 
 fn broken(relation: &str, what: &str, hint: &str) -> Error {
-    Error::new(ErrorKind::Precondition, format!("{relation} {what}")).hint(hint)
+    Error::new(ErrorKind::Precondition, format!("{relation} {what}")).with_hint(hint)
 }
 
 /// A transaction that others wait for: it holds the mark, or a lock. What the role may not see is `None`; `pg_monitor` sees all.

@@ -26,11 +26,11 @@ impl SeenPrimary {
             "source \"{source}\" is a replica, which does not know who still writes on the primary"
         );
         if self.0.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::ConnectionLost, what).hint(
+            return Err(Error::new(ErrorKind::ConnectionLost, what).with_hint(
                 "it goes on when the replica is promoted or the address leads to the primary",
             ));
         }
         Err(Error::new(ErrorKind::Precondition, what)
-            .hint("read the events from the primary; with several hosts add target_session_attrs=read-write"))
+            .with_hint("read the events from the primary; with several hosts add target_session_attrs=read-write"))
     }
 }

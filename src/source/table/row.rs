@@ -28,6 +28,6 @@ fn raw(text: String) -> Result<Box<RawValue>> {
             ErrorKind::Internal,
             format!("the server sent JSON that is none: {e}"),
         )
-        .source(e)
+        .with_source(e)
     })
 }

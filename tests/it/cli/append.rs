@@ -66,7 +66,7 @@ async fn a_bad_line_is_told_with_its_number_and_what_is_stored() {
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
     let error = ran.error();
     assert_eq!(error["kind"], "bad_event");
-    assert_eq!(error["place"], "bad.ndjson: line 3");
+    assert_eq!(error["location"], "bad.ndjson: line 3");
     let ran = shop.run(url, &["append", "none.ndjson"]).await;
     ran.expect_error(1, "none.ndjson: there is no such file");
 }

@@ -347,8 +347,8 @@ partitions = 3
                from highwater.event",
             "select string_agg(stream || ' ' || version, '|' order by stream, applied) from ledger.ledger",
             "select string_agg(stream || ' ' || version, '|' order by stream, version) from seldom.seldom",
-            "select string_agg(name || ' ' || hash, '|' order by name) from highwater.projection
-              where name not in ('in_rust', 'sums')",
+            "select string_agg(projection || ' ' || hash, '|' order by projection) from highwater.generation
+              where projection not in ('in_rust', 'sums')",
         ] {
             results.push(one::<Option<String>>(&client, sql).await.unwrap_or_default());
         }

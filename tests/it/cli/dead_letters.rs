@@ -21,14 +21,14 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
     assert_eq!(nothing.expect(0).stdout, "counts: nothing is parked\n");
 
     let letters = r#"
-        insert into highwater.dead_letter (projection, generation, position, key, layout, partition, id,
+        insert into highwater.dead_letter (projection, generation, position, key, id,
                     stream, version, type, data, metadata, recorded_at, error, fingerprint, attempts)
-        select 'counts', 1, position, '-k', 1, 0, id, stream, version, type, data, metadata,
+        select 'counts', 1, position, '-k', id, stream, version, type, data, metadata,
                recorded_at, '{"kind": "apply", "message": "division by zero", "sqlstate": "22012"}',
                'f1', 1
           from highwater.event;
         update highwater.checkpoint
-           set parking = 3, counted_from = 0, scanned = 3, applied = 0, filtered = 0, parked = 3"#;
+           set parking = 3"#;
     database
         .client()
         .await
@@ -165,6 +165,23 @@ async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_
     live.signal(nix::sys::signal::Signal::SIGTERM);
     live.end().await.expect(0);
     run(&["run", "--until-caught-up"]).await.expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_run_that_is_stopped_tells_what_is_parked() {
+    let database = TestDatabase::new().await;
+    let shop = Shop::new();
+    shop.write("projections/seen.sql", PARKING);
+    append_rows(&database.client().await, "b", 1..=3).await;
+    let live = shop.start(Some(database.url()), &["run", "--json"]);
+    live.says("live").await;
+    live.signal(nix::sys::signal::Signal::SIGTERM);
+    let row = live.end().await.expect(0).json()["projections"][0].clone();
+    assert_eq!(row["outcome"], "drained");
+    assert_eq!(
+        (&row["parked_keys"], &row["dead_letters"]),
+        (&1.into(), &2.into())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,13 +51,17 @@ async fn a_stopped_projection_ends_a_catch_up_with_4_and_the_others_arrive() {
     assert_eq!(error["kind"], "apply");
     assert_eq!(error["sqlstate"], "22012");
     assert_eq!(error["position"], 7);
-    assert_eq!(error["place"], "projections/picky.sql: line 5");
+    assert_eq!(error["location"], "projections/picky.sql: line 5");
     // All that run have stopped: nothing is left to do.
     let ran = shop.run(url, &["run", "picky"]).await;
     assert_eq!(ran.expect(4).stdout, "");
     assert!(
         ran.stderr
-            .contains("warning: picky: stopped at position 6: "),
+            .contains("warning: picky: stopped (apply) at position 6: "),
+        "{ran:?}"
+    );
+    assert!(
+        ran.stderr.contains("stopped projection=picky kind=apply"),
         "{ran:?}"
     );
 }

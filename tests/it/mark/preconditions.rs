@@ -22,7 +22,7 @@ async fn is_refused(change: &str, name: &str) {
     let error = stage.fails().await;
     assert_eq!(error.kind(), ErrorKind::Precondition, "{error}");
     assert!(error.to_string().contains(name), "{error}");
-    assert!(error.what_to_do().is_some(), "{error}");
+    assert!(error.hint().is_some(), "{error}");
 
     let error = Stage::at(stage.url(), by_sequence("ev"), 0).await.err();
     let error = error.unwrap_or_else(|| panic!("started in spite of: {change}"));

@@ -25,12 +25,12 @@ events = [{events}]
 -- highwater: up
 create table applied (position bigint primary key, type text not null,
                       n bigint generated always as identity);
-create function is_sound() returns trigger language plpgsql as $$
+create function check_poison() returns trigger language plpgsql as $$
 begin
     perform 1 / (new.position not in (select p.position from public.poison p))::int;
     return new;
 end $$;
-create trigger is_sound before insert on applied for each row execute function is_sound();
+create trigger check_poison before insert on applied for each row execute function check_poison();
 create function by_function() returns void language plpgsql as $$
 begin insert into applied select position, type from batch order by position; end $$;
 create function seen() returns setof bigint language plpgsql as $$

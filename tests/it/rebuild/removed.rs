@@ -48,14 +48,14 @@ async fn an_earlier_try_goes_on_if_it_has_read_what_was_removed_and_is_taken_awa
     let stopped = rebuild(&database, &broken)
         .run(CancellationToken::new())
         .await;
-    assert_eq!(stopped.unwrap_err().event_ref().unwrap().position.get(), 60);
+    assert_eq!(stopped.unwrap_err().event().unwrap().position.get(), 60);
     let retention = "delete from highwater.event where position <= 59";
     client.batch_execute(retention).await.unwrap();
     let stopped = rebuild(&database, &broken)
         .run(CancellationToken::new())
         .await;
     let error = stopped.unwrap_err();
-    assert_eq!(error.event_ref().unwrap().position.get(), 60, "{error}");
+    assert_eq!(error.event().unwrap().position.get(), 60, "{error}");
     let retention = "delete from highwater.event where position <= 80";
     client.batch_execute(retention).await.unwrap();
     is_refused(&database, &client, &broken, 80).await;
