@@ -164,9 +164,9 @@ impl Engine {
         let readers = self.start_readers(until);
         let instance = Uuid::new_v4();
         let fenced = instance::Fenced::default();
-        let turns = self.turns();
-        let (sender, seen) = watch::channel(instance::Seen::default());
-        let nudge = Arc::new(Notify::new());
+        let permits = self.permits();
+        let (sender, cluster) = watch::channel(instance::ClusterView::default());
+        let wake = Arc::new(Notify::new());
         let mut supervisors = JoinSet::new();
         let mut names = HashMap::new();
         for run in &self.runs {
@@ -179,12 +179,12 @@ impl Engine {
                 source,
                 projection: run.projection.clone(),
                 instance,
-                seen: seen.clone(),
-                nudge: nudge.clone(),
+                cluster: cluster.clone(),
+                wake: wake.clone(),
                 settings: self.settings.clone(),
                 board: run.board.clone(),
                 fenced: fenced.clone(),
-                turns: turns.clone(),
+                permits: permits.clone(),
             });
             let stop = stop.clone();
             let task = match run.build {
@@ -201,8 +201,8 @@ impl Engine {
             boards: self.boards(),
             readers: readers.into_iter().collect(),
             fenced,
-            seen: sender,
-            nudge,
+            cluster: sender,
+            wake,
         };
         let beating = reader::Aborting(tokio::spawn(heartbeat.run()));
         let outcomes = collect(supervisors, &names).await;
@@ -228,7 +228,7 @@ impl Engine {
 
     /// Batches leave one session of the pool to the short statements of all others: the heartbeat
     /// must not wait for a batch.
-    fn turns(&self) -> Arc<Semaphore> {
+    fn permits(&self) -> Arc<Semaphore> {
         let sessions = self.target.pool().status().max_size;
         Arc::new(Semaphore::new(sessions.saturating_sub(1).max(1)))
     }
@@ -289,7 +289,7 @@ impl Engine {
             failpoint!("leave.begun");
             let leaving = pg::instance::leave(&client, instance);
             client.within(leaving).await?;
-            pg::instance::nudge(&client).await;
+            pg::instance::wake(&client).await;
             Ok::<_, Error>(())
         };
         match tokio::time::timeout(self.settings.stop_grace, done).await {

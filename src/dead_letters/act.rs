@@ -70,7 +70,7 @@ pub async fn retry(
         row.map_err(|e| pg::own_error("cannot see who runs the projection", e))
     };
     let row = client.within(looking).await?;
-    instance::nudge(&client).await;
+    instance::wake(&client).await;
     Ok(Requested {
         projection: name.clone(),
         parked_keys: keys,

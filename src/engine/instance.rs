@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::name::ProjectionName;
 use crate::pg::connect::Connector;
 use crate::pg::database::Database;
-use crate::pg::instance::{self, Around, Living, Observed, Renewal};
+use crate::pg::instance::{self, Around, Living, ObservedProjection, Renewal};
 use crate::retry::delays;
 
 /// How often an instance looks that cannot listen, while there are others that may leave.
@@ -32,29 +32,29 @@ const NUDGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an instance sees.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
-    /// Rises with each look; 0 before the first.
-    pub(super) look: u64,
+pub(super) struct ClusterView {
+    /// Rises with each view; 0 before the first.
+    pub(super) revision: u64,
     /// Until when the lease is sure to hold, by our clock.
     pub(super) trusted_until: Option<Instant>,
     living: Vec<Living>,
-    projections: Vec<Observed>,
+    projections: Vec<ObservedProjection>,
 }
 
-impl Seen {
+impl ClusterView {
     /// Whether the lease is sure to hold.
     pub(super) fn is_trusted(&self) -> bool {
         self.trusted_until
             .is_some_and(|until| Instant::now() < until)
     }
 
-    pub(super) fn projection(&self, name: &ProjectionName) -> Option<&Observed> {
+    pub(super) fn projection(&self, name: &ProjectionName) -> Option<&ObservedProjection> {
         let mut all = self.projections.iter();
         all.find(|projection| projection.name == name.as_str())
     }
 
     /// How many partitions of a projection the instance `me` is to run.
-    pub(super) fn share(&self, me: Uuid, projection: &Observed) -> usize {
+    pub(super) fn share(&self, me: Uuid, projection: &ObservedProjection) -> usize {
         let others = self.projections.iter();
         let before = others.take_while(|other| other.name != projection.name);
         let dealt = before.map(|other| other.checkpoints.len()).sum();
@@ -84,15 +84,15 @@ pub(super) struct Heartbeat {
     pub(super) boards: Vec<Board>,
     pub(super) readers: Vec<(String, Following)>,
     pub(super) fenced: Fenced,
-    pub(super) seen: watch::Sender<Seen>,
-    pub(super) nudge: Arc<Notify>,
+    pub(super) cluster: watch::Sender<ClusterView>,
+    pub(super) wake: Arc<Notify>,
 }
 
 impl Heartbeat {
     pub(super) async fn run(self) {
         let host = nix::unistd::gethostname().unwrap_or_default();
         let host = host.to_string_lossy().into_owned();
-        let listening = Listening::start(&self.target, self.listen, self.nudge.clone());
+        let listening = Listening::start(&self.target, self.listen, self.wake.clone());
         let mut nudges = Nudges::default();
         let mut renewals = tokio::time::interval(self.lease / 3);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -128,21 +128,21 @@ impl Heartbeat {
     /// A renewal that failed may have come before the answer to a nudge: that is still to be given.
     fn nudge_overtaken_by(&self, renewed: bool) {
         if renewed {
-            self.nudge.notify_one();
+            self.wake.notify_one();
         }
     }
 
     /// Waits for a nudge, and until it is due. What else arrives by then is answered with it.
     async fn nudged(&self, nudges: &mut Nudges) {
-        self.nudge.notified().await;
+        self.wake.notified().await;
         tokio::time::sleep_until(nudges.due(Instant::now()).into()).await;
-        let _ = self.nudge.notified().now_or_never();
+        let _ = self.wake.notified().now_or_never();
         nudges.answered(Instant::now());
     }
 
     /// A little after the first lease of another ends: then what it had is free.
     fn next_look(&self, listens: bool) -> Duration {
-        let end = self.seen.borrow().next_end(self.instance);
+        let end = self.cluster.borrow().next_end(self.instance);
         let is_alone = end == Duration::MAX;
         let end = end.saturating_add(NUDGE_PAUSE);
         match (listens, is_alone) {
@@ -180,8 +180,8 @@ impl Heartbeat {
     }
 
     fn sees(&self, around: Around, trusted_until: Option<Instant>) {
-        self.seen.send_modify(|seen| {
-            seen.look += 1;
+        self.cluster.send_modify(|seen| {
+            seen.revision += 1;
             seen.living = around.living;
             seen.projections = around.projections;
             seen.trusted_until = trusted_until.or(seen.trusted_until);

@@ -12,7 +12,7 @@ use super::Settings;
 use super::apply::{InFlight, Limits, SharedCounts};
 use super::batch_size::BatchSize;
 use super::divergence;
-use super::instance::{Fenced, Seen};
+use super::instance::{ClusterView, Fenced};
 use super::isolate::Isolation;
 use super::progress::{Following, Progress};
 use super::state::Shared;
@@ -82,7 +82,7 @@ pub(super) struct Parts {
     /// The head that ends this run once it is passed.
     pub(super) until: Option<Position>,
     pub(super) instance: Uuid,
-    pub(super) seen: watch::Receiver<Seen>,
+    pub(super) cluster: watch::Receiver<ClusterView>,
     pub(super) settings: Settings,
     pub(super) shared: Shared,
     pub(super) fenced: Fenced,
@@ -205,7 +205,7 @@ impl Runner {
 
     /// One step of the loop: whatever is to be done first.
     async fn turn(&mut self) -> Result<Turn> {
-        if !self.parts.seen.borrow_and_update().is_trusted() {
+        if !self.parts.cluster.borrow_and_update().is_trusted() {
             // Whatever it did now, another instance might be doing too.
             self.waits_for_the_lease();
             return Ok(Turn::Wait(None));
@@ -448,7 +448,7 @@ impl Runner {
             () = stop.cancelled() => {}
             Ok(()) = self.parts.following.progress.changed() => {}
             () = self.parts.fenced.changed() => {}
-            Ok(()) = self.parts.seen.changed() => {}
+            Ok(()) = self.parts.cluster.changed() => {}
             () = flush => {}
         }
     }

@@ -233,18 +233,22 @@ pub(crate) fn check_unchanged(definition: &Definition, stored: &Stored) -> Resul
 
 /// As [`check_unchanged`], by the hash alone.
 pub(crate) fn check_hash(definition: &Definition, hash: &str) -> Result<()> {
-    if hash == definition.hash {
-        return Ok(());
+    match hash == definition.hash {
+        true => Ok(()),
+        false => Err(changed(&definition.name)),
     }
-    let name = &definition.name;
-    Err(Error::new(
+}
+
+/// The error of a projection whose definition is not the one its read model was built with.
+pub(crate) fn changed(name: &ProjectionName) -> Error {
+    Error::new(
         ErrorKind::Changed,
         format!("projection \"{name}\" was changed since its read model was built"),
     )
     .hint(format!(
         "highwater rebuild {name} builds it anew beside the old one; highwater accept {name} keeps \
          the read model if the change needs none; or put the file back"
-    )))
+    ))
 }
 
 /// Creates projection row, checkpoint row, schema and tables in one transaction. False if another

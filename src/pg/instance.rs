@@ -43,7 +43,7 @@ pub(crate) struct Renewed {
 /// The living instances, and every projection.
 pub(crate) struct Around {
     pub(crate) living: Vec<Living>,
-    pub(crate) projections: Vec<Observed>,
+    pub(crate) projections: Vec<ObservedProjection>,
 }
 
 /// Renews an instance, which looks around in the same statement.
@@ -89,7 +89,7 @@ pub(crate) struct Living {
 
 /// A projection with the checkpoints of its live generation.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Observed {
+pub(crate) struct ObservedProjection {
     pub(crate) name: String,
     pub(crate) generation: i32,
     pub(crate) hash: String,
@@ -104,7 +104,8 @@ pub(crate) struct Observed {
 pub(crate) struct ObservedCheckpoint {
     pub(crate) partition: i32,
     pub(crate) partitions: i32,
-    pub(crate) layout: i32,
+    /// Rises with each change of the number of partitions.
+    pub(crate) partitioning: i32,
     pub(crate) position: Position,
     pub(crate) drain_at: Option<Position>,
     /// The living instance that has it.
@@ -145,8 +146,8 @@ fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
 }
 
 /// Tells the instances that something is to be seen. Best effort: they look by themselves too.
-pub(crate) async fn nudge(client: &Client) {
-    let sql = include_str!("../../sql/queries/instance/nudge.sql");
+pub(crate) async fn wake(client: &Client) {
+    let sql = include_str!("../../sql/queries/instance/wake.sql");
     if let Err(error) = client.execute_typed(sql, &[]).await {
         tracing::debug!(error = %error, "the other instances were not told");
     }

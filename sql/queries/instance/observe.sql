@@ -16,7 +16,7 @@ select coalesce((select jsonb_agg(jsonb_build_object(
                'checkpoints', (
                    select coalesce(jsonb_agg(jsonb_build_object(
                               'partition', c.partition, 'partitions', c.partitions,
-                              'layout', c.layout,
+                              'partitioning', c.layout,
                               'position', c.position, 'drain_at', c.drain_at,
                               'owner', (select i.id from {instances} i
                                          where i.id = c.owner

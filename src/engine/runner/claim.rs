@@ -128,7 +128,7 @@ impl Runner {
         if claim.drain_at.is_some() || self.parts.build != Build::Live {
             return false;
         }
-        let seen = self.parts.seen.borrow();
+        let seen = self.parts.cluster.borrow();
         let observed = seen.projection(&claim.applier.key.projection);
         observed.is_some_and(|projection| {
             let mut checkpoints = projection.checkpoints.iter();
@@ -149,7 +149,7 @@ impl Runner {
             failpoint!("release.begun");
             let releasing = checkpoint::release(&client, key, *epoch);
             client.within(releasing).await?;
-            instance::nudge(&client).await;
+            instance::wake(&client).await;
             Ok::<_, Error>(())
         };
         let limit = self.parts.settings.stop_grace.max(RELEASE_LIMIT);
