@@ -201,7 +201,7 @@ impl Engine {
             boards: self.boards(),
             readers: readers.into_iter().collect(),
             fenced,
-            cluster: sender,
+            view: sender,
             wake,
         };
         let beating = reader::Aborting(tokio::spawn(heartbeat.run()));

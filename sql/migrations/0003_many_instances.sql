@@ -12,9 +12,12 @@ comment on column highwater.projection.paused_at is
     'Since when an operator holds it, on all instances; null if it runs.';
 
 alter table highwater.instance
-    add column projections text[] not null default '{}';
+    add column projections text[] not null default '{}',
+    add column joined_at timestamptz not null default clock_timestamp();
 comment on column highwater.instance.projections is
     'What it can run: the partitions are shared out among the living instances that can.';
+comment on column highwater.instance.joined_at is
+    'Since when it has been alive without a break: partitions are dealt in this order.';
 
 alter table highwater.checkpoint
     add column partitions integer not null default 1,

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -86,6 +86,8 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) shared: Shared,
     pub(super) fenced: Fenced,
+    /// Makes the instance say how its runners do.
+    pub(super) wake: Arc<Notify>,
     /// One for each session that batches may take.
     pub(super) turns: Arc<Semaphore>,
     pub(super) counts: Arc<SharedCounts>,
@@ -295,6 +297,7 @@ impl Runner {
             None => RunnerState::Live,
             Some(_) => RunnerState::CatchingUp,
         });
+        self.report_first_arrival();
         self.size.at_head();
         metrics::lag(&self.definition().name, progress.head.since(target));
         let Some(claim) = &self.claim else {
@@ -304,6 +307,15 @@ impl Runner {
         Ok(Turn::Wait(
             (claim.stored < claim.position).then_some(flush_at),
         ))
+    }
+
+    /// Others see a claim as catching up: that it was not, or is not any more, is told at once.
+    fn report_first_arrival(&mut self) {
+        if let Some(claim) = &mut self.claim
+            && !std::mem::replace(&mut claim.has_arrived, true)
+        {
+            self.parts.wake.notify_one();
+        }
     }
 
     fn behind(&self, distance: u64) {

@@ -164,10 +164,12 @@ impl Supervisor {
             self.show(projection);
             self.warn_if_paused(projection);
         }
+        let share = observed.map(|p| cluster.share(self.parts.instance, p));
+        let share = share.unwrap_or_default();
         let view = View {
             revision: cluster.revision,
             projection: observed,
-            share: observed.map_or(0, |p| cluster.share(self.parts.instance, p)),
+            share: &share,
         };
         for action in plan(view, &self.local) {
             match action {
@@ -263,6 +265,7 @@ impl Supervisor {
             settings: parts.settings.clone(),
             shared: parts.board.add(partition),
             fenced: parts.fenced.clone(),
+            wake: parts.wake.clone(),
             turns: parts.permits.clone(),
             counts: self.counts.clone(),
         });

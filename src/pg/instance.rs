@@ -33,20 +33,21 @@ pub(crate) struct Renewal<'a> {
     pub(crate) projections: Vec<String>,
 }
 
-/// What an instance hears when it is renewed.
+/// What a renewal answers.
 pub(crate) struct Renewed {
-    pub(crate) around: Around,
+    pub(crate) cluster: Cluster,
     /// The projections and partitions that are not its own any more.
     pub(crate) lost: Vec<(String, i32)>,
 }
 
-/// The living instances, and every projection.
-pub(crate) struct Around {
-    pub(crate) living: Vec<Living>,
+/// The living instances in the order in which they joined, and every projection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cluster {
+    pub(crate) living: Vec<LivingInstance>,
     pub(crate) projections: Vec<ObservedProjection>,
 }
 
-/// Renews an instance, which looks around in the same statement.
+/// Renews an instance and reads the cluster, in one statement.
 pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Renewed> {
     let sql = include_str!("../../sql/queries/instance/renew.sql")
         .replace("{observed}", &OBSERVE.replace("{instances}", "living"));
@@ -64,7 +65,7 @@ pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Renew
     let row = client.query_typed_one(&sql, &parameters).await;
     let row = row.map_err(|e| pg::own_error("cannot renew the instance", e))?;
     Ok(Renewed {
-        around: around(&row)?,
+        cluster: cluster(&row)?,
         lost: parsed(column(&row, 2)?)?,
     })
 }
@@ -79,7 +80,7 @@ pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
 
 /// A living instance.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Living {
+pub(crate) struct LivingInstance {
     pub(crate) id: Uuid,
     /// What it can run.
     pub(crate) projections: Vec<String>,
@@ -121,18 +122,18 @@ pub(crate) struct ObservedCheckpoint {
 
 const OBSERVE: &str = include_str!("../../sql/queries/instance/observe.sql");
 
-/// Looks around between two renewals.
-pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Around> {
+/// Reads the cluster between two renewals.
+pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Cluster> {
     let sql = OBSERVE.replace("{instances}", "highwater.instance");
     let row = client
         .query_typed_one(&sql, &[(&instance, Type::UUID)])
         .await;
-    let row = row.map_err(|e| pg::own_error("cannot see the other instances", e))?;
-    around(&row)
+    let row = row.map_err(|e| pg::own_error("cannot read the other instances", e))?;
+    cluster(&row)
 }
 
-fn around(row: &Row) -> Result<Around> {
-    Ok(Around {
+fn cluster(row: &Row) -> Result<Cluster> {
+    Ok(Cluster {
         living: parsed(column(row, 0)?)?,
         projections: parsed(column(row, 1)?)?,
     })
@@ -145,10 +146,10 @@ fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     })
 }
 
-/// Tells the instances that something is to be seen. Best effort: they look by themselves too.
+/// Wakes the instances: something is to be seen. Best effort, for they poll too.
 pub(crate) async fn wake(client: &Client) {
     let sql = include_str!("../../sql/queries/instance/wake.sql");
     if let Err(error) = client.execute_typed(sql, &[]).await {
-        tracing::debug!(error = %error, "the other instances were not told");
+        tracing::debug!(error = %error, "the other instances were not woken");
     }
 }

@@ -1,5 +1,6 @@
 //! Several instances on the same projections: who runs what, and what happens when one goes.
 
+mod moves;
 mod partitions;
 mod pause;
 mod processes;

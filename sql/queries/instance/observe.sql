@@ -1,5 +1,5 @@
 -- Purpose: what an instance needs to share the partitions out: the living instances with what they
--- can run, and the live checkpoints of every projection.
+-- can run, in the order in which they joined, and the live checkpoints of every projection.
 -- Parameters: $1 the instance that asks. {instances}: highwater.instance, or what it will be.
 -- Must hold: who is alive and what came later is told by the database's clock.
 with me as (
@@ -7,7 +7,8 @@ with me as (
 )
 select coalesce((select jsonb_agg(jsonb_build_object(
                'id', i.id, 'projections', i.projections,
-               'lease', extract(epoch from i.seen_at + i.lease - clock_timestamp())::float8))
+               'lease', extract(epoch from i.seen_at + i.lease - clock_timestamp())::float8)
+               order by i.joined_at, i.id)
           from {instances} i
          where i.seen_at + i.lease > clock_timestamp()), '[]') as living,
        coalesce((select jsonb_agg(jsonb_build_object(

@@ -8,7 +8,10 @@ with alive as (
     insert into highwater.instance (id, host, pid, lease, marks, projections)
     values ($1, $2, $3, make_interval(secs => $4), $5, $7)
     on conflict (id) do update
-        set seen_at = clock_timestamp(), marks = excluded.marks, projections = excluded.projections
+        set seen_at = clock_timestamp(), marks = excluded.marks, projections = excluded.projections,
+            -- One that was given up meanwhile joins anew.
+            joined_at = case when instance.seen_at + instance.lease > clock_timestamp()
+                             then instance.joined_at else clock_timestamp() end
     returning *
 ), living as (
     select * from alive

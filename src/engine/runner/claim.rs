@@ -30,6 +30,8 @@ pub(super) struct Claim {
     /// Where the partition ends, if their number is being changed.
     pub(super) drain_at: Option<Position>,
     pub(super) flushed: Instant,
+    /// It has been at its target since the claim.
+    pub(super) has_arrived: bool,
 }
 
 impl Runner {
@@ -100,6 +102,7 @@ impl Runner {
             position: checkpoint.position,
             drain_at: checkpoint.drain_at,
             flushed: Instant::now(),
+            has_arrived: false,
         };
         self.claim = Some(claim);
         // As the claim wrote it down: the first batch may take long, and no heartbeat can write

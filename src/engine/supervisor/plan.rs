@@ -19,8 +19,8 @@ pub(super) struct View<'a> {
     pub(super) revision: u64,
     /// `None` if the projection has no rows.
     pub(super) projection: Option<&'a ObservedProjection>,
-    /// How many of its partitions this instance is to run.
-    pub(super) share: usize,
+    /// The partitions that are dealt to this instance.
+    pub(super) share: &'a [i32],
 }
 
 /// What a supervisor is to do.
@@ -64,10 +64,10 @@ pub(super) fn plan(view: View<'_>, local: &Local) -> Vec<Action> {
         return local.unended().map(Action::End).collect();
     }
     let repartition = is_repartition_due(projection).then_some(Action::Repartition);
-    let ends = local.unended().skip(view.share).map(Action::End);
-    let starts = starts(view, projection, local).into_iter();
-    let actions = repartition.into_iter().chain(ends);
-    actions.chain(starts.map(Action::Start)).collect()
+    let ends = ends(view, local).into_iter().map(Action::End);
+    let starts = starts(view, projection, local);
+    let starts = starts.into_iter().map(Action::Start);
+    repartition.into_iter().chain(ends).chain(starts).collect()
 }
 
 /// Why the run is over, if it is.
@@ -104,11 +104,22 @@ fn is_repartition_due(projection: &ObservedProjection) -> bool {
     checkpoints.iter().any(|c| c.partitions != wanted)
 }
 
-/// The partitions to start a runner for: free ones up to the share, and those that nobody else can run.
+/// The runners to end: as many as there are beyond the share, those first that are dealt to others.
+fn ends(view: View<'_>, local: &Local) -> Vec<i32> {
+    let is_dealt_to_others = |partition: &i32| !view.share.contains(partition);
+    let surplus = local.unended().count().saturating_sub(view.share.len());
+    let others = local.unended().filter(is_dealt_to_others);
+    others.take(surplus).collect()
+}
+
+/// The partitions to start a runner for: free ones up to the share, its own first, and those that nobody
+/// else can run.
 fn starts(view: View<'_>, projection: &ObservedProjection, local: &Local) -> Vec<i32> {
     let mut starts = Vec::new();
-    for checkpoint in &projection.checkpoints {
-        let is_within_share = local.running.len() + starts.len() < view.share;
+    let is_ours = |c: &&ObservedCheckpoint| view.share.contains(&c.partition);
+    let (ours, others): (Vec<_>, Vec<_>) = projection.checkpoints.iter().partition(is_ours);
+    for checkpoint in ours.into_iter().chain(others) {
+        let is_within_share = local.running.len() + starts.len() < view.share.len();
         // Whoever ran already when it stopped may not take it up.
         let is_ours_alone =
             checkpoint.stopped_before || local.was_not_released(checkpoint, view.revision);

@@ -13,7 +13,7 @@ const OTHER: Uuid = Uuid::from_u128(2);
 /// What a plan is made from.
 struct Given {
     view: u64,
-    share: usize,
+    share: &'static [i32],
     projection: Option<ObservedProjection>,
     local: Local,
 }
@@ -34,7 +34,7 @@ fn given() -> Given {
     };
     Given {
         view: 5,
-        share: 2,
+        share: &[0, 1],
         projection: Some(ObservedProjection {
             name: "p".to_owned(),
             generation: 1,
@@ -68,7 +68,7 @@ impl Given {
         self.seen(|p| change(&mut p.checkpoints[0]))
     }
 
-    fn share(self, share: usize) -> Given {
+    fn share(self, share: &'static [i32]) -> Given {
         Given { share, ..self }
     }
 
@@ -149,10 +149,19 @@ fn check<const N: usize>(rows: [(&str, Given, Vec<Action>); N]) {
 fn a_partition_is_started() {
     check([
         ("if it is free", given(), vec![Start(0), Start(1)]),
-        ("up to the share", given().share(1), vec![Start(0)]),
+        ("up to the share", given().share(&[0]), vec![Start(0)]),
+        ("its own first", given().share(&[1]), vec![Start(1)]),
+        (
+            "another one for one that cannot be had",
+            given()
+                .share(&[1])
+                .ended_at(4)
+                .seen(|p| p.checkpoints[1].stopped = true),
+            vec![Start(0)],
+        ),
         (
             "not beside enough others",
-            given().share(1).runs(&[1]),
+            given().share(&[0]).runs(&[1]),
             vec![],
         ),
         ("not if it runs here", given().runs(&[0]), vec![Start(1)]),
@@ -190,17 +199,17 @@ fn a_partition_is_started() {
         ),
         (
             "beyond the share if it stopped before that, for older instances may not",
-            given().share(0).first(|c| c.stopped_before = true),
+            given().share(&[]).first(|c| c.stopped_before = true),
             vec![Start(0)],
         ),
         (
             "beyond the share if it was not released, to hand it over once more",
-            given().share(0).owner(ME).ended_at(3),
+            given().share(&[]).owner(ME).ended_at(3),
             vec![Start(0)],
         ),
         (
             "not if it may have been released while the view was read",
-            given().share(0).owner(ME).ended_at(4),
+            given().share(&[]).owner(ME).ended_at(4),
             vec![],
         ),
         (
@@ -216,12 +225,22 @@ fn a_runner_is_ended() {
     let both = || given().runs(&[0, 1]);
     check([
         ("not within the share", both(), vec![]),
-        ("beyond the share", both().share(1), vec![End(1)]),
-        ("without a share", both().share(0), vec![End(0), End(1)]),
+        (
+            "if it is dealt to another",
+            both().share(&[0]),
+            vec![End(1)],
+        ),
+        ("whichever that is", both().share(&[1]), vec![End(0)]),
+        (
+            "not if the share is as large",
+            given().runs(&[0]).share(&[1]),
+            vec![],
+        ),
+        ("without a share", both().share(&[]), vec![End(0), End(1)]),
         ("in a pause", both().paused(), vec![End(0), End(1)]),
         (
             "once",
-            both().share(0).local(|l| l.ending.extend([1])),
+            both().share(&[]).local(|l| l.ending.extend([1])),
             vec![End(0)],
         ),
     ]);
