@@ -272,7 +272,7 @@ mod tests {
         (
             3,
             "many_instances",
-            "fc4860b88b216e26d3d244561feb39e0699af030f445635fdefc1838d25e1af8",
+            "27fd28d13fcfd119e45ff3a89e449d47e85797f38c61ec564e0473a6be19387c",
         ),
         (
             4,
