@@ -25,14 +25,17 @@ mod batch_size;
 pub(crate) mod divergence;
 mod instance;
 mod isolate;
+pub mod operate;
+mod prepare;
 mod progress;
+pub(crate) mod read_model;
 mod reader;
 pub mod rebuild;
 mod runner;
-pub(crate) mod setup;
 mod share;
 mod state;
 mod supervisor;
+pub(crate) mod transaction;
 
 pub use crate::config::Engine as Settings;
 pub use crate::runner_state::RunnerState;

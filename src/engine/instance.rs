@@ -60,7 +60,7 @@ impl Heartbeat {
         let connector = self.listen.then(|| self.target.connector().clone());
         let listening = Listening::start(connector, self.wake.clone());
         let mut pacer = WakePacer::default();
-        let mut told = News::default();
+        let mut reported = News::default();
         let mut renewals = tokio::time::interval(self.lease / 3);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -72,15 +72,15 @@ impl Heartbeat {
                 () = tokio::time::sleep(poll_at.unwrap_or(Duration::MAX)) => false,
             };
             let news = self.news();
-            let renews = is_due || told.is_outdated_by(&news);
+            let renews = is_due || reported.is_outdated_by(&news);
             let done = async {
                 match renews {
-                    true => self.renew(&host, &news, told.able != news.able).await,
+                    true => self.renew(&host, &news, reported.able != news.able).await,
                     false => self.poll().await,
                 }
             };
             match tokio::time::timeout(self.lease, done).await {
-                Ok(Ok(())) if renews => told = news,
+                Ok(Ok(())) if renews => reported = news,
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(error = %error, "the instance was not renewed");
@@ -172,7 +172,7 @@ impl Heartbeat {
 }
 
 impl News {
-    /// A runner that became live is news once for each claim: how it does later is told by the next renewal.
+    /// A runner that is behind is no news: the next renewal reports it, as it reports every state.
     fn is_outdated_by(&self, now: &News) -> bool {
         self.able != now.able || now.live.iter().any(|runner| !self.live.contains(runner))
     }
@@ -199,7 +199,7 @@ mod tests {
             able: able.iter().map(ToString::to_string).collect(),
             live: live.iter().map(|e| ("p".to_owned(), 0, *e)).collect(),
         };
-        let told = news(&["p"], &[7]);
+        let reported = news(&["p"], &[7]);
         for (what, now, is_news) in [
             ("the same", news(&["p"], &[7]), false),
             ("it can run another one", news(&["p", "q"], &[7]), true),
@@ -208,7 +208,7 @@ mod tests {
             ("one that claimed it again is", news(&["p"], &[8]), true),
             ("one is behind", news(&["p"], &[]), false),
         ] {
-            assert_eq!(told.is_outdated_by(&now), is_news, "{what}");
+            assert_eq!(reported.is_outdated_by(&now), is_news, "{what}");
         }
     }
 }

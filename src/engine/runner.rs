@@ -168,7 +168,7 @@ impl Runner {
                 let grace = self.parts.settings.stop_grace;
                 tokio::select! {
                     next = self.attempt() => next,
-                    () = rolled_back(stop, grace, &in_flight, &database) => return self.drain().await,
+                    () = limit::rolled_back(stop, grace, &in_flight, &database) => return self.drain().await,
                 }
             };
             match next {
@@ -496,17 +496,4 @@ impl Runner {
             tracing::debug!(projection = %name, state = %state, "state");
         }
     }
-}
-
-/// Resolves when a stop was asked for and the batch in flight had its grace: it is cancelled in
-/// the server, and the caller drops it.
-async fn rolled_back(
-    stop: &CancellationToken,
-    grace: Duration,
-    in_flight: &InFlight,
-    database: &Database,
-) {
-    stop.cancelled().await;
-    tokio::time::sleep(grace).await;
-    limit::cancel(in_flight, database, Duration::from_secs(1)).await;
 }

@@ -15,11 +15,12 @@ use super::instance::{ClusterView, Fenced};
 use super::progress::Following;
 use super::runner::{self, Build, Ended, Runner};
 use super::state::Board;
-use super::{Outcome, Settings, apply, setup};
+use super::{Outcome, Settings, apply};
 use crate::error::{Error, ErrorKind};
 use crate::failpoint::failpoint;
 use crate::pg::database::Database;
 use crate::pg::instance::{self, ObservedProjection};
+use crate::pg::projection;
 use crate::position::Position;
 use crate::projection::{Definition, Runnable};
 use crate::runner_state::RunnerState;
@@ -193,9 +194,9 @@ impl Supervisor {
         let definition = self.definition();
         Outcome::Stopped(match finish {
             Finish::CaughtUp => return Outcome::CaughtUp,
-            Finish::Dropped => setup::dropped(&definition.name),
-            Finish::NoCheckpoint => setup::no_checkpoint(&definition.name),
-            Finish::Changed => setup::changed(&definition.name)
+            Finish::Dropped => projection::dropped(&definition.name),
+            Finish::NoCheckpoint => projection::no_checkpoint(&definition.name),
+            Finish::Changed => projection::changed(&definition.name)
                 .hint("this process has the definition from before: start it again"),
             Finish::Stopped(partition) => {
                 let checkpoints = observed.map(|p| &p.checkpoints);
@@ -234,7 +235,9 @@ impl Supervisor {
         let done = async {
             let client = self.parts.target.short().await?;
             failpoint!("layout.begun");
-            let done = client.within(setup::repartition(&client, name)).await?;
+            let done = client
+                .within(projection::repartition(&client, name))
+                .await?;
             failpoint!("layout.committed");
             if done {
                 tracing::info!(projection = %name, "changing the number of partitions");

@@ -1,4 +1,4 @@
-//! Instances: the processes that run projections, their leases, and what they see of each other.
+//! Instances: the processes that run projections, their leases, and the view that each has of the cluster.
 //!
 //! **Who is authoritative.** The database's clock: an instance is alive while `seen_at + lease` lies
 //! in its future. One renewal covers all that an instance runs.
@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 
-/// The channel on which instances hear that something is to be seen.
+/// The channel on which instances are woken.
 pub(crate) const CHANNEL: &str = "highwater_control";
 
 /// An instance in the table of instances, and its runners' states, renewed in one statement.
@@ -70,7 +70,7 @@ pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Renew
     })
 }
 
-/// Takes an instance out of the table: its runners are idle now.
+/// Deletes an instance; its runners are idle from then on.
 pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
     let sql = include_str!("../../sql/queries/instance/leave.sql");
     let done = client.execute_typed(sql, &[(&instance, Type::UUID)]).await;
@@ -146,7 +146,7 @@ fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     })
 }
 
-/// Wakes the instances: something is to be seen. Best effort, for they poll too.
+/// Wakes the instances, so that they poll the cluster. Best effort, for they poll by themselves too.
 pub(crate) async fn wake(client: &Client) {
     let sql = include_str!("../../sql/queries/instance/wake.sql");
     if let Err(error) = client.execute_typed(sql, &[]).await {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::rebuild::{Rebuild, Rebuilt, accept};
+use highwater::engine::operate::accept;
+use highwater::engine::rebuild::{Rebuild, Rebuilt};
 use highwater::engine::{Engine, Settings, Until};
 use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Projection, Runnable};

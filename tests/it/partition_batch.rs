@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use highwater::audit::audit;
-use highwater::engine::rebuild::accept;
+use highwater::engine::operate::accept;
 use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Projection, Runnable};
 use highwater::source::{Batch, Source};
@@ -163,32 +163,6 @@ async fn nothing_is_written_to_the_log_through_batch() {
         .await;
         assert_eq!(after, before, "{statement}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_view_that_an_earlier_version_made_is_replaced_before_it_shows_the_keys_of_others() {
-    let database = TestDatabase::new().await;
-    let client = database.client().await;
-    let by_view = &WAYS[5..7].join("\n");
-    let orders = partitioned(4, UP, by_view);
-    let built = run_to_head(&database, database.source(), vec![orders.clone()]).await;
-    assert!(matches!(built.unwrap().outcomes[0].1, Outcome::CaughtUp));
-    let earlier = "create or replace view orders.batch as
-        select e.position, e.stream, e.version, e.type, e.data, e.metadata, e.id, e.recorded_at
-        from highwater.event e cross join (select) as read_only
-        where e.position > highwater.batch_after() and e.position <= highwater.batch_through()
-          and e.type in ('Placed')";
-    client.batch_execute(earlier).await.unwrap();
-    append_orders(&client).await;
-    let report = run_to_head(&database, database.source(), vec![orders])
-        .await
-        .unwrap();
-    assert!(
-        matches!(report.outcomes[0].1, Outcome::CaughtUp),
-        "{report:?}"
-    );
-    let seen = "select count(*) from orders.seen";
-    assert_eq!(one::<i64>(&client, seen).await, 600);
 }
 
 #[tokio::test(flavor = "multi_thread")]

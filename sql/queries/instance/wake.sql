@@ -1,5 +1,5 @@
--- Purpose: tells the instances that something is to be seen: a partition is free, one is to be
--- handed over, a projection is paused or goes on.
+-- Purpose: wakes the instances, so that they poll the cluster: a partition is free, an instance can run
+-- more or less, a projection is paused or resumed.
 -- Parameters: none.
--- Must hold: after the commit of what is to be seen, never within; nobody counts on it.
+-- Must hold: after the commit of the change, never within; nobody relies on it.
 select pg_notify('highwater_control', '')

@@ -53,7 +53,7 @@ pub(super) struct Local {
 /// What follows from the end of a runner.
 #[derive(Debug)]
 pub(super) struct AfterEnd {
-    /// When to look at the cluster again.
+    /// When to poll the cluster again.
     pub(super) poll_after: Duration,
     /// Whether the run of the projection is over.
     pub(super) is_final: bool,
@@ -166,7 +166,7 @@ impl Local {
     }
 }
 
-/// When to look at the cluster again after the end of a runner.
+/// When to poll the cluster again after the end of a runner.
 fn poll_after(ended: &Ended) -> Duration {
     match ended {
         Ended::Busy => BUSY_PAUSE,

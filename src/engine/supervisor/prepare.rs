@@ -6,9 +6,10 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::Supervisor;
-use crate::engine::{apply, divergence, runner, setup};
+use crate::engine::prepare::{Prepared, prepare};
+use crate::engine::{apply, divergence, runner};
 use crate::error::{Error, Result};
-use crate::pg::checkpoint;
+use crate::pg::{checkpoint, projection};
 use crate::position::Position;
 use crate::retry::{Verdict, delays, verdict};
 use crate::runner_state::RunnerState;
@@ -28,12 +29,12 @@ impl Supervisor {
         let parts = &self.parts;
         let definition = self.definition();
         let limit = parts.settings.batch_timeout;
-        let prepared = setup::prepare(&parts.target, &*parts.projection, &*parts.source, limit);
+        let prepared = prepare(&parts.target, &*parts.projection, &*parts.source, limit);
         // Somebody's own code: it may panic.
         let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
         let prepared = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
         // A new one is compared by who claims it; nobody does where there is nothing to be applied.
-        let is_new = matches!(prepared, setup::Prepared::New);
+        let is_new = matches!(prepared, Prepared::New);
         if !is_new || parts.until == Some(Position::START) {
             divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
         }
@@ -43,7 +44,7 @@ impl Supervisor {
         let client = parts.target.short().await?;
         let partitions = i32::from(definition.partitions);
         let (name, key) = (&definition.name, &definition.key);
-        let setting = setup::set_partitions(&client, name, partitions, key);
+        let setting = projection::set_partitions(&client, name, partitions, key);
         client.within(setting).await?;
         Ok(prepared.generation())
     }
