@@ -15,11 +15,10 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
-use crate::pg::{self, Parameter, column, migrate};
+use crate::pg::{self, Parameter, column, migrate, projection};
 use crate::suggest;
 
 pub use act::{Discarded, Requested, discard, retry};
@@ -102,7 +101,7 @@ pub async fn counts(target: &Database) -> Result<Vec<(ProjectionName, Counts)>> 
 /// Makes sure that there is such a projection.
 async fn check_name(target: &Database, name: &ProjectionName) -> Result<()> {
     let client = target.client().await?;
-    let stored = match setup::stored(&client, name).await {
+    let stored = match projection::stored(&client, name).await {
         Ok(stored) => stored,
         // A schema that is missing or too old has a better name than the table it lacks.
         Err(error) => return Err(migrate::verify(&**client).await.err().unwrap_or(error)),
@@ -110,7 +109,7 @@ async fn check_name(target: &Database, name: &ProjectionName) -> Result<()> {
     if stored.is_some() {
         return Ok(());
     }
-    let names = setup::names(&client).await?;
+    let names = projection::names(&client).await?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let what = format!("projection \"{name}\" has no read model here");
     Err(Error::new(ErrorKind::NotFound, what).with_hint(suggest::suggestion(name.as_str(), &names)))

@@ -26,15 +26,18 @@ mod batch_size;
 pub(crate) mod divergence;
 mod instance;
 mod isolate;
+pub mod operate;
+mod prepare;
 mod progress;
+pub(crate) mod read_model;
 mod reader;
 pub mod rebuild;
 pub(crate) mod recorder;
 mod runner;
-pub(crate) mod setup;
 mod share;
 mod state;
 mod supervisor;
+pub(crate) mod transaction;
 
 pub use crate::config::Engine as Settings;
 pub use crate::runner_state::RunnerState;
@@ -167,9 +170,9 @@ impl Engine {
         let (readers, blocks) = self.start_readers(until);
         let instance = Uuid::new_v4();
         let fenced = instance::Fenced::default();
-        let turns = self.turns();
-        let (sender, seen) = watch::channel(instance::Seen::default());
-        let nudge = Arc::new(Notify::new());
+        let permits = self.permits();
+        let (sender, cluster) = watch::channel(instance::ClusterView::default());
+        let wake = Arc::new(Notify::new());
         let mut supervisors = JoinSet::new();
         let mut names = HashMap::new();
         for run in &self.runs {
@@ -182,12 +185,12 @@ impl Engine {
                 source,
                 projection: run.projection.clone(),
                 instance,
-                seen: seen.clone(),
-                nudge: nudge.clone(),
+                cluster: cluster.clone(),
+                wake: wake.clone(),
                 settings: self.settings.clone(),
                 board: run.board.clone(),
                 fenced: fenced.clone(),
-                turns: turns.clone(),
+                permits: permits.clone(),
             });
             let stop = stop.clone();
             let task = match run.build {
@@ -196,7 +199,7 @@ impl Engine {
             };
             names.insert(task.id(), definition.name.clone());
         }
-        let recorders = self.start_recorders(until, instance, &readers, blocks, &seen);
+        let recorders = self.start_recorders(until, instance, &readers, blocks, &cluster);
         let heartbeat = instance::Heartbeat {
             instance,
             target: self.target.clone(),
@@ -205,8 +208,8 @@ impl Engine {
             boards: self.boards(),
             readers: readers.into_iter().collect(),
             fenced,
-            seen: sender,
-            nudge,
+            view: sender,
+            wake,
         };
         let beating = reader::Aborting(tokio::spawn(heartbeat.run()));
         let outcomes = collect(supervisors, &names).await;
@@ -234,7 +237,7 @@ impl Engine {
 
     /// Batches leave one session of the pool to the short statements of all others: the heartbeat
     /// must not wait for a batch.
-    fn turns(&self) -> Arc<Semaphore> {
+    fn permits(&self) -> Arc<Semaphore> {
         let sessions = self.target.pool().status().max_size;
         Arc::new(Semaphore::new(sessions.saturating_sub(1).max(1)))
     }
@@ -259,7 +262,7 @@ impl Engine {
         instance: Uuid,
         readers: &HashMap<String, progress::Following>,
         blocks: HashMap<String, SharedBlocks>,
-        seen: &watch::Receiver<instance::Seen>,
+        cluster: &watch::Receiver<instance::ClusterView>,
     ) -> Recorders {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -270,7 +273,7 @@ impl Engine {
                 blocks,
                 following: readers[&name].clone(),
                 instance,
-                seen: seen.clone(),
+                cluster: cluster.clone(),
                 counts_later: until == Until::Stopped,
                 stop: stop.clone(),
             };
@@ -319,7 +322,7 @@ impl Engine {
             failpoint!("leave.begun");
             let leaving = pg::instance::leave(&client, instance);
             client.within(leaving).await?;
-            pg::instance::nudge(&client).await;
+            pg::instance::wake(&client).await;
             Ok::<_, Error>(())
         };
         match tokio::time::timeout(self.settings.stop_grace, done).await {

@@ -33,7 +33,7 @@ pub struct Paused {
 pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) -> Result<Paused> {
     let client = target.short().await?;
     let is_new = client.within(set(&client, name, true)).await?;
-    instance::nudge(&client).await;
+    instance::wake(&client).await;
     let ended = async {
         while client.within(is_held(&client, name)).await? {
             tokio::time::sleep(LOOK_PAUSE).await;
@@ -61,7 +61,7 @@ pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) ->
 pub async fn resume(target: &Database, name: &ProjectionName) -> Result<bool> {
     let client = target.short().await?;
     let changed = client.within(set(&client, name, false)).await?;
-    instance::nudge(&client).await;
+    instance::wake(&client).await;
     Ok(changed)
 }
 

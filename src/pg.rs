@@ -11,6 +11,7 @@ pub(crate) mod dead_letter;
 pub(crate) mod event;
 pub(crate) mod instance;
 pub mod migrate;
+pub(crate) mod projection;
 mod sqlstate;
 mod tls;
 pub mod transaction;

@@ -13,10 +13,9 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result, StoredError};
 use crate::pg::database::Database;
-use crate::pg::{self, column, migrate};
+use crate::pg::{self, column, migrate, projection};
 use crate::position::Position;
 use crate::projection::Definition;
 use crate::source::Source;
@@ -252,7 +251,7 @@ async fn schema_first(target: &Database, error: Error) -> Error {
 async fn unknown(target: &Database, known: &[Definition], name: &str) -> Error {
     let mut names: Vec<String> = known.iter().map(|d| d.name.to_string()).collect();
     if let Ok(client) = target.client().await {
-        names.extend(setup::names(&client).await.unwrap_or_default());
+        names.extend(projection::names(&client).await.unwrap_or_default());
     }
     names.sort_unstable();
     names.dedup();

@@ -6,9 +6,10 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::{Candidate, Finding, trial};
-use crate::engine::{divergence, setup};
+use crate::engine::divergence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::database::Database;
+use crate::pg::projection::{check_hash, names, stored};
 use crate::pg::{self, column, migrate};
 use crate::source::Source;
 
@@ -81,13 +82,14 @@ async fn check_stored(
     let mut new = Vec::new();
     for candidate in candidates {
         let definition = candidate.definition();
-        let Some(stored) = setup::stored(client, &definition.name).await? else {
+        let Some(stored) = stored(client, &definition.name).await? else {
             new.push(candidate);
             continue;
         };
         // Of a rebuild that is under way this may be the next definition.
         let is_next = stored.next_hash.as_ref() == Some(&definition.hash);
-        if !is_next && let Err(error) = setup::check_unchanged(definition, &stored) {
+        if !is_next && let Err(error) = check_hash(&definition.name, &definition.hash, &stored.hash)
+        {
             findings.push(Finding::warning(candidate.located(error)));
         }
     }
@@ -98,7 +100,7 @@ async fn check_stored(
             findings.push(Finding::error(candidate.located(taken(name))));
         }
     }
-    for name in setup::names(client).await? {
+    for name in names(client).await? {
         let is_known = |c: &Candidate| c.definition().name.as_str() == name;
         if !candidates.iter().any(is_known) {
             findings.push(Finding::warning(gone(&name)));

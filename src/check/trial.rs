@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{Candidate, Finding};
-use crate::engine::setup;
+use crate::engine::read_model;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg;
 use crate::projection::file::{ProjectionFile, Statement};
@@ -68,15 +68,15 @@ async fn attempt(
     let schema = format!("highwater_check_{}", Uuid::new_v4().simple());
     let begun = client.batch_execute(BEGIN).await;
     begun.map_err(|e| pg::error("cannot begin a transaction", e))?;
-    setup::create_schema(client, &schema).await?;
-    setup::fill_schema(client, &*candidate.runnable, &schema).await?;
+    read_model::create_schema(client, &schema).await?;
+    read_model::fill_schema(client, &*candidate.runnable, &schema).await?;
     let Some(relation) = source.relation() else {
         return Ok(());
     };
     let mut definition = candidate.definition().clone();
     let tried = savepoint(
         client,
-        setup::check_key(client, &definition.key, relation, &schema),
+        read_model::check_key(client, &definition.key, relation, &schema),
     );
     if let Err(fault) = tried.await? {
         // What else is wrong is looked for without it.
@@ -87,7 +87,7 @@ async fn attempt(
         // The engine hands no empty batch to code.
         return Ok(());
     };
-    setup::create_view(client, &definition, relation, &schema).await?;
+    read_model::create_view(client, &definition, relation, &schema).await?;
     for statement in &file.apply.statements {
         let tried = async {
             let done = client.batch_execute(&statement.text).await;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::context::Context;
 use super::exit::{Done, Exit};
 use super::text::thousands;
-use crate::engine::rebuild::accept;
+use crate::engine::operate::accept;
 use crate::error::Result;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint;

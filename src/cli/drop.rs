@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
-use crate::engine::rebuild::drop_projection;
+use crate::engine::operate::drop_projection;
 use crate::name::ProjectionName;
 
 #[derive(Debug, clap::Args)]

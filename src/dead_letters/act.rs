@@ -5,12 +5,12 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::{Selection, check_name, query};
-use crate::engine::setup;
+use crate::engine::transaction::{begin, end, warn_if_blocked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
-use crate::pg::{self, column, instance};
+use crate::pg::{self, column, instance, projection};
 
 /// What is going to be tried again.
 #[derive(Clone, Debug, Serialize)]
@@ -70,7 +70,7 @@ pub async fn retry(
         row.map_err(|e| pg::own_error("cannot see who runs the projection", e))
     };
     let row = client.within(looking).await?;
-    instance::nudge(&client).await;
+    instance::wake(&client).await;
     Ok(Requested {
         projection: name.clone(),
         parked_keys: keys,
@@ -98,9 +98,9 @@ pub async fn discard(
     check_name(target, name).await?;
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.
     let client = target.connector().connect().await?;
-    setup::begin(&client).await?;
+    begin(&client).await?;
     let done = in_transaction(&client, name, selection, reason).await;
-    let discarded = setup::end(&client, done).await?;
+    let discarded = end(&client, done).await?;
     failpoint!("discard.committed");
     Ok(discarded)
 }
@@ -113,10 +113,10 @@ async fn in_transaction(
 ) -> Result<Discarded> {
     let sql = include_str!("../../sql/queries/dead_letter/lock.sql");
     let locking = async {
-        setup::lock(client, name).await?;
+        projection::lock(client, name).await?;
         query(client, sql, name, selection, &[]).await
     };
-    setup::told(name, locking).await?;
+    warn_if_blocked(name, locking).await?;
     let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
     let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
     selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;

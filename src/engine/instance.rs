@@ -1,11 +1,11 @@
-//! The instance: this process in the database, and what it sees of the others.
+//! The instance: this process in the database.
 //!
-//! One statement in each third of a lease renews it and looks who is alive, who has which checkpoint,
-//! and what operators asked for. It looks again when a notification says that there is something to be
-//! seen, when another's lease ends, and every [`LOOK_PAUSE`] where it cannot listen and is not alone.
+//! One statement in each third of a lease renews it, says how its runners do, and reads who is alive, who has
+//! which checkpoint, and what operators asked for. Between two renewals it polls the cluster when it is woken,
+//! when another's lease ends, and at short intervals where it cannot listen. If it has something new to
+//! say by then, it renews instead: others and status hear at once what it can run and what became live.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -14,73 +14,24 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::progress::Following;
-use super::share::share;
-use super::state::Board;
+use super::state::{Board, RunnerStatus};
 use crate::error::Result;
-use crate::name::ProjectionName;
-use crate::pg::connect::Connector;
 use crate::pg::database::Database;
-use crate::pg::instance::{self, Around, Living, Observed, Renewal};
-use crate::retry::delays;
+use crate::pg::instance::{self, Cluster, Renewal};
+use crate::runner_state::RunnerState;
 
-/// How often an instance looks that cannot listen, while there are others that may leave.
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
-/// The same while it is alone: only operators and instances that come want something of it.
-const LOOK_PAUSE_ALONE: Duration = Duration::from_secs(2);
-/// How far nudges are answered apart, in the long run: those that arrive meanwhile are answered by one.
-const NUDGE_PAUSE: Duration = Duration::from_millis(20);
+mod fenced;
+mod listening;
+mod pacing;
+mod view;
 
-/// What an instance sees.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
-    /// Rises with each look; 0 before the first.
-    pub(super) look: u64,
-    /// Until when the lease is sure to hold, by our clock.
-    pub(super) trusted_until: Option<Instant>,
-    living: Vec<Living>,
-    projections: Vec<Observed>,
-}
+pub(super) use fenced::Fenced;
+pub(super) use view::ClusterView;
 
-impl Seen {
-    /// Whether the lease is sure to hold.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.trusted_until
-            .is_some_and(|until| Instant::now() < until)
-    }
+use listening::Listening;
+use pacing::{WAKE_PAUSE, WakePacer, next_poll};
 
-    /// Whether no living instance joined before `me`.
-    pub(super) fn is_eldest(&self, me: Uuid) -> bool {
-        self.living.first().is_some_and(|eldest| eldest.id == me)
-    }
-
-    pub(super) fn projection(&self, name: &ProjectionName) -> Option<&Observed> {
-        let mut all = self.projections.iter();
-        all.find(|projection| projection.name == name.as_str())
-    }
-
-    /// How many partitions of a projection the instance `me` is to run.
-    pub(super) fn share(&self, me: Uuid, projection: &Observed) -> usize {
-        let others = self.projections.iter();
-        let before = others.take_while(|other| other.name != projection.name);
-        let dealt = before.map(|other| other.checkpoints.len()).sum();
-        let able = self.living.iter().filter(|living| {
-            let mut names = living.projections.iter();
-            living.id == me || names.any(|name| *name == projection.name)
-        });
-        let able: Vec<Uuid> = able.map(|living| living.id).collect();
-        share(me, &able, projection.checkpoints.len(), dealt)
-    }
-
-    /// When the first lease of another ends, if it is not renewed.
-    fn next_end(&self, me: Uuid) -> Duration {
-        let others = self.living.iter().filter(|living| living.id != me);
-        let ends =
-            others.map(|living| Duration::try_from_secs_f64(living.lease).unwrap_or_default());
-        ends.min().unwrap_or(Duration::MAX)
-    }
-}
-
-/// Renews the instance and looks, until it is dropped.
+/// Renews the instance and polls the cluster, until it is dropped.
 pub(super) struct Heartbeat {
     pub(super) instance: Uuid,
     pub(super) target: Database,
@@ -89,75 +40,78 @@ pub(super) struct Heartbeat {
     pub(super) boards: Vec<Board>,
     pub(super) readers: Vec<(String, Following)>,
     pub(super) fenced: Fenced,
-    pub(super) seen: watch::Sender<Seen>,
-    pub(super) nudge: Arc<Notify>,
+    pub(super) view: watch::Sender<ClusterView>,
+    pub(super) wake: Arc<Notify>,
+}
+
+/// What others base decisions on, and operators read: a change of it is not put off to the next renewal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct News {
+    /// The projections it can run.
+    able: Vec<String>,
+    /// The epochs of the runners that are at the head.
+    live: Vec<(String, i32, i64)>,
 }
 
 impl Heartbeat {
     pub(super) async fn run(self) {
         let host = nix::unistd::gethostname().unwrap_or_default();
         let host = host.to_string_lossy().into_owned();
-        let listening = Listening::start(&self.target, self.listen, self.nudge.clone());
-        let mut nudges = Nudges::default();
+        let connector = self.listen.then(|| self.target.connector().clone());
+        let listening = Listening::start(connector, self.wake.clone());
+        let mut pacer = WakePacer::default();
+        let mut reported = News::default();
         let mut renewals = tokio::time::interval(self.lease / 3);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let look_at = self.next_look(listening.is_connected());
-            let renewed = tokio::select! {
+            let next_lease_end = self.view.borrow().next_lease_end(self.instance);
+            let poll_at = next_poll(listening.is_connected(), next_lease_end);
+            let is_due = tokio::select! {
                 _ = renewals.tick() => true,
-                () = self.nudged(&mut nudges) => false,
-                () = tokio::time::sleep(look_at) => false,
+                () = self.woken(&mut pacer) => false,
+                () = tokio::time::sleep(poll_at.unwrap_or(Duration::MAX)) => false,
             };
-            let limit = self.lease;
+            let news = self.news();
+            let renews = is_due || reported.is_outdated_by(&news);
             let done = async {
-                match renewed {
-                    true => self.renew(&host).await,
-                    false => self.look().await,
+                match renews {
+                    true => self.renew(&host, &news, reported.able != news.able).await,
+                    false => self.poll().await,
                 }
             };
-            match tokio::time::timeout(limit, done).await {
+            match tokio::time::timeout(self.lease, done).await {
+                Ok(Ok(())) if renews => reported = news,
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(error = %error, "the instance was not renewed");
-                    tokio::time::sleep(NUDGE_PAUSE).await;
-                    self.nudge_overtaken_by(renewed);
+                    tokio::time::sleep(WAKE_PAUSE).await;
+                    self.answer_later(is_due);
                 }
                 Err(_) => {
                     tracing::warn!("the instance was not renewed in time");
-                    self.nudge_overtaken_by(renewed);
+                    self.answer_later(is_due);
                 }
             }
         }
     }
 
-    /// A renewal that failed may have come before the answer to a nudge: that is still to be given.
-    fn nudge_overtaken_by(&self, renewed: bool) {
-        if renewed {
-            self.nudge.notify_one();
+    /// A wake may have arrived while a renewal failed, and is still to be answered.
+    fn answer_later(&self, was_due: bool) {
+        if was_due {
+            self.wake.notify_one();
         }
     }
 
-    /// Waits for a nudge, and until it is due. What else arrives by then is answered with it.
-    async fn nudged(&self, nudges: &mut Nudges) {
-        self.nudge.notified().await;
-        tokio::time::sleep_until(nudges.due(Instant::now()).into()).await;
-        let _ = self.nudge.notified().now_or_never();
-        nudges.answered(Instant::now());
+    /// Waits for a wake, and until it is due. What else arrives by then is answered with it.
+    async fn woken(&self, pacer: &mut WakePacer) {
+        self.wake.notified().await;
+        tokio::time::sleep_until(pacer.due(Instant::now()).into()).await;
+        let _ = self.wake.notified().now_or_never();
+        pacer.answered(Instant::now());
     }
 
-    /// A little after the first lease of another ends: then what it had is free.
-    fn next_look(&self, listens: bool) -> Duration {
-        let end = self.seen.borrow().next_end(self.instance);
-        let is_alone = end == Duration::MAX;
-        let end = end.saturating_add(NUDGE_PAUSE);
-        match (listens, is_alone) {
-            (true, _) => end,
-            (false, true) => LOOK_PAUSE_ALONE,
-            (false, false) => end.min(LOOK_PAUSE),
-        }
-    }
-
-    async fn renew(&self, host: &str) -> Result<()> {
+    /// Wakes the others if what is dealt among them changes.
+    async fn renew(&self, host: &str, news: &News, wakes_others: bool) -> Result<()> {
         let began = Instant::now();
         let client = self.target.short().await?;
         let renewal = Renewal {
@@ -165,32 +119,31 @@ impl Heartbeat {
             host,
             lease: self.lease,
             marks: self.marks(),
-            runners: self.runners(),
-            projections: self.boards.iter().filter_map(Board::able).collect(),
+            runners: self.claimed().map(|runner| report(&runner)).collect(),
+            projections: news.able.clone(),
         };
         let renewed = client.within(instance::renew(&client, renewal)).await?;
         for (projection, partition) in renewed.lost {
             self.fenced.add(projection, partition);
         }
-        self.sees(renewed.around, Some(began + self.lease));
+        self.publish(renewed.cluster, Some(began + self.lease));
+        if wakes_others {
+            instance::wake(&client).await;
+        }
         Ok(())
     }
 
-    async fn look(&self) -> Result<()> {
+    async fn poll(&self) -> Result<()> {
         let client = self.target.short().await?;
         let observing = instance::observe(&client, self.instance);
-        let around = client.within(observing).await?;
-        self.sees(around, None);
+        let cluster = client.within(observing).await?;
+        self.publish(cluster, None);
         Ok(())
     }
 
-    fn sees(&self, around: Around, trusted_until: Option<Instant>) {
-        self.seen.send_modify(|seen| {
-            seen.look += 1;
-            seen.living = around.living;
-            seen.projections = around.projections;
-            seen.trusted_until = trusted_until.or(seen.trusted_until);
-        });
+    fn publish(&self, cluster: Cluster, trusted_until: Option<Instant>) {
+        let update = |view: &mut ClusterView| view.update(cluster, trusted_until);
+        self.view.send_modify(update);
     }
 
     fn marks(&self) -> Value {
@@ -201,127 +154,39 @@ impl Heartbeat {
         Value::Object(marks.collect::<Map<_, _>>())
     }
 
-    fn runners(&self) -> Value {
-        let statuses = self.boards.iter().flat_map(Board::runners);
-        statuses
-            .filter(|status| status.epoch > 0)
-            .map(|status| {
-                json!({
-                    "projection": status.name.as_str(),
-                    "generation": status.generation,
-                    "partition": status.partition,
-                    "epoch": status.epoch,
-                    "state": status.state.as_str(),
-                    "rate": status.rate,
-                })
-            })
-            .collect()
-    }
-}
-
-/// When nudges are answered: two at once, as a start has them (somebody listens, a read model is there),
-/// and then [`NUDGE_PAUSE`] apart. The generic cell rate algorithm.
-#[derive(Default)]
-struct Nudges {
-    /// When the next would be answered if all were that far apart.
-    next: Option<Instant>,
-}
-
-impl Nudges {
-    /// When a nudge of now is to be answered.
-    fn due(&self, now: Instant) -> Instant {
-        let due = self.next.and_then(|next| next.checked_sub(NUDGE_PAUSE));
-        due.map_or(now, |due| due.max(now))
-    }
-
-    fn answered(&mut self, now: Instant) {
-        let next = self.next.map_or(now, |next| next.max(now));
-        self.next = Some(next + NUDGE_PAUSE);
-    }
-}
-
-/// Listens for nudges of other instances and of operators.
-struct Listening {
-    connected: watch::Receiver<bool>,
-    _task: super::reader::Aborting,
-}
-
-impl Listening {
-    fn start(target: &Database, listen: bool, nudge: Arc<Notify>) -> Listening {
-        let (connected, is_connected) = watch::channel(false);
-        let connector = target.connector().clone();
-        let task = tokio::spawn(async move {
-            if listen {
-                hear(connector, nudge, connected).await;
-            }
-        });
-        Listening {
-            connected: is_connected,
-            _task: super::reader::Aborting(task),
+    fn news(&self) -> News {
+        let live = self.claimed().filter(|r| r.state == RunnerState::Live);
+        News {
+            able: self.boards.iter().filter_map(Board::able).collect(),
+            live: live
+                .map(|r| (r.name.to_string(), r.partition, r.epoch))
+                .collect(),
         }
     }
 
-    fn is_connected(&self) -> bool {
-        *self.connected.borrow()
+    /// The runners that have claimed their checkpoints.
+    fn claimed(&self) -> impl Iterator<Item = RunnerStatus> {
+        let all = self.boards.iter().flat_map(Board::runners);
+        all.filter(|runner| runner.epoch > 0)
     }
 }
 
-async fn hear(connector: Connector, nudge: Arc<Notify>, connected: watch::Sender<bool>) {
-    const PAUSE_MAX: Duration = Duration::from_secs(30);
-    let mut pauses = delays(PAUSE_MAX);
-    loop {
-        match connector.listen(instance::CHANNEL).await {
-            Ok(mut notifications) => {
-                pauses = delays(PAUSE_MAX);
-                connected.send_replace(true);
-                // What came before it listened is lost.
-                nudge.notify_one();
-                while notifications.recv().await.is_ok() {
-                    nudge.notify_one();
-                }
-                connected.send_replace(false);
-                nudge.notify_one();
-            }
-            Err(error) => tracing::debug!(error = %error, "cannot listen to other instances"),
-        }
-        tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
+impl News {
+    /// A runner that is behind is no news: the next renewal reports it, as it reports every state.
+    fn is_outdated_by(&self, now: &News) -> bool {
+        self.able != now.able || now.live.iter().any(|runner| !self.live.contains(runner))
     }
 }
 
-/// The partitions that the heartbeat found under another epoch; their runners take a look.
-#[derive(Clone, Default)]
-pub(super) struct Fenced(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    partitions: Mutex<HashSet<(String, i32)>>,
-    changed: Notify,
-}
-
-impl Fenced {
-    fn add(&self, name: String, partition: i32) {
-        let mut partitions = self.0.lock();
-        partitions.insert((name, partition));
-        drop(partitions);
-        self.0.changed.notify_waiters();
-    }
-
-    pub(super) fn take(&self, name: &ProjectionName, partition: i32) -> bool {
-        let mut partitions = self.0.lock();
-        partitions.remove(&(name.to_string(), partition))
-    }
-
-    pub(super) async fn changed(&self) {
-        self.0.changed.notified().await;
-    }
-}
-
-impl Inner {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<(String, i32)>> {
-        self.partitions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
+fn report(runner: &RunnerStatus) -> Value {
+    json!({
+        "projection": runner.name.as_str(),
+        "generation": runner.generation,
+        "partition": runner.partition,
+        "epoch": runner.epoch,
+        "state": runner.state.as_str(),
+        "rate": runner.rate,
+    })
 }
 
 #[cfg(test)]
@@ -329,14 +194,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_nudges_are_answered_at_once_and_more_of_them_twenty_milliseconds_apart() {
-        let (mut nudges, begin) = (Nudges::default(), Instant::now());
-        let mut due = |after: u64| {
-            let due = nudges.due(begin + Duration::from_millis(after));
-            nudges.answered(due);
-            due.duration_since(begin).as_millis()
+    fn what_is_news() {
+        let news = |able: &[&str], live: &[i64]| News {
+            able: able.iter().map(ToString::to_string).collect(),
+            live: live.iter().map(|e| ("p".to_owned(), 0, *e)).collect(),
         };
-        assert_eq!([due(0), due(1), due(2), due(20)], [0, 1, 20, 40]);
-        assert_eq!([due(100), due(101)], [100, 101], "the allowance is back");
+        let reported = news(&["p"], &[7]);
+        for (what, now, is_news) in [
+            ("the same", news(&["p"], &[7]), false),
+            ("it can run another one", news(&["p", "q"], &[7]), true),
+            ("it cannot run it any more", news(&[], &[7]), true),
+            ("a runner is at the head", news(&["p"], &[7, 8]), true),
+            ("one that claimed it again is", news(&["p"], &[8]), true),
+            ("one is behind", news(&["p"], &[]), false),
+        ] {
+            assert_eq!(reported.is_outdated_by(&now), is_news, "{what}");
+        }
     }
 }

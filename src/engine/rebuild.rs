@@ -21,20 +21,26 @@
 use std::sync::Arc;
 
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
+use super::read_model::{
+    check_dependents, create_schema, drop_schema, fill_schema, next_schema, old_schema,
+    schema_exists, show_batch, swap_schemas,
+};
 use super::runner::Build;
 use super::state::Board;
-use super::{Engine, Handle, Outcome, Settings, Until, divergence, setup};
+use super::transaction::{begin, end, lock_live, warn_if_blocked};
+use super::{Engine, Handle, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
-use crate::pg::{self, Parameter, column, dead_letter, quote_identifier};
+use crate::pg::projection::{self, StoredProjection};
 use crate::position::Position;
-use crate::projection::{Definition, Runnable};
+use crate::projection::Runnable;
 use crate::source::Source;
+
+mod next;
 
 /// A rebuild of one projection.
 pub struct Rebuild {
@@ -118,21 +124,21 @@ impl Rebuild {
     /// them.
     async fn check_complete(&self, client: &Client) -> Result<()> {
         let name = &self.projection.definition().name;
-        let stored = setup::stored(client, name).await?;
-        let stored = stored.ok_or_else(|| not_built(name))?;
+        let stored = projection::stored(client, name).await?;
+        let stored = stored.ok_or_else(|| projection::not_built(name))?;
         let through = self.source.removed_through().await?;
         let generation = match self.goes_on(client, &stored).await? {
-            Some(next) if read_up_to(client, name, next).await? >= through => return Ok(()),
+            Some(next) if next::read_up_to(client, name, next).await? >= through => return Ok(()),
             Some(next) => next,
             None if through == Position::START => return Ok(()),
             None => return Err(incomplete(name, self.source.name(), through)),
         };
-        give_up(client, name, generation).await?;
+        next::give_up(client, name, generation).await?;
         Err(incomplete(name, self.source.name(), through))
     }
 
     /// The next generation of an earlier try, if it is of the same definition.
-    async fn goes_on(&self, client: &Client, stored: &setup::Stored) -> Result<Option<i32>> {
+    async fn goes_on(&self, client: &Client, stored: &StoredProjection) -> Result<Option<i32>> {
         let definition = self.projection.definition();
         let is_same = stored.next_hash.as_deref() == Some(&definition.hash);
         match stored.next_generation {
@@ -155,7 +161,7 @@ impl Rebuild {
             Err(error) if error.kind() == ErrorKind::Stranded => {
                 let name = &self.projection.definition().name;
                 let client = self.target.connector().connect().await?;
-                give_up(&client, name, generation).await?;
+                next::give_up(&client, name, generation).await?;
                 let through = self.source.removed_through().await?;
                 Err(incomplete(name, self.source.name(), through).with_source(error))
             }
@@ -166,42 +172,28 @@ impl Rebuild {
     /// Makes the rows and the schema of the next generation, or recognises those of an earlier
     /// try. Returns its number.
     async fn prepare(&self, client: &Client) -> Result<i32> {
-        let definition = self.projection.definition();
-        let name = &definition.name;
-        let stored = setup::stored(client, name)
-            .await?
-            .ok_or_else(|| not_built(name))?;
+        let name = &self.projection.definition().name;
+        let stored = projection::stored(client, name).await?;
+        let stored = stored.ok_or_else(|| projection::not_built(name))?;
         if let Some(next) = self.goes_on(client, &stored).await? {
             return Ok(next);
         }
         let identity = self.source.identity().await?;
-        setup::begin(client).await?;
+        begin(client).await?;
         let done = async {
-            setup::told(name, setup::lock(client, name)).await?;
-            let sql = include_str!("../../sql/queries/rebuild/begin.sql");
-            let parameters: [(&Parameter<'_>, Type); 5] = [
-                (&name.as_str(), Type::TEXT),
-                (&definition.hash, Type::TEXT),
-                (&identity, Type::TEXT),
-                (&definition.source, Type::TEXT),
-                (&definition.text, Type::TEXT),
-            ];
-            // One row for each partition.
-            let rows = client.query_typed(sql, &parameters).await;
-            let rows = rows.map_err(|e| pg::error("cannot begin the rebuild", e))?;
-            let first = rows.first().ok_or_else(|| not_built(name))?;
-            let next = column::<i32>(first, 0)?;
+            warn_if_blocked(name, projection::lock(client, name)).await?;
+            let next = next::insert(client, self.projection.definition(), &identity).await?;
             let schema = next_schema(name);
             // Whoever filled it is fenced by now.
             drop_schema(client, &schema).await?;
-            setup::create_schema(client, &schema).await?;
-            setup::fill_schema(client, &*self.projection, &schema).await?;
-            setup::create_positions(client, &schema, name, next).await?;
-            setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
+            create_schema(client, &schema).await?;
+            fill_schema(client, &*self.projection, &schema).await?;
+            projection::create_positions(client, &schema, name, next).await?;
+            show_batch(client, &*self.projection, &*self.source, &schema).await?;
             failpoint!("rebuild.begun");
             Ok(next)
         };
-        let next = setup::end(client, done.await).await?;
+        let next = end(client, done.await).await?;
         failpoint!("rebuild.committed");
         Ok(next)
     }
@@ -233,7 +225,7 @@ impl Rebuild {
         let name = &self.projection.definition().name;
         // Of its own: dropped in the middle, the connection ends and takes its transaction along.
         let client = self.target.connector().connect().await?;
-        setup::begin(&client).await?;
+        begin(&client).await?;
         let done = async {
             // A log that went back has no event where the live generation stands.
             let live = lock_live(&client, name)
@@ -245,117 +237,13 @@ impl Rebuild {
                     Error::new(ErrorKind::TimedOut, what).with_hint("run it again to go on")
                 );
             }
-            swap(&client, name, generation).await?;
+            next::swap(&client, name, generation).await?;
+            swap_schemas(&client, name).await?;
             failpoint!("swap.renamed");
             Ok(live.max(self.board.get().position))
         };
-        setup::end(&client, done.await).await
+        end(&client, done.await).await
     }
-}
-
-/// Takes a changed definition as one that builds the same read model, and a log that differs from
-/// what the checkpoints know of it as the same log: the projection goes on where it is. False if
-/// nothing had changed.
-///
-/// # Errors
-/// If the projection has no read model yet, the log is behind a checkpoint, or the database refuses.
-pub async fn accept(
-    target: &Database,
-    projection: &dyn Runnable,
-    source: &dyn Source,
-) -> Result<bool> {
-    let definition = projection.definition();
-    let client = target.connector().connect().await?;
-    setup::begin(&client).await?;
-    let done = async {
-        // Waits for a batch in flight: the view changes between two batches.
-        lock_live(&client, &definition.name).await?;
-        check_cut(&client, definition).await?;
-        let sql = include_str!("../../sql/queries/projection/accept.sql");
-        let parameters: [(&Parameter<'_>, Type); 5] = [
-            (&definition.name.as_str(), Type::TEXT),
-            (&definition.hash, Type::TEXT),
-            (&definition.source, Type::TEXT),
-            (&definition.key, Type::TEXT),
-            (&definition.text, Type::TEXT),
-        ];
-        let changed = client.execute_typed(sql, &parameters).await;
-        let changed = changed.map_err(|e| pg::own_error("cannot accept the change", e))?;
-        dead_letter::rekey(&client, &definition.name, &definition.key).await?;
-        setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
-        let differed = divergence::accept(&client, &definition.name, source).await?;
-        setup::set_positions(&client, &definition.name).await?;
-        failpoint!("accept.changed");
-        Ok(changed > 0 || differed)
-    };
-    let accepted = setup::end(&client, done.await).await?;
-    failpoint!("accept.committed");
-    Ok(accepted)
-}
-
-/// Refuses another key where it would move keys between partitions that stand at different
-/// positions: events would be lost or applied twice.
-async fn check_cut(client: &Client, definition: &Definition) -> Result<()> {
-    let name = &definition.name;
-    let sql = include_str!("../../sql/queries/projection/is_cut.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&name.as_str(), Type::TEXT), (&definition.key, Type::TEXT)];
-    let row = client.query_typed_opt(sql, &parameters).await;
-    let row = row.map_err(|e| pg::own_error("cannot compare the keys", e))?;
-    if !row.map(|row| column(&row, 0)).transpose()?.unwrap_or(false) {
-        return Ok(());
-    }
-    let what = format!(
-        "the key of \"{name}\" cannot change now: its partitions stand at different positions"
-    );
-    Err(Error::new(ErrorKind::Config, what).with_hint(format!(
-        "highwater rebuild {name}; or put the key back, let highwater run {name} --until-caught-up \
-         bring them to one position, and accept it then"
-    )))
-}
-
-/// Drops a projection: its schemas with the read model, and its checkpoints.
-///
-/// # Errors
-/// If there is no such projection, or something outside depends on its read model.
-pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result<()> {
-    let client = target.connector().connect().await?;
-    check_dependents(&client, name).await?;
-    setup::begin(&client).await?;
-    let done = async {
-        lock_live(&client, name).await?;
-        let sql = include_str!("../../sql/queries/projection/delete.sql");
-        let deleted = client
-            .execute_typed(sql, &[(&name.as_str(), Type::TEXT)])
-            .await;
-        deleted.map_err(|e| pg::own_error("cannot delete the projection's rows", e))?;
-        for schema in [
-            name.as_str().to_owned(),
-            next_schema(name),
-            old_schema(name),
-        ] {
-            drop_schema(&client, &schema).await?;
-        }
-        failpoint!("drop.deleted");
-        Ok(())
-    };
-    setup::end(&client, done.await).await?;
-    failpoint!("drop.committed");
-    Ok(())
-}
-
-/// The schema that a rebuild fills.
-pub(super) fn next_schema(name: &ProjectionName) -> String {
-    format!("{name}__next")
-}
-
-fn old_schema(name: &ProjectionName) -> String {
-    format!("{name}__old")
-}
-
-fn not_built(name: &ProjectionName) -> Error {
-    let what = format!("projection \"{name}\" has no read model here");
-    Error::new(ErrorKind::NotFound, what).with_hint(format!("highwater run {name} builds it"))
 }
 
 fn incomplete(name: &ProjectionName, source: &str, through: Position) -> Error {
@@ -368,114 +256,4 @@ fn incomplete(name: &ProjectionName, source: &str, through: Position) -> Error {
          highwater drop {name}, highwater run {name}, which stops as stranded, and then highwater \
          accept {name}"
     ))
-}
-
-/// Up to where a generation has read: its partition that is furthest behind.
-async fn read_up_to(client: &Client, name: &ProjectionName, generation: i32) -> Result<Position> {
-    let sql = include_str!("../../sql/queries/rebuild/read_up_to.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
-    let row = client.query_typed_one(sql, &parameters).await;
-    let row = row.map_err(|e| pg::own_error("cannot read the next checkpoint", e))?;
-    Ok(Position::new(column(&row, 0)?))
-}
-
-/// Takes away what was made of the next generation, unless it is another one by now.
-async fn give_up(client: &Client, name: &ProjectionName, generation: i32) -> Result<()> {
-    setup::begin(client).await?;
-    let done = async {
-        setup::told(name, setup::lock(client, name)).await?;
-        let sql = include_str!("../../sql/queries/rebuild/give_up.sql");
-        let parameters: [(&Parameter<'_>, Type); 2] =
-            [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
-        let given_up = client.execute_typed(sql, &parameters).await;
-        let given_up = given_up.map_err(|e| pg::own_error("cannot give the rebuild up", e))?;
-        match given_up {
-            0 => Ok(()),
-            _ => drop_schema(client, &next_schema(name)).await,
-        }
-    };
-    setup::end(client, done.await).await
-}
-
-/// Locks the projection, then the checkpoints of its live generation, and returns the highest.
-async fn lock_live(client: &Client, name: &ProjectionName) -> Result<Position> {
-    let sql = include_str!("../../sql/queries/rebuild/lock_live.sql");
-    let parameters: [(&Parameter<'_>, Type); 1] = [(&name.as_str(), Type::TEXT)];
-    let locking = async {
-        setup::lock(client, name).await?;
-        let rows = client.query_typed(sql, &parameters).await;
-        rows.map_err(|e| pg::own_error("cannot lock the live checkpoint", e))
-    };
-    let rows = setup::told(name, locking).await?;
-    let mut highest = None;
-    for row in &rows {
-        highest = highest.max(Some(Position::new(column(row, 0)?)));
-    }
-    highest.ok_or_else(|| not_built(name))
-}
-
-/// Swaps rows and schemas, unless another rebuild has begun: the schema is that one's then.
-async fn swap(client: &Client, name: &ProjectionName, generation: i32) -> Result<()> {
-    let sql = include_str!("../../sql/queries/rebuild/swap.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
-    let swapped = client.query_typed_opt(sql, &parameters).await;
-    let swapped = swapped.map_err(|e| pg::error("cannot swap the generations", e))?;
-    if swapped.is_none() {
-        let what = format!("another rebuild of \"{name}\" has begun since");
-        return Err(Error::new(ErrorKind::Fenced, what).with_hint("let one of the two end"));
-    }
-    let (next, old) = (next_schema(name), old_schema(name));
-    let renames = format!(
-        "alter schema {live} rename to {old}; alter schema {next} rename to {live}",
-        live = quote_identifier(name.as_str()),
-        old = quote_identifier(&old),
-        next = quote_identifier(&next),
-    );
-    let renamed = client.batch_execute(&renames).await;
-    renamed.map_err(|e| pg::error("cannot rename the schemas", e))?;
-    let sql = include_str!("../../sql/queries/rebuild/carry_grants.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&old, Type::TEXT), (&name.as_str(), Type::TEXT)];
-    let carried = client.execute_typed(sql, &parameters).await;
-    carried
-        .map(drop)
-        .map_err(|e| pg::own_error("cannot carry the grants over", e))
-}
-
-async fn schema_exists(client: &Client, schema: &str) -> Result<bool> {
-    let sql = include_str!("../../sql/queries/rebuild/schema_exists.sql");
-    let row = client.query_typed_one(sql, &[(&schema, Type::TEXT)]).await;
-    column(
-        &row.map_err(|e| pg::error("cannot look for a schema", e))?,
-        0,
-    )
-}
-
-/// Drops a schema of ours with all that is in it, if it is there.
-async fn drop_schema(client: &Client, schema: &str) -> Result<()> {
-    let sql = format!("drop schema if exists {} cascade", quote_identifier(schema));
-    let dropped = client.batch_execute(&sql).await;
-    dropped.map_err(|e| pg::error(&format!("cannot drop the schema \"{schema}\""), e))
-}
-
-/// What depends on the read model from outside would go with the old generation.
-async fn check_dependents(client: &Client, name: &ProjectionName) -> Result<()> {
-    let sql = include_str!("../../sql/queries/rebuild/dependents.sql");
-    let rows = client
-        .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
-        .await;
-    let rows = rows.map_err(|e| pg::error("cannot see what depends on the read model", e))?;
-    let names: Result<Vec<String>> = rows.iter().map(|row| column(row, 0)).collect();
-    let names = names?;
-    if names.is_empty() {
-        return Ok(());
-    }
-    let what = format!(
-        "the read model of \"{name}\" is used from outside its schema, by {}",
-        names.join(", ")
-    );
-    Err(Error::new(ErrorKind::Config, what)
-        .with_hint("drop these first and create them again afterwards"))
 }

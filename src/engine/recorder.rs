@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::instance::Seen;
+use super::instance::ClusterView;
 use super::progress::Following;
 use crate::block::{Block, Blocks, EVENTS_MAX};
 use crate::error::Result;
@@ -45,7 +45,7 @@ pub(super) struct Recorder {
     pub(super) blocks: SharedBlocks,
     pub(super) following: Following,
     pub(super) instance: Uuid,
-    pub(super) seen: watch::Receiver<Seen>,
+    pub(super) cluster: watch::Receiver<ClusterView>,
     /// What was not in hand is counted too. A run that ends by itself leaves that to others.
     pub(super) counts_later: bool,
     pub(super) stop: CancellationToken,
@@ -71,7 +71,7 @@ impl Recorder {
                 () = self.stop.cancelled() => true,
                 _ = ticks.tick() => false,
             };
-            if self.seen.borrow().is_eldest(self.instance)
+            if self.cluster.borrow().is_eldest(self.instance)
                 && let Err(error) = self.record(&mut known, is_last).await
             {
                 let source = self.source.name();

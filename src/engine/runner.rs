@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ use super::Settings;
 use super::apply::{InFlight, Limits};
 use super::batch_size::BatchSize;
 use super::divergence;
-use super::instance::{Fenced, Seen};
+use super::instance::{ClusterView, Fenced};
 use super::isolate::Isolation;
 use super::progress::{Following, Progress};
 use super::state::Shared;
@@ -82,10 +82,12 @@ pub(super) struct Parts {
     /// The head that ends this run once it is passed.
     pub(super) until: Option<Position>,
     pub(super) instance: Uuid,
-    pub(super) seen: watch::Receiver<Seen>,
+    pub(super) cluster: watch::Receiver<ClusterView>,
     pub(super) settings: Settings,
     pub(super) shared: Shared,
     pub(super) fenced: Fenced,
+    /// Makes the instance say how its runners do.
+    pub(super) wake: Arc<Notify>,
     /// One for each session that batches may take.
     pub(super) turns: Arc<Semaphore>,
 }
@@ -165,7 +167,7 @@ impl Runner {
                 let grace = self.parts.settings.stop_grace;
                 tokio::select! {
                     next = self.attempt() => next,
-                    () = rolled_back(stop, grace, &in_flight, &database) => return self.drain().await,
+                    () = limit::rolled_back(stop, grace, &in_flight, &database) => return self.drain().await,
                 }
             };
             match next {
@@ -204,7 +206,7 @@ impl Runner {
 
     /// One step of the loop: whatever is to be done first.
     async fn turn(&mut self) -> Result<Turn> {
-        if !self.parts.seen.borrow_and_update().is_trusted() {
+        if !self.parts.cluster.borrow_and_update().is_trusted() {
             // Whatever it did now, another instance might be doing too.
             self.waits_for_the_lease();
             return Ok(Turn::Wait(None));
@@ -294,6 +296,7 @@ impl Runner {
             None => RunnerState::Live,
             Some(_) => RunnerState::CatchingUp,
         });
+        self.report_first_arrival();
         self.size.at_head();
         metrics::lag(&self.definition().name, progress.head.since(target));
         let Some(claim) = &self.claim else {
@@ -303,6 +306,15 @@ impl Runner {
         Ok(Turn::Wait(
             (claim.stored < claim.position).then_some(flush_at),
         ))
+    }
+
+    /// Others see a claim as catching up: that it was not, or is not any more, is told at once.
+    fn report_first_arrival(&mut self) {
+        if let Some(claim) = &mut self.claim
+            && !std::mem::replace(&mut claim.has_arrived, true)
+        {
+            self.parts.wake.notify_one();
+        }
     }
 
     fn behind(&self, distance: u64) {
@@ -442,7 +454,7 @@ impl Runner {
             () = stop.cancelled() => {}
             Ok(()) = self.parts.following.progress.changed() => {}
             () = self.parts.fenced.changed() => {}
-            Ok(()) = self.parts.seen.changed() => {}
+            Ok(()) = self.parts.cluster.changed() => {}
             () = flush => {}
         }
     }
@@ -478,17 +490,4 @@ impl Runner {
             tracing::debug!(projection = %name, state = %state, "state");
         }
     }
-}
-
-/// Resolves when a stop was asked for and the batch in flight had its grace: it is cancelled in
-/// the server, and the caller drops it.
-async fn rolled_back(
-    stop: &CancellationToken,
-    grace: Duration,
-    in_flight: &InFlight,
-    database: &Database,
-) {
-    stop.cancelled().await;
-    tokio::time::sleep(grace).await;
-    limit::cancel(in_flight, database, Duration::from_secs(1)).await;
 }

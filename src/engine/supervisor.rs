@@ -1,12 +1,9 @@
-//! One projection in this process: its read model is made or recognised, and a runner works for each
-//! partition that is this instance's share.
-//!
-//! It acts on what the instance sees ([`super::instance::Seen`]), which may be old: a claim that
-//! comes too late gets nothing, and a runner whose checkpoint went elsewhere is fenced.
+//! One projection in this process. The supervisor prepares its read model, and then for each view of the
+//! cluster makes a [`plan`](mod@plan), carries it out and reports.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -14,28 +11,27 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::instance::{Fenced, Seen};
+use super::instance::{ClusterView, Fenced};
 use super::progress::Following;
 use super::runner::{self, Build, Ended, Runner};
 use super::state::Board;
-use super::{Outcome, Settings, apply, divergence, setup};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Outcome, Settings, apply};
+use crate::error::{Error, ErrorKind};
 use crate::failpoint::failpoint;
-use crate::pg::checkpoint;
 use crate::pg::database::Database;
-use crate::pg::instance::{self, Observed, ObservedCheckpoint};
+use crate::pg::instance::{self, ObservedProjection};
+use crate::pg::projection;
 use crate::position::Position;
-use crate::projection::Runnable;
-use crate::retry::{Verdict, delays, verdict};
+use crate::projection::{Definition, Runnable};
 use crate::runner_state::RunnerState;
 use crate::source::Source;
 
-mod layout;
+mod local;
+mod plan;
+mod prepare;
 
-use layout::{Layout, is_drained};
-
-/// How soon it is looked again for a checkpoint that could not be had.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
+use local::{Local, PartitionId};
+use plan::{Action, Finish, View, plan};
 
 /// What a supervisor is made of.
 pub(super) struct Parts {
@@ -46,52 +42,53 @@ pub(super) struct Parts {
     /// The head that ends this run once every partition has passed it.
     pub(super) until: Option<Position>,
     pub(super) instance: Uuid,
-    pub(super) seen: watch::Receiver<Seen>,
-    /// Makes the instance look again.
-    pub(super) nudge: Arc<Notify>,
+    pub(super) cluster: watch::Receiver<ClusterView>,
+    /// Makes the instance poll the cluster.
+    pub(super) wake: Arc<Notify>,
     pub(super) settings: Settings,
     pub(super) board: Board,
     pub(super) fenced: Fenced,
-    pub(super) turns: Arc<Semaphore>,
+    /// One for each session that batches may take.
+    pub(super) permits: Arc<Semaphore>,
 }
 
 pub(super) struct Supervisor {
     parts: Parts,
-    runners: JoinSet<(Place, Ended)>,
-    layout: Layout,
-    /// It was told that a pause is waited for.
-    says_paused: bool,
-}
-
-/// Of which layout a runner is, and of which partition.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    generation: i32,
-    layout: i32,
-    partition: i32,
+    local: Local,
+    runners: JoinSet<(PartitionId, Ended)>,
+    /// What ends each runner at work.
+    stops: BTreeMap<i32, CancellationToken>,
+    /// It was said that a pause holds the run.
+    warned_of_pause: bool,
 }
 
 impl Supervisor {
     pub(super) fn new(parts: Parts) -> Supervisor {
         Supervisor {
+            local: Local {
+                me: parts.instance,
+                hash: parts.projection.definition().hash.clone(),
+                until: parts.until,
+                ..Local::default()
+            },
             runners: JoinSet::new(),
-            layout: Layout::default(),
+            stops: BTreeMap::new(),
             parts,
-            says_paused: false,
+            warned_of_pause: false,
         }
     }
 
-    /// Runs the live build until the end of the run, a stop, or an error that no retry mends.
+    /// Runs the live build until the end of the run, a stop, or an error that no retry overcomes.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Outcome {
         let outcome = match self.prepared(&stop).await {
-            Ok(true) => self.supervise(&stop).await,
-            Ok(false) => Outcome::Drained,
+            Ok(Some(generation)) => self.supervise(generation, &stop).await,
+            Ok(None) => Outcome::Drained,
             Err(error) => Outcome::Stopped(error),
         };
-        self.layout.end_all();
+        self.end_all();
         while self.runners.join_next().await.is_some() {}
         self.parts.board.over();
-        self.parts.nudge.notify_one();
+        self.parts.wake.notify_one();
         if let Outcome::Stopped(error) = &outcome {
             self.parts.board.failed(error);
             self.parts.board.set_state(RunnerState::Stopped);
@@ -111,159 +108,43 @@ impl Supervisor {
         }
         let mut outcome = Outcome::CaughtUp;
         while let Some(ended) = self.runners.join_next().await {
-            match ended.map(|(_, ended)| ended) {
-                Ok(Ended::CaughtUp) => {}
-                Ok(Ended::Stopped(error) | Ended::Lost(error)) => {
-                    self.layout.end_all();
-                    outcome = Outcome::Stopped(error);
-                }
-                Ok(Ended::Drained | Ended::Relaid | Ended::Busy) | Err(_) => {
-                    if !matches!(outcome, Outcome::Stopped(_)) {
-                        outcome = Outcome::Drained;
-                    }
-                }
+            let ended = ended.map_or(Ended::Drained, |(_, ended)| ended);
+            outcome = local::worse(outcome, ended);
+            if matches!(outcome, Outcome::Stopped(_)) {
+                self.end_all();
             }
         }
         outcome
     }
 
-    async fn partitions_of(
-        &self,
-        generation: i32,
-        stop: &CancellationToken,
-    ) -> Result<Option<i32>> {
-        let name = &self.parts.projection.definition().name;
-        let asking = || async {
-            let client = self.parts.target.short().await?;
-            let reading = checkpoint::partitions(&client, name, generation);
-            client.within(reading).await
-        };
-        self.persistently(stop, asking).await
-    }
-
-    /// Makes or recognises the read model. False if it was asked to stop before.
-    async fn prepared(&mut self, stop: &CancellationToken) -> Result<bool> {
-        let generation = match self.persistently(stop, || self.prepare()).await {
-            Ok(Some(generation)) => generation,
-            Ok(None) => return Ok(false),
-            Err(error) => {
-                tracing::error!(projection = %self.parts.projection.definition().name, kind = %error.kind(), error = %error, "stopped");
-                self.report_unstarted(&error).await;
-                return Err(error);
-            }
-        };
-        self.layout.generation = generation;
+    /// Observes, plans and carries out, until the run is over.
+    async fn supervise(&mut self, generation: i32, stop: &CancellationToken) -> Outcome {
+        self.local.generation = generation;
         // A batch job takes what is free and is soon gone: nobody leaves it a share.
         if self.parts.until.is_none() {
             self.parts.board.able_to_run();
         }
-        self.parts.nudge.notify_one();
-        Ok(true)
-    }
-
-    async fn prepare(&self) -> Result<i32> {
-        let parts = &self.parts;
-        let definition = parts.projection.definition();
-        let limit = parts.settings.batch_timeout;
-        let prepared = setup::prepare(&parts.target, &*parts.projection, &*parts.source, limit);
-        // Somebody's own code: it may panic.
-        let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
-        let prepared = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
-        // A new one is compared by who claims it; nobody does where there is nothing to be applied.
-        let is_new = matches!(prepared, setup::Prepared::New);
-        if !is_new || parts.until == Some(Position::START) {
-            divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
-        }
-        if is_new {
-            return Ok(prepared.generation());
-        }
-        let client = parts.target.short().await?;
-        let partitions = i32::from(definition.partitions);
-        let (name, key) = (&definition.name, &definition.key);
-        let setting = setup::set_partitions(&client, name, partitions, key);
-        client.within(setting).await?;
-        Ok(prepared.generation())
-    }
-
-    /// Does something again and again until it succeeds or fails for good. `None` if it was asked to
-    /// stop before.
-    async fn persistently<T, F: Future<Output = Result<T>>>(
-        &self,
-        stop: &CancellationToken,
-        something: impl Fn() -> F,
-    ) -> Result<Option<T>> {
-        let longest = self.parts.settings.retry_delay_max;
-        let mut pauses = delays(longest);
-        loop {
-            let error = tokio::select! {
-                () = stop.cancelled() => return Ok(None),
-                done = something() => match done {
-                    Ok(done) => return Ok(Some(done)),
-                    Err(error) if verdict(error.kind()) == Verdict::Transient => error,
-                    Err(error) => return Err(error),
-                },
-            };
-            let name = &self.parts.projection.definition().name;
-            tracing::warn!(projection = %name, error = %error, "trying again");
-            self.parts.board.failed(&error);
-            self.parts.board.set_state(RunnerState::Retrying);
-            tokio::select! {
-                () = stop.cancelled() => return Ok(None),
-                () = tokio::time::sleep(pauses.next().unwrap_or(longest)) => {}
-            }
-        }
-    }
-
-    /// Best effort: the log and the exit code say it too.
-    async fn report_unstarted(&self, error: &Error) {
-        let name = &self.parts.projection.definition().name;
-        let told = async {
-            let client = self.parts.target.short().await?;
-            let position = client.within(checkpoint::lowest(&client, name)).await?;
-            self.parts.board.stands_at(position, position);
-            let value = checkpoint::error_value(error, position, 1);
-            let instance = self.parts.instance;
-            let telling = checkpoint::report_unstarted(&client, name, instance, &value);
-            client.within(telling).await
-        };
-        match tokio::time::timeout(runner::REPORT_LIMIT, told).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(error = %error, "the stop was not written down"),
-            Err(_) => tracing::debug!("the stop was not written down in time"),
-        }
-    }
-
-    async fn supervise(&mut self, stop: &CancellationToken) -> Outcome {
-        // A look that was under way while the read model was made may not have seen it.
-        let sees_it = self.parts.seen.borrow().look + 2;
+        self.parts.wake.notify_one();
+        // A view that was being read while the read model was created may not show it.
+        self.local.visible_from = self.parts.cluster.borrow().revision + 2;
         loop {
             if stop.is_cancelled() {
                 return Outcome::Drained;
             }
-            let seen = self.parts.seen.borrow_and_update().clone();
-            match seen.projection(&self.parts.projection.definition().name) {
-                Some(projection) => {
-                    if let Some(outcome) = self.look(&seen, projection, stop).await {
-                        return outcome;
-                    }
-                }
-                None if seen.look >= sees_it => {
-                    return Outcome::Stopped(setup::dropped(
-                        &self.parts.projection.definition().name,
-                    ));
-                }
-                None => {}
+            let cluster = self.parts.cluster.borrow_and_update().clone();
+            if let Some(outcome) = self.follow(&cluster, stop).await {
+                return outcome;
             }
             tokio::select! {
                 () = stop.cancelled() => {}
                 Some(ended) = self.runners.join_next() => {
-                    if let Ok((place, ended)) = ended
-                        && let Some(outcome) = self.ended(place, ended, seen.look)
+                    if let Ok((id, ended)) = ended
+                        && let Some(outcome) = self.ended(id, ended, cluster.revision)
                     {
                         return outcome;
                     }
                 }
-                changed = self.parts.seen.changed() => {
+                changed = self.parts.cluster.changed() => {
                     if changed.is_err() {
                         let what = "the instance's heartbeat has ended without a reason";
                         let error = Error::new(ErrorKind::Internal, what);
@@ -274,65 +155,63 @@ impl Supervisor {
         }
     }
 
-    /// Acts on what is seen of the projection. An outcome if the run is over.
-    async fn look(
-        &mut self,
-        seen: &Seen,
-        projection: &Observed,
-        stop: &CancellationToken,
-    ) -> Option<Outcome> {
-        let definition = self.parts.projection.definition();
-        if let Err(error) = setup::check_hash(definition, &projection.hash) {
-            let error =
-                error.with_hint("this process has the definition from before: start it again");
-            return Some(Outcome::Stopped(error));
+    /// Plans for a view of the cluster and carries the plan out. An outcome if the run is over.
+    async fn follow(&mut self, cluster: &ClusterView, stop: &CancellationToken) -> Option<Outcome> {
+        let observed = cluster.projection(&self.definition().name);
+        if let Some(projection) = observed {
+            self.local.observe(projection);
+            self.show(projection);
+            self.warn_if_paused(projection);
         }
-        let checkpoints = &projection.checkpoints;
-        let expected = checkpoints.first().map(|first| first.partitions);
-        if expected != i32::try_from(checkpoints.len()).ok() {
-            return Some(Outcome::Stopped(setup::no_checkpoint(&definition.name)));
-        }
-        self.layout.become_that_of(projection);
-        self.layout.forget_stops(checkpoints, self.parts.instance);
-        self.show(projection);
-        if let Some(outcome) = self.over(projection) {
-            return Some(outcome);
-        }
-        if projection.paused {
-            self.layout.end_all();
-            if self.parts.until.is_some() && !self.says_paused {
-                tracing::warn!(projection = %definition.name, "is paused; highwater resume lets it go on");
-            }
-            self.says_paused = true;
-            return None;
-        }
-        self.says_paused = false;
-        if self.repartition(projection).await {
-            return None;
-        }
-        let share = seen.share(self.parts.instance, projection);
-        self.layout.end_all_above(share);
-        for checkpoint in checkpoints {
-            // Those who run already may not take up what had stopped before this instance began.
-            let (layout, me) = (&self.layout, self.parts.instance);
-            let is_due = layout.held.len() < share
-                || checkpoint.stopped_before
-                || layout.was_not_given_back(checkpoint, me, seen.look);
-            if is_due && layout.may_claim(checkpoint, me, seen.look) {
-                let generation = projection.generation;
-                self.start(checkpoint.partition, Build::Live, generation, stop);
+        let share = observed.map(|p| cluster.share(self.parts.instance, p));
+        let share = share.unwrap_or_default();
+        let view = View {
+            revision: cluster.revision,
+            projection: observed,
+            share: &share,
+        };
+        for action in plan(view, &self.local) {
+            match action {
+                Action::Finish(finish) => return Some(self.outcome(&finish, observed)),
+                Action::Repartition => {
+                    if self.repartition().await {
+                        // The rest of the plan is about partitions that are no more.
+                        return None;
+                    }
+                }
+                Action::End(partition) => self.end(partition),
+                Action::Start(partition) => {
+                    self.start(partition, Build::Live, self.local.generation, stop);
+                }
             }
         }
         None
     }
 
-    /// What the projection does as long as none of its runners is here.
-    fn show(&self, projection: &Observed) {
+    fn outcome(&self, finish: &Finish, observed: Option<&ObservedProjection>) -> Outcome {
+        let definition = self.definition();
+        Outcome::Stopped(match finish {
+            Finish::CaughtUp => return Outcome::CaughtUp,
+            Finish::Dropped => projection::dropped(&definition.name),
+            Finish::NoCheckpoint => projection::no_checkpoint(&definition.name),
+            Finish::Changed => projection::changed(&definition.name)
+                .with_hint("this process has the definition from before: start it again"),
+            Finish::Stopped(partition) => {
+                let checkpoints = observed.map(|p| &p.checkpoints);
+                let mut stopped = checkpoints.into_iter().flatten();
+                let stopped = stopped.find(|c| c.partition == *partition);
+                let stored = stopped.and_then(|c| c.error.as_ref());
+                self.local.error_of(*partition, stored)
+            }
+        })
+    }
+
+    /// Shows what the projection does while none of its runners is here.
+    fn show(&self, projection: &ObservedProjection) {
         let board = &self.parts.board;
-        board.set_state(if projection.paused {
-            RunnerState::Paused
-        } else {
-            RunnerState::Standby
+        board.set_state(match projection.paused {
+            true => RunnerState::Paused,
+            false => RunnerState::Standby,
         });
         let positions = projection.checkpoints.iter().map(|c| c.position);
         let lowest = positions.min().unwrap_or_default();
@@ -340,75 +219,35 @@ impl Supervisor {
         board.stands_at(lowest, self.parts.until.unwrap_or(mark));
     }
 
-    /// Whether every partition is done, one way or the other.
-    fn over(&self, projection: &Observed) -> Option<Outcome> {
-        let layout = &self.layout;
-        let is_stopped = |c: &ObservedCheckpoint| {
-            let ours = layout.stopped.contains_key(&c.partition);
-            (c.stopped || ours) && !layout.held.contains_key(&c.partition)
-        };
-        let has_passed = |c: &ObservedCheckpoint| {
-            let until = self.parts.until;
-            // One that had stopped is claimed first: what stopped it may still be so.
-            let is_sound = !c.retries && !c.stopped_before;
-            until.is_some_and(|head| c.position >= head && is_sound)
-                || layout.passed.contains(&c.partition)
-        };
-        let checkpoints = &projection.checkpoints;
-        let any_stopped = checkpoints.iter().any(is_stopped);
-        // The next layout will not come before what has stopped goes on.
-        let waits_in_vain = |c: &ObservedCheckpoint| any_stopped && is_drained(c);
-        let is_done = |c: &ObservedCheckpoint| {
-            let is_held = layout.held.contains_key(&c.partition);
-            is_stopped(c) || (has_passed(c) || waits_in_vain(c)) && !is_held
-        };
-        if !checkpoints.iter().all(is_done) {
-            return None;
+    /// A run that is to end by itself waits for as long as the pause lasts.
+    fn warn_if_paused(&mut self, projection: &ObservedProjection) {
+        if projection.paused && self.parts.until.is_some() && !self.warned_of_pause {
+            tracing::warn!(projection = %projection.name, "is paused; highwater resume lets it go on");
         }
-        match checkpoints.iter().find(|c| is_stopped(c)) {
-            Some(first) => Some(Outcome::Stopped(layout.error_of(first))),
-            None => Some(Outcome::CaughtUp),
-        }
+        self.warned_of_pause = projection.paused;
     }
 
-    /// One step of a change of the number of partitions, if it is time for one. True if something
-    /// was done.
-    async fn repartition(&self, projection: &Observed) -> bool {
-        let mut checkpoints = projection.checkpoints.iter();
-        let is_begun = checkpoints.clone().any(|c| c.drain_at.is_some());
-        let is_asked = checkpoints.any(|c| c.partitions != projection.partitions);
-        let mut checkpoints = projection.checkpoints.iter();
-        let is_time = match is_begun {
-            true => checkpoints.all(|c| c.drain_at.is_some_and(|end| c.position >= end)),
-            false => is_asked,
-        };
-        if !is_time {
-            return false;
-        }
-        let name = &self.parts.projection.definition().name;
+    /// One step of a change of the number of partitions. True if it did anything.
+    async fn repartition(&self) -> bool {
+        let name = &self.definition().name;
         let done = async {
             let client = self.parts.target.short().await?;
             failpoint!("layout.begun");
-            let done = client.within(setup::repartition(&client, name)).await?;
+            let done = client
+                .within(projection::repartition(&client, name))
+                .await?;
             failpoint!("layout.committed");
             if done {
-                tracing::info!(projection = %name, partitions = projection.partitions, "changing the number of partitions");
-                instance::nudge(&client).await;
+                tracing::info!(projection = %name, "changing the number of partitions");
+                instance::wake(&client).await;
+                self.parts.wake.notify_one();
             }
             Ok::<_, Error>(done)
         };
-        match done.await {
-            Ok(done) => {
-                if done {
-                    self.parts.nudge.notify_one();
-                }
-                done
-            }
-            Err(error) => {
-                tracing::warn!(projection = %name, error = %error, "the number of partitions was not changed yet");
-                false
-            }
-        }
+        done.await.unwrap_or_else(|error| {
+            tracing::warn!(projection = %name, error = %error, "the number of partitions was not changed yet");
+            false
+        })
     }
 
     fn start(&mut self, partition: i32, build: Build, generation: i32, stop: &CancellationToken) {
@@ -423,60 +262,57 @@ impl Supervisor {
             following: parts.following.clone(),
             until: parts.until,
             instance: parts.instance,
-            seen: parts.seen.clone(),
+            cluster: parts.cluster.clone(),
             settings: parts.settings.clone(),
             shared: parts.board.add(partition),
             fenced: parts.fenced.clone(),
-            turns: parts.turns.clone(),
+            wake: parts.wake.clone(),
+            turns: parts.permits.clone(),
         });
-        let ends = stop.child_token();
-        let place = Place {
-            generation,
-            layout: self.layout.number,
-            partition,
-        };
-        self.layout.held.insert(partition, ends.clone());
+        let stop = stop.child_token();
+        self.local.running.insert(partition);
+        self.stops.insert(partition, stop.clone());
+        let id = self.local.id(partition);
         self.runners.spawn(async move {
             // Outside of a batch: one that panics in it is stopped by its runner.
-            let ended = AssertUnwindSafe(runner.run(ends)).catch_unwind().await;
+            let ended = AssertUnwindSafe(runner.run(stop)).catch_unwind().await;
             let ended = ended.unwrap_or_else(|panic| Ended::Stopped(apply::panicked(&*panic)));
-            (place, ended)
+            (id, ended)
         });
     }
 
-    /// A runner has ended. An outcome if that ends the run of the projection.
-    fn ended(&mut self, place: Place, ended: Ended, look: u64) -> Option<Outcome> {
-        let partition = place.partition;
-        let is_of_now =
-            (place.generation, place.layout) == (self.layout.generation, self.layout.number);
-        self.layout.held.remove(&partition);
-        self.layout.tried.insert(partition, look);
-        let pause = match ended {
-            // Whose batch is in flight will not be done at once.
-            Ended::Busy => BUSY_PAUSE,
-            _ => Duration::ZERO,
-        };
-        let nudge = self.parts.nudge.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            nudge.notify_one();
-        });
-        match ended {
-            // What it came to says nothing of the partitions that there are now.
-            _ if !is_of_now => {}
-            Ended::CaughtUp => {
-                self.layout.passed.insert(partition);
-            }
-            Ended::Stopped(error) => {
-                if matches!(error.kind(), ErrorKind::Changed | ErrorKind::NotFound) {
-                    return Some(Outcome::Stopped(error));
-                }
-                self.layout.stopped.insert(partition, error);
-                return None;
-            }
-            Ended::Drained | Ended::Relaid | Ended::Busy | Ended::Lost(_) => {}
+    fn end(&mut self, partition: i32) {
+        if let Some(stop) = self.stops.get(&partition) {
+            stop.cancel();
+            self.local.ending.insert(partition);
         }
-        self.parts.board.remove(partition);
+    }
+
+    fn end_all(&self) {
+        self.stops.values().for_each(CancellationToken::cancel);
+    }
+
+    /// A runner has ended. An outcome if that ends the run of the projection.
+    fn ended(&mut self, id: PartitionId, ended: Ended, revision: u64) -> Option<Outcome> {
+        let partition = id.partition;
+        let after = self.local.ended(id, ended, revision);
+        self.stops.remove(&partition);
+        let wake = self.parts.wake.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after.poll_after).await;
+            wake.notify_one();
+        });
+        if after.is_final {
+            return Some(self.outcome(&Finish::Stopped(partition), None));
+        }
+        // What stopped here shows why.
+        if !self.local.stopped.contains_key(&partition) {
+            self.parts.board.remove(partition);
+        }
         None
+    }
+
+    fn definition(&self) -> &Definition {
+        self.parts.projection.definition()
     }
 }

@@ -1,4 +1,4 @@
-//! Instances: the processes that run projections, their leases, and what they see of each other.
+//! Instances: the processes that run projections, their leases, and the view that each has of the cluster.
 //!
 //! **Who is authoritative.** The database's clock: an instance is alive while `seen_at + lease` lies
 //! in its future. One renewal covers all that an instance runs.
@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result, StoredError};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 
-/// The channel on which instances hear that something is to be seen.
+/// The channel on which instances are woken.
 pub(crate) const CHANNEL: &str = "highwater_control";
 
 /// An instance in the table of instances, and its runners' states, renewed in one statement.
@@ -33,20 +33,21 @@ pub(crate) struct Renewal<'a> {
     pub(crate) projections: Vec<String>,
 }
 
-/// What an instance hears when it is renewed.
+/// What a renewal answers.
 pub(crate) struct Renewed {
-    pub(crate) around: Around,
+    pub(crate) cluster: Cluster,
     /// The projections and partitions that are not its own any more.
     pub(crate) lost: Vec<(String, i32)>,
 }
 
-/// The living instances, and every projection.
-pub(crate) struct Around {
-    pub(crate) living: Vec<Living>,
-    pub(crate) projections: Vec<Observed>,
+/// The living instances in the order in which they joined, and every projection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cluster {
+    pub(crate) living: Vec<LivingInstance>,
+    pub(crate) projections: Vec<ObservedProjection>,
 }
 
-/// Renews an instance, which looks around in the same statement.
+/// Renews an instance and reads the cluster, in one statement.
 pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Renewed> {
     let sql = include_str!("../../sql/queries/instance/renew.sql")
         .replace("{observed}", &OBSERVE.replace("{instances}", "living"));
@@ -64,12 +65,12 @@ pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Renew
     let row = client.query_typed_one(&sql, &parameters).await;
     let row = row.map_err(|e| pg::own_error("cannot renew the instance", e))?;
     Ok(Renewed {
-        around: around(&row)?,
+        cluster: cluster(&row)?,
         lost: parsed(column(&row, 2)?)?,
     })
 }
 
-/// Takes an instance out of the table: its runners are idle now.
+/// Deletes an instance; its runners are idle from then on.
 pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
     let sql = include_str!("../../sql/queries/instance/leave.sql");
     let done = client.execute_typed(sql, &[(&instance, Type::UUID)]).await;
@@ -79,7 +80,7 @@ pub(crate) async fn leave(client: &Client, instance: Uuid) -> Result<()> {
 
 /// A living instance.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Living {
+pub(crate) struct LivingInstance {
     pub(crate) id: Uuid,
     /// What it can run.
     pub(crate) projections: Vec<String>,
@@ -89,7 +90,7 @@ pub(crate) struct Living {
 
 /// A projection with the checkpoints of its live generation.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Observed {
+pub(crate) struct ObservedProjection {
     pub(crate) name: String,
     pub(crate) generation: i32,
     pub(crate) hash: String,
@@ -104,7 +105,8 @@ pub(crate) struct Observed {
 pub(crate) struct ObservedCheckpoint {
     pub(crate) partition: i32,
     pub(crate) partitions: i32,
-    pub(crate) layout: i32,
+    /// Rises with each change of the number of partitions.
+    pub(crate) partitioning: i32,
     pub(crate) position: Position,
     pub(crate) drain_at: Option<Position>,
     /// The living instance that has it.
@@ -121,18 +123,18 @@ pub(crate) struct ObservedCheckpoint {
 
 const OBSERVE: &str = include_str!("../../sql/queries/instance/observe.sql");
 
-/// Looks around between two renewals.
-pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Around> {
+/// Reads the cluster between two renewals.
+pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Cluster> {
     let sql = OBSERVE.replace("{instances}", "highwater.instance");
     let row = client
         .query_typed_one(&sql, &[(&instance, Type::UUID)])
         .await;
-    let row = row.map_err(|e| pg::own_error("cannot see the other instances", e))?;
-    around(&row)
+    let row = row.map_err(|e| pg::own_error("cannot read the other instances", e))?;
+    cluster(&row)
 }
 
-fn around(row: &Row) -> Result<Around> {
-    Ok(Around {
+fn cluster(row: &Row) -> Result<Cluster> {
+    Ok(Cluster {
         living: parsed(column(row, 0)?)?,
         projections: parsed(column(row, 1)?)?,
     })
@@ -145,10 +147,10 @@ fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     })
 }
 
-/// Tells the instances that something is to be seen. Best effort: they look by themselves too.
-pub(crate) async fn nudge(client: &Client) {
-    let sql = include_str!("../../sql/queries/instance/nudge.sql");
+/// Wakes the instances, so that they poll the cluster. Best effort, for they poll by themselves too.
+pub(crate) async fn wake(client: &Client) {
+    let sql = include_str!("../../sql/queries/instance/wake.sql");
     if let Err(error) = client.execute_typed(sql, &[]).await {
-        tracing::debug!(error = %error, "the other instances were not told");
+        tracing::debug!(error = %error, "the other instances were not woken");
     }
 }

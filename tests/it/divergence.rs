@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use highwater::engine::rebuild::accept;
+use highwater::engine::operate::accept;
 use highwater::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{Error, ErrorKind, Outcome, Position};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use highwater::dead_letters::{self, Selection};
-use highwater::engine::rebuild::{accept, drop_projection};
+use highwater::engine::operate::{accept, drop_projection};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ProjectionName, Result};
 use tokio::task::JoinHandle;

@@ -1,5 +1,6 @@
 //! Several instances on the same projections: who runs what, and what happens when one goes.
 
+mod moves;
 mod partitions;
 mod pause;
 mod processes;
@@ -355,7 +356,7 @@ async fn a_projection_that_is_made_again_under_its_name_fences_who_ran_the_one_b
     run().await;
     let epochs = "select max(epoch) from highwater.checkpoint";
     let before = positions(&client, epochs).await[0];
-    highwater::engine::rebuild::drop_projection(&database.pooled(), &"ledger".parse().unwrap())
+    highwater::engine::operate::drop_projection(&database.pooled(), &"ledger".parse().unwrap())
         .await
         .unwrap();
     run().await;

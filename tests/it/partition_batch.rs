@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use highwater::audit::audit;
-use highwater::engine::rebuild::accept;
+use highwater::engine::operate::accept;
 use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Projection, Runnable};
 use highwater::source::{Batch, Source};

@@ -5,7 +5,8 @@ mod removed;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::rebuild::{Rebuild, Rebuilt, accept, drop_projection};
+use highwater::engine::operate::{accept, drop_projection};
+use highwater::engine::rebuild::{Rebuild, Rebuilt};
 use highwater::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};

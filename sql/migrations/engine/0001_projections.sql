@@ -97,7 +97,8 @@ create table highwater.instance (
     seen_at     timestamptz not null default clock_timestamp(),
     lease       interval not null,
     marks       jsonb not null default '{}',
-    projections text[] not null default '{}'
+    projections text[] not null default '{}',
+    joined_at   timestamptz not null default clock_timestamp()
 );
 comment on table highwater.instance is
     'The processes that run projections. One whose seen_at is older than its lease is gone.';
@@ -105,6 +106,9 @@ comment on column highwater.instance.marks is
     'The high-water mark of each source by name, as this instance last knew it.';
 comment on column highwater.instance.projections is
     'What it can run: the partitions are shared out among the living instances that can.';
+
+comment on column highwater.instance.joined_at is
+    'Since when it has been alive without a break: partitions are dealt in this order.';
 
 -- The highest epochs of projections that were dropped: one that is made again under the name continues
 -- from there.

@@ -1,4 +1,4 @@
--- Purpose: an instance signs off: what it ran is idle, what stopped stays stopped.
+-- Purpose: deletes an instance that ends. What it ran is idle, what stopped stays stopped.
 -- Parameters: $1 instance.
 -- Must hold: locks checkpoints in the order of partitions, as everybody who locks several does.
 with gone as (

@@ -1,14 +1,14 @@
--- Purpose: what an instance needs to share the partitions out: the living instances with what they
--- can run, and the live checkpoints of every projection.
+-- Purpose: reads what an instance needs to deal the partitions: the living instances with what they
+-- can run, in the order in which they joined, and the live checkpoints of every projection.
 -- Parameters: $1 the instance that asks. {instances}: highwater.instance, or what it will be.
--- Must hold: who is alive and what came later is told by the database's clock.
+-- Must hold: the database's clock says who is alive and what came first.
 with me as (
     select i.started_at from {instances} i where i.id = $1
 )
 select coalesce((select jsonb_agg(jsonb_build_object(
                'id', i.id, 'projections', i.projections,
                'lease', extract(epoch from i.seen_at + i.lease - clock_timestamp())::float8)
-               order by i.started_at, i.id)
+               order by i.joined_at, i.id)
           from {instances} i
          where i.seen_at + i.lease > clock_timestamp()), '[]') as living,
        coalesce((select jsonb_agg(jsonb_build_object(
@@ -17,7 +17,7 @@ select coalesce((select jsonb_agg(jsonb_build_object(
                'checkpoints', (
                    select coalesce(jsonb_agg(jsonb_build_object(
                               'partition', c.partition, 'partitions', c.partitions,
-                              'layout', c.partitioning,
+                              'partitioning', c.partitioning,
                               'position', c.position, 'drain_at', c.drain_at,
                               'owner', (select i.id from {instances} i
                                          where i.id = c.owner

@@ -1,6 +1,6 @@
--- Purpose: an instance says that it is alive, how far its marks are and how its runners fare, hears
--- which of them are not its own any more (under another epoch, swapped or dropped), and looks around
--- (as observe.sql does). Dead instances are forgotten after a day.
+-- Purpose: renews an instance, reports its marks and the states of its runners, returns the runners
+-- that have lost their checkpoint (under another epoch, swapped or dropped), and reads the cluster as
+-- observe.sql does. Dead instances are deleted after a day.
 -- Parameters: $1 instance; $2 host; $3 process id; $4 lease in seconds; $5 marks by source;
 -- $6 [{projection, generation, partition, epoch, state, rate}]; $7 the projections it can run.
 -- Must hold: one statement; it never waits for a batch that holds a checkpoint's row.
@@ -8,7 +8,10 @@ with alive as (
     insert into highwater.instance (id, host, pid, lease, marks, projections)
     values ($1, $2, $3, make_interval(secs => $4), $5, $7)
     on conflict (id) do update
-        set seen_at = clock_timestamp(), marks = excluded.marks, projections = excluded.projections
+        set seen_at = clock_timestamp(), marks = excluded.marks, projections = excluded.projections,
+            -- One that was given up meanwhile joins anew.
+            joined_at = case when instance.seen_at + instance.lease > clock_timestamp()
+                             then instance.joined_at else clock_timestamp() end
     returning *
 ), living as (
     select * from alive
@@ -24,7 +27,7 @@ with alive as (
     select c.projection, c.generation, c.partition, m.state, m.rate
       from highwater.checkpoint c
       join mine m using (projection, generation, partition, epoch)
-     -- Who has given it back does not say any more how it fares.
+     -- One that was released has a state of its own.
      where c.owner = $1 and (c.state, round(c.rate)) is distinct from (m.state, round(m.rate))
        for update of c skip locked
 ), reported as (

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::Context;
 use crate::cli::exit::Failure;
 use crate::cli::text::seen_from_here;
-use crate::engine::setup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::given_expect::Subject;
 use crate::name::ProjectionName;
+use crate::pg::projection;
 use crate::projection::file::{load_directory, load_sound, refuse_taken_names};
 use crate::projection::{Definition, Runnable, SqlProjection};
 use crate::suggest::suggestion;
@@ -111,7 +111,7 @@ impl Context {
     /// [`ErrorKind::Usage`] with the names there are.
     pub(in crate::cli) async fn refuse_unknown(&self, name: &ProjectionName) -> Result<()> {
         let mut names: Vec<String> = self.known().iter().map(|d| d.name.to_string()).collect();
-        names.extend(setup::names(&*self.target().await?.client().await?).await?);
+        names.extend(projection::names(&*self.target().await?.client().await?).await?);
         if names.iter().any(|known| known == name.as_str()) {
             return Ok(());
         }

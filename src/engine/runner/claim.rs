@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::{Build, Ended, Runner, Turn, park};
 use crate::engine::apply::Applier;
-use crate::engine::rebuild::next_schema;
-use crate::engine::{divergence, setup};
+use crate::engine::divergence;
+use crate::engine::read_model::next_schema;
+use crate::engine::transaction::warn_if_blocked;
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Claiming, Key};
 use crate::pg::dead_letter::ParkingLimits;
-use crate::pg::instance;
 use crate::pg::transaction::{Commit, Opening};
+use crate::pg::{instance, projection};
 use crate::position::Position;
 use crate::runner_state::RunnerState;
 
@@ -30,6 +31,8 @@ pub(super) struct Claim {
     /// Where the partition ends, if their number is being changed.
     pub(super) drain_at: Option<Position>,
     pub(super) flushed: Instant,
+    /// It has been at its target since the claim.
+    pub(super) has_arrived: bool,
 }
 
 impl Runner {
@@ -46,7 +49,12 @@ impl Runner {
             generation: parts.generation,
             partition: parts.partition,
         };
-        let claimed = setup::claim(&parts.target, &key, parts.instance, claiming).await?;
+        let claimed = {
+            let client = parts.target.short().await?;
+            let claiming = checkpoint::claim(&client, &key, parts.instance, claiming);
+            warn_if_blocked(name, client.within(claiming)).await?
+        };
+        failpoint!("claim.done");
         // From here on it is given back or reported, whatever is found wrong with it.
         self.held = claimed.as_ref().map(|claimed| (key.clone(), claimed.epoch));
         let parts = &self.parts;
@@ -56,17 +64,17 @@ impl Runner {
         }
         if parts.build == Build::Live {
             // A swap, a drop or an accepted change may have come between the two.
-            let stored = setup::stored_in(&parts.target, name).await?;
-            let stored = stored.ok_or_else(|| setup::dropped(name))?;
+            let stored = projection::stored_in(&parts.target, name).await?;
+            let stored = stored.ok_or_else(|| projection::dropped(name))?;
             if stored.generation != key.generation {
                 return Ok(Turn::Ended(Ended::Busy));
             }
-            setup::check_unchanged(self.definition(), &stored)?;
+            projection::check_hash(name, &self.definition().hash, &stored.hash)?;
         }
         let Some(checkpoint) = claimed else {
             return match parts.build {
                 Build::Live => Ok(Turn::Ended(Ended::Busy)),
-                Build::Next(_) => Err(setup::dropped(name)),
+                Build::Next(_) => Err(projection::dropped(name)),
             };
         };
         let epoch = checkpoint.epoch;
@@ -99,6 +107,7 @@ impl Runner {
             position: checkpoint.position,
             drain_at: checkpoint.drain_at,
             flushed: Instant::now(),
+            has_arrived: false,
         };
         self.claim = Some(claim);
         // As the claim wrote it down: the first batch may take long, and no heartbeat can write
@@ -127,7 +136,7 @@ impl Runner {
         if claim.drain_at.is_some() || self.parts.build != Build::Live {
             return false;
         }
-        let seen = self.parts.seen.borrow();
+        let seen = self.parts.cluster.borrow();
         let observed = seen.projection(&claim.applier.key.projection);
         observed.is_some_and(|projection| {
             let mut checkpoints = projection.checkpoints.iter();
@@ -148,7 +157,7 @@ impl Runner {
             failpoint!("release.begun");
             let releasing = checkpoint::release(&client, key, *epoch);
             client.within(releasing).await?;
-            instance::nudge(&client).await;
+            instance::wake(&client).await;
             Ok::<_, Error>(())
         };
         let limit = self.parts.settings.stop_grace.max(RELEASE_LIMIT);
@@ -168,18 +177,19 @@ impl Runner {
         let key = &claim.applier.key;
         let (stored, checkpoint) = {
             let client = self.parts.target.short().await?;
-            let stored = setup::stored(&client, &key.projection);
+            let stored = projection::stored(&client, &key.projection);
             let stored = client.within(stored).await?;
             (stored, client.within(checkpoint::read(&client, key)).await?)
         };
         let Some(stored) = stored else {
-            return Err(setup::dropped(&key.projection));
+            return Err(projection::dropped(&key.projection));
         };
         if self.parts.build == Build::Live {
             if stored.generation != key.generation {
                 return Ok(Turn::Ended(Ended::Lost(checkpoint::swapped(key))));
             }
-            setup::check_unchanged(self.parts.projection.definition(), &stored).map_err(|e| {
+            let hash = &self.parts.projection.definition().hash;
+            projection::check_hash(&key.projection, hash, &stored.hash).map_err(|e| {
                 e.with_hint("this process has the definition from before: start it again")
             })?;
         }

@@ -12,6 +12,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::Runner;
 use crate::config::format_duration;
@@ -141,4 +142,17 @@ pub(super) async fn cancel(in_flight: &InFlight, database: &Database, limit: Dur
         // The fence keeps the batch exact whatever comes of it.
         let _ = timeout(limit, database.connector().cancel(token)).await;
     }
+}
+
+/// Resolves when a stop was asked for and the batch in flight had its grace: it is cancelled in
+/// the server, and the caller drops it.
+pub(super) async fn rolled_back(
+    stop: &CancellationToken,
+    grace: Duration,
+    in_flight: &InFlight,
+    database: &Database,
+) {
+    stop.cancelled().await;
+    tokio::time::sleep(grace).await;
+    cancel(in_flight, database, Duration::from_secs(1)).await;
 }

@@ -164,11 +164,11 @@ impl Runner {
 
     /// The number of the last look at the instances, if there were letters to be tried again then.
     fn retries_seen(&self, key: &Key) -> Option<u64> {
-        let seen = self.parts.seen.borrow();
+        let seen = self.parts.cluster.borrow();
         let projection = seen.projection(&key.projection)?;
         let mut checkpoints = projection.checkpoints.iter();
         let mine = checkpoints.find(|c| c.partition == key.partition)?;
-        (projection.generation == key.generation && mine.retries).then_some(seen.look)
+        (projection.generation == key.generation && mine.retries).then_some(seen.revision)
     }
 
     /// It may go away by itself, and no other key has to wait for that.

@@ -1,6 +1,7 @@
 //! How much may be parked, and what a command then says.
 
-use highwater::engine::rebuild::{Rebuild, accept, drop_projection};
+use highwater::engine::operate::{accept, drop_projection};
+use highwater::engine::rebuild::Rebuild;
 use highwater::wait::{Target, Waited, until_visible};
 
 use super::*;

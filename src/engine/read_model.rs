@@ -1,0 +1,125 @@
+//! The schemas of a read model: the live one bears the projection's name, a rebuild fills another beside it.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::ProjectionName;
+use crate::pg::transaction::Tx;
+use crate::pg::{self, Parameter, column, quote_identifier};
+use crate::projection::Runnable;
+
+mod batch_view;
+
+pub(crate) use batch_view::{check_key, create_view, show_batch};
+
+/// The schema that a rebuild fills.
+pub(super) fn next_schema(name: &ProjectionName) -> String {
+    format!("{name}__next")
+}
+
+/// The schema that a swap leaves behind.
+pub(super) fn old_schema(name: &ProjectionName) -> String {
+    format!("{name}__old")
+}
+
+/// Creates an empty schema, and refuses one that is there: it is not ours.
+pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
+    let sql = format!("create schema {}", quote_identifier(schema));
+    client.batch_execute(&sql).await.map_err(|e| {
+        let code = e.code().map(|c| c.code().to_owned());
+        let error = pg::error(&format!("cannot create the schema \"{schema}\""), e);
+        match code.as_deref() {
+            Some("42P06") => error.with_kind(ErrorKind::Config).with_hint(
+                "a schema of that name is there and is not highwater's: rename the projection, or \
+                 drop the schema if nothing needs it",
+            ),
+            Some("42501") => error
+                .with_kind(ErrorKind::Database)
+                .with_hint("grant create on the database to this role"),
+            _ => error,
+        }
+    })
+}
+
+/// Runs `up` in a schema.
+pub(crate) async fn fill_schema(
+    client: &Client,
+    projection: &dyn Runnable,
+    schema: &str,
+) -> Result<()> {
+    let path = format!(
+        "set local search_path to {}, public",
+        quote_identifier(schema)
+    );
+    let set = client.batch_execute(&path).await;
+    set.map_err(|e| pg::error("cannot set the search path", e))?;
+    projection
+        .set_up(&Tx::new(client))
+        .await
+        .map_err(definition_fault)
+}
+
+/// `up` failed on its own account: the projection is wrong, not an event.
+fn definition_fault(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Apply => error.with_kind(ErrorKind::Config),
+        _ => error,
+    }
+}
+
+pub(super) async fn schema_exists(client: &Client, schema: &str) -> Result<bool> {
+    let sql = include_str!("../../sql/queries/rebuild/schema_exists.sql");
+    let row = client.query_typed_one(sql, &[(&schema, Type::TEXT)]).await;
+    column(
+        &row.map_err(|e| pg::error("cannot look for a schema", e))?,
+        0,
+    )
+}
+
+/// Drops a schema of ours with all that is in it, if it is there.
+pub(super) async fn drop_schema(client: &Client, schema: &str) -> Result<()> {
+    let sql = format!("drop schema if exists {} cascade", quote_identifier(schema));
+    let dropped = client.batch_execute(&sql).await;
+    dropped.map_err(|e| pg::error(&format!("cannot drop the schema \"{schema}\""), e))
+}
+
+/// Renames the schema of the next generation into the place of the live one, with the grants of that.
+pub(super) async fn swap_schemas(client: &Client, name: &ProjectionName) -> Result<()> {
+    let (next, old) = (next_schema(name), old_schema(name));
+    let renames = format!(
+        "alter schema {live} rename to {old}; alter schema {next} rename to {live}",
+        live = quote_identifier(name.as_str()),
+        old = quote_identifier(&old),
+        next = quote_identifier(&next),
+    );
+    let renamed = client.batch_execute(&renames).await;
+    renamed.map_err(|e| pg::error("cannot rename the schemas", e))?;
+    let sql = include_str!("../../sql/queries/rebuild/carry_grants.sql");
+    let parameters: [(&Parameter<'_>, Type); 2] =
+        [(&old, Type::TEXT), (&name.as_str(), Type::TEXT)];
+    let carried = client.execute_typed(sql, &parameters).await;
+    carried
+        .map(drop)
+        .map_err(|e| pg::own_error("cannot carry the grants over", e))
+}
+
+/// Refuses to replace or drop a read model that something outside depends on: it would be dropped with it.
+pub(super) async fn check_dependents(client: &Client, name: &ProjectionName) -> Result<()> {
+    let sql = include_str!("../../sql/queries/rebuild/dependents.sql");
+    let rows = client
+        .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
+        .await;
+    let rows = rows.map_err(|e| pg::error("cannot see what depends on the read model", e))?;
+    let names: Result<Vec<String>> = rows.iter().map(|row| column(row, 0)).collect();
+    let names = names?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "the read model of \"{name}\" is used from outside its schema, by {}",
+        names.join(", ")
+    );
+    Err(Error::new(ErrorKind::Config, what)
+        .with_hint("drop these first and create them again afterwards"))
+}

@@ -1,0 +1,85 @@
+//! The view `batch`, through which the statements of a projection see their events.
+
+use tokio_postgres::Client;
+
+use crate::engine::apply::batch::of_types;
+use crate::error::{ErrorKind, Result};
+use crate::pg::{self, quote_identifier};
+use crate::projection::{Definition, Runnable};
+use crate::source::{Keys, Source};
+
+/// Puts the view `batch` into a schema, if the projection reads it there.
+pub(crate) async fn show_batch(
+    client: &Client,
+    projection: &dyn Runnable,
+    source: &dyn Source,
+    schema: &str,
+) -> Result<()> {
+    let definition = projection.definition();
+    let Some(relation) = source.relation() else {
+        return Ok(());
+    };
+    check_key(client, &definition.key, relation, schema).await?;
+    if projection.statements().is_none() {
+        return Ok(());
+    }
+    create_view(client, definition, relation, schema).await
+}
+
+/// Creates or replaces the view through which the statements of a projection see a batch.
+pub(crate) async fn create_view(
+    client: &Client,
+    definition: &Definition,
+    relation: &str,
+    schema: &str,
+) -> Result<()> {
+    let sql = include_str!("../../../sql/queries/projection/create_view.sql")
+        .replace("{schema}", &quote_identifier(schema))
+        .replace("{events}", relation)
+        .replace("{types}", &of_types(definition.events.as_deref()))
+        .replace("{key}", &definition.key);
+    let restrict = include_str!("../../../sql/queries/projection/restrict_view.sql")
+        .replace("{schema}", &quote_identifier(schema));
+    let both = format!("{sql};\n{restrict}");
+    client.batch_execute(&both).await.map_err(|e| {
+        let error = pg::error("cannot create the view \"batch\"", e);
+        match error.sqlstate() {
+            Some("42P07" | "42809") => error.with_kind(ErrorKind::Config).with_hint(
+                "\"batch\" is the name of the events in apply: give the table another one",
+            ),
+            _ => error,
+        }
+    })
+}
+
+/// Refuses a key that the server does not understand, or that would not stay the same for an event.
+pub(crate) async fn check_key(
+    client: &Client,
+    key: &str,
+    relation: &str,
+    schema: &str,
+) -> Result<()> {
+    if key == Keys::STREAM {
+        return Ok(());
+    }
+    let table = format!("{}.highwater_key", quote_identifier(schema));
+    let index = include_str!("../../../sql/queries/projection/index_key.sql")
+        .replace("{schema}", &quote_identifier(schema))
+        .replace("{key}", key);
+    let tried = format!(
+        "create table {table} as select position, stream, version, type, data, metadata, id, \
+         recorded_at from {relation} with no data;\n{index};\ndrop table {table}"
+    );
+    let tried = client.batch_execute(&tried).await;
+    tried.map_err(|e| {
+        let error = pg::error("the key is no expression over the columns of a batch", e);
+        let hint = match error.sqlstate() {
+            Some("42P17") => {
+                "an event must keep its key for ever: use nothing that depends on the time or on \
+                 settings, such as the text of recorded_at"
+            }
+            _ => "the columns are position, stream, version, type, data, metadata, id, recorded_at",
+        };
+        error.with_kind(ErrorKind::Config).with_hint(hint)
+    })
+}
