@@ -33,6 +33,7 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             continue;
         }
         let logs = Paired::fill(bench, Orders { events, layout }).await?;
+        logs.warm_up(&ORDINARY[0]).await?;
         for run in 0..bench.form.runs() {
             for path in &paths {
                 let round = run + path.number;

@@ -52,6 +52,14 @@ impl Paired {
         std::iter::once(&self.db).chain(&self.baseline)
     }
 
+    /// Reads once, for whoever comes first.
+    pub(crate) async fn warm_up(&self, model: &Model) -> Result<()> {
+        for db in self.all() {
+            model.by_hand(db, 1).await?;
+        }
+        Ok(())
+    }
+
     /// Measures each way, in turns from one end and from the other, and compares the results.
     pub(crate) async fn measure(
         &self,
