@@ -7,7 +7,7 @@ use highwater::Result;
 use highwater::projection::file::ProjectionFile;
 use highwater::projection::{Runnable, SqlProjection};
 
-use super::{Db, failed};
+use super::{Db, failed, orders};
 
 /// What a log is filled with. Streams take turns, so that every stretch of it has all of them.
 #[derive(Clone, Debug)]
@@ -46,11 +46,7 @@ impl Log {
             client.batch_execute(&sql).await.map_err(failed)?;
             from = to;
         }
-        let settle = ["vacuum (analyze) highwater.event", "checkpoint"];
-        for sql in settle {
-            client.batch_execute(sql).await.map_err(failed)?;
-        }
-        Ok(())
+        orders::settle(db).await
     }
 
     fn insert(&self, from: u64, to: u64) -> String {
@@ -102,26 +98,11 @@ pub(crate) enum Upsert {
 }
 
 impl Upsert {
-    /// What a server of this major version can do.
-    pub(crate) fn all(major: u32) -> &'static [Upsert] {
-        match major {
-            0..=14 => &[Upsert::OnConflict],
-            _ => &[Upsert::Merge, Upsert::OnConflict],
-        }
-    }
-
-    /// The fastest of these for many new rows.
+    /// The fastest for many new rows that a server of this major version can do.
     pub(crate) fn fastest(major: u32) -> Upsert {
         match major {
             0..=14 => Upsert::OnConflict,
             _ => Upsert::Merge,
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Upsert::OnConflict => "on conflict",
-            Upsert::Merge => "merge",
         }
     }
 

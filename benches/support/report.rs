@@ -14,6 +14,7 @@ use super::{Form, failed};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Budget {
     RatioAtLeast(f64),
+    EachRatioAtLeast(f64),
     RatioAtMost(f64),
     FigureAtMost(f64),
 }
@@ -118,16 +119,8 @@ impl Report {
         let index = match self.rows.iter().position(|row| row.what == what) {
             Some(index) => index,
             None => {
-                self.rows.push(Row {
-                    what: what.to_owned(),
-                    unit,
-                    figures: Vec::new(),
-                    reference: reference.map(|(name, _)| name.to_owned()),
-                    references: Vec::new(),
-                    ratios: Vec::new(),
-                    budget,
-                    met: None,
-                });
+                let reference = reference.map(|(name, _)| name.to_owned());
+                self.rows.push(Row::new(what, unit, reference, budget));
                 self.rows.len() - 1
             }
         };
@@ -139,6 +132,19 @@ impl Report {
         }
         row.met = row.budget.and_then(|budget| row.meets(budget));
         eprintln!("{}: {what}: {} {unit}", self.name, short(figure));
+    }
+
+    /// A row of the ratios' medians of all rows that are held against this reference.
+    pub(crate) fn across(&mut self, what: &str, reference: &str, budget: Option<Budget>) {
+        let against = |row: &&Row| row.reference.as_deref() == Some(reference);
+        let spreads = self.rows.iter().filter(against);
+        let spreads = spreads.filter_map(|row| Spread::of(&row.ratios));
+        let mut row = Row::new(what, "", None, budget);
+        row.ratios = spreads.map(|spread| spread.median).collect();
+        row.met = row.budget.and_then(|budget| row.meets(budget));
+        if !row.ratios.is_empty() {
+            self.rows.push(row);
+        }
     }
 
     /// A line below the table.
@@ -181,11 +187,30 @@ impl Report {
 }
 
 impl Row {
+    fn new(
+        what: &str,
+        unit: &'static str,
+        reference: Option<String>,
+        budget: Option<Budget>,
+    ) -> Row {
+        Row {
+            what: what.to_owned(),
+            unit,
+            figures: Vec::new(),
+            reference,
+            references: Vec::new(),
+            ratios: Vec::new(),
+            budget,
+            met: None,
+        }
+    }
+
     fn meets(&self, budget: Budget) -> Option<bool> {
         let ratio = Spread::of(&self.ratios).map(|s| s.median);
         let figure = Spread::of(&self.figures).map(|s| s.median);
         Some(match budget {
             Budget::RatioAtLeast(least) => ratio? >= least,
+            Budget::EachRatioAtLeast(least) => Spread::of(&self.ratios)?.least >= least,
             Budget::RatioAtMost(most) => ratio? <= most,
             Budget::FigureAtMost(most) => figure? <= most,
         })
@@ -200,6 +225,7 @@ impl Row {
         let ratio = Spread::of(&self.ratios).map_or_else(String::new, Spread::text);
         let budget = match self.budget {
             Some(Budget::RatioAtLeast(least)) => format!("at least {least}"),
+            Some(Budget::EachRatioAtLeast(least)) => format!("each at least {least}"),
             Some(Budget::RatioAtMost(most)) => format!("at most {most} times"),
             Some(Budget::FigureAtMost(most)) => format!("at most {} {}", short(most), self.unit),
             None => String::new(),

@@ -1,6 +1,6 @@
 //! A server of the benchmark's own, and databases on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +17,7 @@ use highwater::{Engine, Error, ErrorKind, Result, Until};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
-use super::{Form, failed};
+use super::{Form, Project, failed};
 
 /// What a benchmark measures on.
 pub(crate) struct Bench {
@@ -50,15 +50,30 @@ impl Bench {
 
     /// A new database with highwater's schema.
     pub(crate) async fn database(&self) -> Result<Db> {
+        let database = self.empty_database().await?;
+        let mut client = database.client().await?;
+        highwater::pg::migrate::migrate(&mut client).await?;
+        Ok(database)
+    }
+
+    /// A new database for another build of the binary, with that one's schema.
+    pub(crate) async fn database_of(&self, binary: PathBuf) -> Result<Db> {
+        let database = Db {
+            binary,
+            ..self.empty_database().await?
+        };
+        let project = Project::with(&[])?;
+        database.highwater(project.path(), &["init"]).await?;
+        Ok(database)
+    }
+
+    async fn empty_database(&self) -> Result<Db> {
         let name = format!("bench_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let maintenance = Db::of(&self.cluster, "postgres");
         let client = maintenance.client().await?;
         let sql = format!("create database {name}");
         client.batch_execute(&sql).await.map_err(failed)?;
-        let database = Db::of(&self.cluster, &name);
-        let mut client = database.client().await?;
-        highwater::pg::migrate::migrate(&mut client).await?;
-        Ok(database)
+        Ok(Db::of(&self.cluster, &name))
     }
 
     /// Gives the room of a database back.
@@ -80,13 +95,21 @@ impl Bench {
 pub(crate) struct Db {
     name: String,
     pub(crate) url: String,
+    /// The highwater that works on it.
+    binary: PathBuf,
+    /// Where the server's programs are.
+    pub(crate) bin_dir: PathBuf,
 }
+
+const THIS_BUILD: &str = env!("CARGO_BIN_EXE_highwater");
 
 impl Db {
     fn of(cluster: &Cluster, name: &str) -> Db {
         Db {
             name: name.to_owned(),
             url: cluster.url(name),
+            binary: THIS_BUILD.into(),
+            bin_dir: cluster.bin_dir().to_owned(),
         }
     }
 
@@ -95,6 +118,8 @@ impl Db {
         Db {
             name: String::new(),
             url,
+            binary: THIS_BUILD.into(),
+            bin_dir: PathBuf::new(),
         }
     }
 
@@ -184,7 +209,7 @@ impl Db {
 
     /// The binary, to be run in `directory` against this database.
     pub(crate) fn command(&self, directory: &Path, args: &[&str]) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_highwater"));
+        let mut command = tokio::process::Command::new(&self.binary);
         command
             .args(args)
             .args(["--database-url", &self.url])
