@@ -84,6 +84,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod event_store;
+mod facade;
 pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
@@ -108,11 +109,13 @@ pub mod testing;
 pub mod wait;
 
 pub use engine::{Engine, Outcome, Report, Until};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{BoxError, Error, ErrorKind, Result};
 pub use event::{ExpectedVersion, NewEvent, RecordedEvent};
 pub use event_store::{Appended, AppendedEvent, EventStore, Wake};
+pub use facade::{Handle, Highwater};
 pub use name::ProjectionName;
 pub use position::{Position, Range};
+pub use projection::{KeyedView, OnError, OnUnknown, Projection};
 
 /// The examples of the README are compiled.
 #[cfg(all(doctest, feature = "cli"))]

@@ -13,6 +13,7 @@ pub mod migrate;
 mod sqlstate;
 mod tls;
 pub mod transaction;
+pub mod value;
 pub(crate) mod wake;
 
 pub use conninfo::redact;

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::runner::Build;
 use super::state::Board;
-use super::{Engine, Handle, Outcome, Settings, Until, divergence, setup};
+use super::{Engine, Monitor, Outcome, Settings, Until, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
@@ -80,9 +80,9 @@ impl Rebuild {
         }
     }
 
-    /// A handle to watch it with.
-    pub fn handle(&self) -> Handle {
-        Handle(vec![self.board.clone()])
+    /// Watches it while it runs.
+    pub fn monitor(&self) -> Monitor {
+        Monitor::new(vec![self.board.clone()], CancellationToken::new())
     }
 
     /// Fills the next generation, swaps and drops the old one.

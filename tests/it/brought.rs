@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use highwater::engine::{Handle, RunnerState, Settings};
+use highwater::engine::{Monitor, RunnerState, Settings};
 use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
 
 use highwater::source::table::{EventTable, GapPolicy, TableSource};
 use highwater::source::{Filter, Follower, ReadRequest, Source, Step};
 use highwater::testing::TestDatabase;
-use highwater::{Engine, ErrorKind, Outcome, Position, RecordedEvent};
+use highwater::{BoxError, Engine, ErrorKind, Outcome, Position, RecordedEvent};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
@@ -177,8 +177,10 @@ struct Sum {
     sum: i64,
 }
 
-impl KeyedView<String, Sum> for Sums {
+impl KeyedView for Sums {
     type Event = Event;
+    type Key = String;
+    type Row = Sum;
     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
 
     fn name(&self) -> &str {
@@ -197,18 +199,23 @@ impl KeyedView<String, Sum> for Sums {
         &["stream"]
     }
 
-    fn key(&self, _: &Event, recorded: &RecordedEvent) -> Option<String> {
-        Some(recorded.stream.clone())
+    fn key(&self, _: &Event, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
+        Ok(Some(recorded.stream.clone()))
     }
 
-    fn fold(&self, row: Option<Sum>, event: Event, recorded: &RecordedEvent) -> Option<Sum> {
+    fn fold(
+        &self,
+        row: Option<Sum>,
+        event: Event,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<Sum>, BoxError> {
         let (Event::T { n } | Event::Often { n } | Event::Seldom { n }) = event;
         let before = row.map_or((0, 0), |row| (row.events, row.sum));
-        Some(Sum {
+        Ok(Some(Sum {
             stream: recorded.stream.clone(),
             events: before.0 + 1,
             sum: before.1 + n,
-        })
+        }))
     }
 }
 
@@ -217,16 +224,16 @@ pub(crate) fn sums() -> Arc<dyn Runnable> {
 }
 
 /// An engine that has applied its first event.
-async fn live(database: &TestDatabase, projections: Vec<Arc<dyn Runnable>>) -> (Running, Handle) {
+async fn live(database: &TestDatabase, projections: Vec<Arc<dyn Runnable>>) -> (Running, Monitor) {
     let engine = Engine::new(database.pooled(), Settings::default()).source(database.source());
     let count = projections.len() as i64;
     let engine = projections.into_iter().fold(engine, Engine::projection);
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
     let client = database.client().await;
     append_rows(&client, "a", 1..=1).await;
     all_caught_up(&client, count).await;
-    (running, handle)
+    (running, monitor)
 }
 
 const AS_THE_LOG: &str = "select count(*) = 0 from (
@@ -340,7 +347,7 @@ async fn events_removed_before_they_were_read_strand_a_live_projection() {
 async fn who_lost_its_checkpoint_does_not_stop_the_projection_for_a_fault_of_an_event() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    let (running, handle) = live(&database, vec![sums()]).await;
+    let (running, monitor) = live(&database, vec![sums()]).await;
     client
         .batch_execute(
             "begin;
@@ -354,7 +361,7 @@ async fn who_lost_its_checkpoint_does_not_stop_the_projection_for_a_fault_of_an_
         .await
         .unwrap();
     eventually("it stands by", LIMIT, async || {
-        handle.projections()[0].state == RunnerState::Standby || running.is_finished()
+        monitor.projections()[0].state == RunnerState::Standby || running.is_finished()
     })
     .await;
     let report = running.stop().await;

@@ -9,7 +9,7 @@ use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Projection, Runnable};
 use highwater::source::Batch;
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
-use highwater::{NewEvent, Outcome, Result};
+use highwater::{BoxError, NewEvent, Outcome, Result};
 use serde_json::json;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -198,7 +198,7 @@ impl Projection for Noted {
         Some(vec!["Odd".to_owned()])
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         for event in &batch.events {
             let sql = format!("insert into seen values ({})", event.position);
             tx.batch_execute(&sql).await?;
