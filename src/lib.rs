@@ -77,6 +77,7 @@ pub mod audit;
 pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cluster")]
 pub mod cluster;
 pub mod config;
 pub mod dead_letters;
@@ -89,6 +90,7 @@ pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
 pub mod given_expect;
+mod host;
 mod key_hash;
 pub mod mark;
 pub mod metrics;

@@ -90,8 +90,7 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     pub(super) async fn run(self) {
-        let host = nix::unistd::gethostname().unwrap_or_default();
-        let host = host.to_string_lossy().into_owned();
+        let host = crate::host::name();
         let listening = Listening::start(&self.target, self.listen, self.nudge.clone());
         let mut nudges = Nudges::default();
         let mut renewals = tokio::time::interval(self.lease / 3);
