@@ -7,12 +7,11 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use highwater::Result;
 use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Projection, Runnable};
 use highwater::source::Batch;
+use highwater::{BoxError, Result};
 use serde::Deserialize;
-use tokio_postgres::types::Type;
 
 use support::breakdown::Breakdown;
 use support::events::Log;
@@ -41,7 +40,7 @@ impl Projection for Plain {
         Some(vec!["Booked".to_owned()])
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         #[derive(Deserialize)]
         struct Booked {
             amount: i64,
@@ -61,14 +60,14 @@ impl Projection for Plain {
         tx.execute(
             sql,
             &[
-                (&streams, Type::TEXT_ARRAY),
-                (&column(|s| s.bookings), Type::INT8_ARRAY),
-                (&column(|s| s.amount), Type::INT8_ARRAY),
-                (&column(|s| s.last_position), Type::INT8_ARRAY),
+                &streams,
+                &column(|s| s.bookings),
+                &column(|s| s.amount),
+                &column(|s| s.last_position),
             ],
         )
-        .await
-        .map(drop)
+        .await?;
+        Ok(())
     }
 }
 

@@ -63,8 +63,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::projection::{Coded, Keyed, KeyedView, Projection, Runnable};
@@ -98,12 +96,7 @@ impl App {
     ///
     /// # Errors
     /// As [`Keyed::new`].
-    pub fn keyed<V, K, S>(self, view: V) -> Result<App>
-    where
-        V: KeyedView<K, S>,
-        K: Serialize + Eq + std::hash::Hash + Clone + Send + Sync + 'static,
-        S: Serialize + DeserializeOwned + Send + Sync + 'static,
-    {
+    pub fn keyed(self, view: impl KeyedView) -> Result<App> {
         Ok(self.runnable(Arc::new(Keyed::new(view)?)))
     }
 

@@ -4,6 +4,7 @@
 
 mod duration;
 mod file;
+mod with;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -183,11 +184,7 @@ impl Config {
         if self.database.direct_url.is_some() && self.database.url.is_none() {
             faults.push("database.direct_url is given without database.url".to_owned());
         }
-        if faults.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Config, faults.join(", and "))
-            .with_hint("correct it, or take the key out for its default"))
+        refused(&faults)
     }
 
     /// The directory of the projections' files, for a configuration that was read from `file`.
@@ -197,7 +194,23 @@ impl Config {
     }
 }
 
+fn refused(faults: &[String]) -> Result<()> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Config, faults.join(", and "))
+        .with_hint("correct it, or take the key out for its default"))
+}
+
 impl Engine {
+    /// Refuses values out of their limits, all of them in one error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], naming every setting that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        refused(&self.faults())
+    }
+
     fn faults(&self) -> Vec<String> {
         const SECOND: Duration = Duration::from_secs(1);
         const MINUTE: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 //! future of [`Engine::run`] is like a crash and as safe; cancelling its token drains.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ mod batch_size;
 pub(crate) mod divergence;
 mod instance;
 mod isolate;
+mod monitor;
 pub mod operate;
 mod prepare;
 mod progress;
@@ -41,6 +43,7 @@ pub(crate) mod transaction;
 
 pub use crate::config::Engine as Settings;
 pub use crate::runner_state::RunnerState;
+pub use monitor::{Changes, Monitor};
 pub use state::{ProjectionProgress, RunnerStatus};
 
 use reader::Reader;
@@ -94,6 +97,21 @@ pub struct Engine {
     sources: HashMap<String, Arc<dyn Source>>,
     settings: Settings,
     runs: Vec<Run>,
+    ended: CancellationToken,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self
+            .runs
+            .iter()
+            .map(|run| &run.projection.definition().name);
+        let projections: Vec<&ProjectionName> = names.collect();
+        f.debug_struct("Engine")
+            .field("target", &self.target)
+            .field("projections", &projections)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One projection to be run.
@@ -101,17 +119,6 @@ struct Run {
     projection: Arc<dyn Runnable>,
     build: Build,
     board: Board,
-}
-
-/// Watches an engine from outside of it.
-#[derive(Clone)]
-pub struct Handle(Vec<Board>);
-
-impl Handle {
-    /// How each projection fares now.
-    pub fn projections(&self) -> Vec<ProjectionProgress> {
-        self.0.iter().map(Board::get).collect()
-    }
 }
 
 impl Engine {
@@ -122,6 +129,7 @@ impl Engine {
             sources: HashMap::new(),
             settings,
             runs: Vec::new(),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -148,9 +156,9 @@ impl Engine {
         self
     }
 
-    /// A handle to watch it with.
-    pub fn handle(&self) -> Handle {
-        Handle(self.boards())
+    /// Watches it while it runs.
+    pub fn monitor(&self) -> Monitor {
+        Monitor::new(self.boards(), self.ended.clone())
     }
 
     fn boards(&self) -> Vec<Board> {
@@ -164,6 +172,7 @@ impl Engine {
     /// not known, or a database that does not answer. What befalls one projection is in the
     /// report.
     pub async fn run(self, until: Until, stop: CancellationToken) -> Result<Report> {
+        let _ended = self.ended.clone().drop_guard();
         check_names(self.runs.iter().map(|run| &*run.projection))?;
         self.check_sources()?;
         let heads = self.heads(until).await?;

@@ -1,5 +1,7 @@
 //! Appends to our own event table, and looks into it.
 
+use std::fmt;
+
 use tokio_postgres::GenericClient;
 
 use crate::error::{ErrorKind, Result};
@@ -77,6 +79,12 @@ impl Wake {
         if let Some(position) = self.0 {
             store.waker.wake(position);
         }
+    }
+}
+
+impl fmt::Debug for EventStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EventStore").field(&self.database).finish()
     }
 }
 

@@ -78,6 +78,7 @@ mod block;
 pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cluster")]
 pub mod cluster;
 pub mod config;
 pub mod dead_letters;
@@ -85,10 +86,12 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod event_store;
+mod facade;
 pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
 pub mod given_expect;
+mod host;
 mod key_hash;
 pub mod mark;
 pub mod metrics;
@@ -109,11 +112,13 @@ pub mod testing;
 pub mod wait;
 
 pub use engine::{Engine, Outcome, Report, Until};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{BoxError, Error, ErrorKind, Result};
 pub use event::{ExpectedVersion, NewEvent, RecordedEvent};
 pub use event_store::{Appended, AppendedEvent, EventStore, Wake};
+pub use facade::{Handle, Highwater};
 pub use name::ProjectionName;
 pub use position::{Position, Range};
+pub use projection::{KeyedView, OnError, OnUnknown, Projection};
 
 /// The examples of the README and of the book are compiled.
 #[cfg(all(doctest, feature = "cli"))]

@@ -9,8 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ExpectedVersion, NewEvent};
 
@@ -248,15 +246,26 @@ fn detect(mut raw: Box<dyn Read + Send>) -> std::io::Result<Input> {
         .read_to_end(&mut head)?;
     let compressed = head == GZ_MAGIC;
     let whole = BufReader::with_capacity(64 * 1024, Cursor::new(head).chain(raw));
-    let lines: Box<dyn BufRead + Send> = if compressed {
-        Box::new(BufReader::with_capacity(
-            64 * 1024,
-            MultiGzDecoder::new(whole),
-        ))
+    let lines = if compressed {
+        unzipped(whole)?
     } else {
         Box::new(whole)
     };
     Ok(Input::Open { lines, compressed })
+}
+
+#[cfg(feature = "gz")]
+fn unzipped(input: impl BufRead + Send + 'static) -> std::io::Result<Box<dyn BufRead + Send>> {
+    let plain = flate2::bufread::MultiGzDecoder::new(input);
+    Ok(Box::new(BufReader::with_capacity(64 * 1024, plain)))
+}
+
+#[cfg(not(feature = "gz"))]
+fn unzipped(_: impl BufRead + Send + 'static) -> std::io::Result<Box<dyn BufRead + Send>> {
+    Err(std::io::Error::new(
+        std::io::ErrorKind::Unsupported,
+        "it is compressed, and this program was built without the feature gz",
+    ))
 }
 
 /// Counts the bytes that are read.

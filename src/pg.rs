@@ -15,6 +15,7 @@ pub(crate) mod projection;
 mod sqlstate;
 mod tls;
 pub mod transaction;
+pub mod value;
 pub(crate) mod wake;
 
 pub use conninfo::redact;

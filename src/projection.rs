@@ -5,12 +5,13 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{BoxError, Error, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::{TextStatement, Tx};
 use crate::projection::sql_text::BatchPlace;
 use crate::source::{Batch, BoxFuture, Keys};
 
+mod failure;
 pub mod file;
 mod key_text;
 mod keyed_view;
@@ -101,9 +102,14 @@ pub trait Projection: Send + Sync + 'static {
     /// Applies the events of one batch.
     ///
     /// # Errors
-    /// Whatever kept it from doing so. The batch is rolled back; a transient error of the server
-    /// is tried again, any other is narrowed down to the event that causes it.
-    fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> impl Future<Output = Result<()>> + Send;
+    /// Whatever kept it from doing so: `?` takes every error. The batch is rolled back. It is retried where
+    /// the error is transient: [`Error::transient`], or one of the server's that is, also underneath an error
+    /// of your own. Any other is narrowed down to the event that causes it.
+    fn apply(
+        &self,
+        batch: &Batch,
+        tx: &Tx<'_>,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
 
     /// Begins a transaction, which takes one batch or several. Write it where something is worth
     /// keeping from one to the next, to be written at the end; by itself it calls

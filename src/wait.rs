@@ -35,6 +35,12 @@ pub enum Target {
     At(Position),
 }
 
+impl From<Position> for Target {
+    fn from(position: Position) -> Target {
+        Target::At(position)
+    }
+}
+
 /// How a wait ended.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
-use highwater::{RecordedEvent, Result};
+use highwater::{BoxError, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 
 use super::events::{self, TABLE};
@@ -55,8 +55,10 @@ struct View {
     up: String,
 }
 
-impl KeyedView<String, Sum> for View {
+impl KeyedView for View {
     type Event = Account;
+    type Key = String;
+    type Row = Sum;
     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
 
     fn name(&self) -> &str {
@@ -75,17 +77,22 @@ impl KeyedView<String, Sum> for View {
         &["stream"]
     }
 
-    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<String> {
-        Some(recorded.stream.clone())
+    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
+        Ok(Some(recorded.stream.clone()))
     }
 
-    fn fold(&self, row: Option<Sum>, event: Account, recorded: &RecordedEvent) -> Option<Sum> {
+    fn fold(
+        &self,
+        row: Option<Sum>,
+        event: Account,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<Sum>, BoxError> {
         let Account::Booked { amount } = event;
         let mut row = row.unwrap_or_else(|| Sum {
             stream: recorded.stream.clone(),
             ..Sum::default()
         });
         row.book(amount, recorded);
-        Some(row)
+        Ok(Some(row))
     }
 }

@@ -11,7 +11,6 @@ use highwater::source::Batch;
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 use tokio::time::timeout;
-use tokio_postgres::types::Type;
 
 use crate::Outcome;
 use crate::leash::{Leashed, Start};
@@ -219,17 +218,14 @@ impl Projection for Ledger {
                               stream text not null, version bigint not null)"
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> highwater::Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), highwater::BoxError> {
         let positions: Vec<i64> = batch.events.iter().map(|e| e.position.get()).collect();
         let streams: Vec<&str> = batch.events.iter().map(|e| &*e.stream).collect();
         let versions: Vec<i64> = batch.events.iter().map(|e| e.version).collect();
         let sql = "insert into ledger (position, stream, version)
                    select * from unnest($1::bigint[], $2::text[], $3::bigint[])";
-        let types = [Type::INT8_ARRAY, Type::TEXT_ARRAY, Type::INT8_ARRAY];
-        let [first, second, third] = types;
-        let parameters: [(&highwater::pg::Parameter<'_>, Type); 3] =
-            [(&positions, first), (&streams, second), (&versions, third)];
-        tx.execute(sql, &parameters).await.map(drop)
+        tx.execute(sql, &[&positions, &streams, &versions]).await?;
+        Ok(())
     }
 }
 

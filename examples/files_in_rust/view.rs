@@ -1,7 +1,6 @@
 //! The read model: one row per path, folded from three types of events.
 
-use highwater::RecordedEvent;
-use highwater::projection::{KeyedView, OnUnknown};
+use highwater::{BoxError, KeyedView, OnUnknown, RecordedEvent};
 use serde::{Deserialize, Serialize};
 
 /// What can happen to a file; the variants are named as the event types.
@@ -40,8 +39,10 @@ pub(crate) struct File {
 /// The files that are alive now.
 pub(crate) struct Files;
 
-impl KeyedView<String, File> for Files {
+impl KeyedView for Files {
     type Event = FileEvent;
+    type Key = String;
+    type Row = File;
     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
 
     fn name(&self) -> &str {
@@ -62,21 +63,26 @@ impl KeyedView<String, File> for Files {
         &["path"]
     }
 
-    fn key(&self, event: &FileEvent, _: &RecordedEvent) -> Option<String> {
-        Some(match event {
+    fn key(&self, event: &FileEvent, _: &RecordedEvent) -> Result<Option<String>, BoxError> {
+        Ok(Some(match event {
             FileEvent::FileAdded(change) | FileEvent::FileModified(change) => change.path.clone(),
             FileEvent::FileDeleted { path } => path.clone(),
-        })
+        }))
     }
 
-    fn fold(&self, file: Option<File>, event: FileEvent, recorded: &RecordedEvent) -> Option<File> {
+    fn fold(
+        &self,
+        file: Option<File>,
+        event: FileEvent,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<File>, BoxError> {
         let (before, change) = match event {
-            FileEvent::FileDeleted { .. } => return None,
+            FileEvent::FileDeleted { .. } => return Ok(None),
             FileEvent::FileAdded(change) => (None, change),
             FileEvent::FileModified(change) => (file, change),
         };
         let lines = change.added.unwrap_or(0) - change.deleted.unwrap_or(0);
-        Some(File {
+        Ok(Some(File {
             lines: before.as_ref().map_or(0, |file| file.lines) + lines,
             changes: before.as_ref().map_or(0, |file| file.changes) + 1,
             path: change.path,
@@ -84,6 +90,6 @@ impl KeyedView<String, File> for Files {
             mode: change.mode,
             last_commit: change.commit,
             position: recorded.position.get(),
-        })
+        }))
     }
 }

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use highwater::pg::transaction::Tx;
 use highwater::projection::Projection;
 use highwater::source::Batch;
-use highwater::{Error, ErrorKind, RecordedEvent, Result};
+use highwater::{BoxError, Error, ErrorKind, RecordedEvent, Result};
 use serde::Deserialize;
-use tokio_postgres::types::Type;
 
 pub(crate) struct Words;
 
@@ -29,7 +28,7 @@ impl Projection for Words {
         Some(vec!["CommitRecorded".to_owned()])
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
         for event in &batch.events {
             for word in words(&commit(event)?.subject) {
@@ -40,7 +39,7 @@ impl Projection for Words {
         tx.execute(
             "insert into words (word, commits) select * from unnest($1, $2)
              on conflict (word) do update set commits = words.commits + excluded.commits",
-            &[(&words, Type::TEXT_ARRAY), (&commits, Type::INT8_ARRAY)],
+            &[&words, &commits],
         )
         .await?;
         Ok(())

@@ -141,7 +141,7 @@ async fn project(
         let file = ProjectionFile::parse(Path::new(path), text)?;
         engine = engine.projection(Arc::new(SqlProjection::new(file)));
     }
-    let watch = Watch::start(engine.handle(), ctx.ui());
+    let watch = Watch::start(engine.monitor(), ctx.ui());
     let report = engine.run(Until::CaughtUp, stop.clone()).await;
     watch.end();
     report

@@ -30,7 +30,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         rebuild = begin(projection, ctx) => rebuild?,
         () = stop.cancelled() => return Ok(Exit::Done),
     };
-    let watch = Watch::start(rebuild.handle(), ctx.ui());
+    let watch = Watch::start(rebuild.monitor(), ctx.ui());
     let done = rebuild.run(stop).await;
     watch.end();
     let name = &args.name;

@@ -60,15 +60,15 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     } else {
         Until::Stopped
     };
-    let handle = engine.handle();
-    let watch = Watch::start(handle.clone(), ctx.ui());
+    let monitor = engine.monitor();
+    let watch = Watch::start(monitor.clone(), ctx.ui());
     let running = engine.run(until, stop.clone());
     tokio::pin!(running);
     // Looked at before the end, for afterwards nothing keeps anybody any more.
     let mut looking = Box::pin(async {
         clock.over().await;
         let late = match until {
-            Until::CaughtUp => Late::look(ctx, &handle).await,
+            Until::CaughtUp => Late::look(ctx, &monitor).await,
             Until::Stopped | Until::Passed(_) => Late::default(),
         };
         stop.cancel();
@@ -92,7 +92,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     tell(
         ctx,
         &report,
-        &handle.projections(),
+        &monitor.projections(),
         parked.as_ref(),
         late.as_ref(),
     )?;

@@ -55,8 +55,7 @@ struct News {
 
 impl Heartbeat {
     pub(super) async fn run(self) {
-        let host = nix::unistd::gethostname().unwrap_or_default();
-        let host = host.to_string_lossy().into_owned();
+        let host = crate::host::name();
         let connector = self.listen.then(|| self.target.connector().clone());
         let listening = Listening::start(connector, self.wake.clone());
         let mut pacer = WakePacer::default();

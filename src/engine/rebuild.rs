@@ -30,7 +30,7 @@ use super::read_model::{
 use super::runner::Build;
 use super::state::Board;
 use super::transaction::{begin, end, lock_live, warn_if_blocked};
-use super::{Engine, Handle, Outcome, Settings, Until};
+use super::{Engine, Monitor, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
@@ -86,9 +86,9 @@ impl Rebuild {
         }
     }
 
-    /// A handle to watch it with.
-    pub fn handle(&self) -> Handle {
-        Handle(vec![self.board.clone()])
+    /// Watches it while it runs.
+    pub fn monitor(&self) -> Monitor {
+        Monitor::new(vec![self.board.clone()], CancellationToken::new())
     }
 
     /// Fills the next generation, swaps and drops the old one.

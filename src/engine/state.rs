@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::name::ProjectionName;
 use crate::position::Position;
 use crate::runner_state::RunnerState;
@@ -33,7 +35,10 @@ pub struct RunnerStatus {
 
 /// A status that its runner writes and others read.
 #[derive(Clone, Debug)]
-pub(super) struct Shared(Arc<Mutex<Inner>>);
+pub(super) struct Shared {
+    inner: Arc<Mutex<Inner>>,
+    changes: watch::Sender<()>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -60,8 +65,8 @@ impl Inner {
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 impl Shared {
-    pub(super) fn new(name: ProjectionName, partition: i32) -> Shared {
-        Shared(Arc::new(Mutex::new(Inner {
+    fn new(name: ProjectionName, partition: i32, changes: watch::Sender<()>) -> Shared {
+        let inner = Inner {
             status: RunnerStatus {
                 name,
                 partition,
@@ -76,12 +81,22 @@ impl Shared {
             since: Instant::now(),
             from: Position::START,
             moved: Instant::now(),
-        })))
+        };
+        Shared {
+            inner: Arc::new(Mutex::new(inner)),
+            changes,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Whoever panicked left a whole status behind: each write is one assignment.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.changes.send_replace(());
+        changed
     }
 
     pub(super) fn get(&self) -> RunnerStatus {
@@ -89,43 +104,46 @@ impl Shared {
     }
 
     pub(super) fn set_state(&self, state: RunnerState) -> bool {
-        let mut inner = self.lock();
-        let changed = inner.status.state != state;
-        inner.status.state = state;
-        changed
+        self.change(|inner| std::mem::replace(&mut inner.status.state, state) != state)
     }
 
     pub(super) fn claimed(&self, generation: i32, epoch: i64, position: Position) {
-        let mut inner = self.lock();
-        inner.status.generation = generation;
-        inner.status.epoch = epoch;
-        inner.status.position = position;
-        inner.from = position;
-        inner.since = Instant::now();
+        self.change(|inner| {
+            inner.status.generation = generation;
+            inner.status.epoch = epoch;
+            inner.status.position = position;
+            inner.from = position;
+            inner.since = Instant::now();
+        });
     }
 
     pub(super) fn set_target(&self, target: Position) {
-        self.lock().status.target = target;
+        self.change(|inner| inner.status.target = target);
     }
 
     pub(super) fn moved(&self, position: Position) {
-        let mut inner = self.lock();
-        // A checkpoint that was read again says nothing of the error.
-        if position > inner.status.position {
-            inner.status.last_error = None;
-        }
-        inner.status.position = position;
-        inner.moved = Instant::now();
-        let elapsed = inner.since.elapsed();
-        inner.status.rate = position.since(inner.from) as f64 / elapsed.as_secs_f64().max(0.001);
-        if elapsed >= RATE_WINDOW {
-            inner.since = Instant::now();
-            inner.from = position;
-        }
+        self.change(|inner| inner.moved_to(position));
     }
 
     pub(super) fn failed(&self, error: &crate::error::Error) {
-        self.lock().status.last_error = Some(error.to_string());
+        self.change(|inner| inner.status.last_error = Some(error.to_string()));
+    }
+}
+
+impl Inner {
+    fn moved_to(&mut self, position: Position) {
+        // A checkpoint that was read again says nothing of the error.
+        if position > self.status.position {
+            self.status.last_error = None;
+        }
+        self.status.position = position;
+        self.moved = Instant::now();
+        let elapsed = self.since.elapsed();
+        self.status.rate = position.since(self.from) as f64 / elapsed.as_secs_f64().max(0.001);
+        if elapsed >= RATE_WINDOW {
+            self.since = Instant::now();
+            self.from = position;
+        }
     }
 }
 
@@ -150,7 +168,10 @@ pub struct ProjectionProgress {
 
 /// A projection's progress: its supervisor and its runners write it, others read.
 #[derive(Clone, Debug)]
-pub(super) struct Board(Arc<Mutex<BoardInner>>);
+pub(super) struct Board {
+    inner: Arc<Mutex<BoardInner>>,
+    changes: watch::Sender<()>,
+}
 
 #[derive(Debug)]
 struct BoardInner {
@@ -167,7 +188,7 @@ struct BoardInner {
 
 impl Board {
     pub(super) fn new(name: ProjectionName) -> Board {
-        Board(Arc::new(Mutex::new(BoardInner {
+        let inner = BoardInner {
             name,
             state: RunnerState::Starting,
             position: Position::START,
@@ -175,11 +196,26 @@ impl Board {
             last_error: None,
             able: false,
             runners: BTreeMap::new(),
-        })))
+        };
+        Board {
+            inner: Arc::new(Mutex::new(inner)),
+            changes: watch::Sender::new(()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BoardInner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut BoardInner) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.changes.send_replace(());
+        changed
+    }
+
+    /// Is woken by each change.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     pub(super) fn get(&self) -> ProjectionProgress {
@@ -214,14 +250,15 @@ impl Board {
 
     /// The read model is there: others share its partitions with this process.
     pub(super) fn able_to_run(&self) {
-        let mut inner = self.lock();
-        inner.able = true;
-        inner.last_error = None;
+        self.change(|inner| {
+            inner.able = true;
+            inner.last_error = None;
+        });
     }
 
     /// The run of it is over.
     pub(super) fn over(&self) {
-        self.lock().able = false;
+        self.change(|inner| inner.able = false);
     }
 
     pub(super) fn runners(&self) -> Vec<RunnerStatus> {
@@ -229,35 +266,38 @@ impl Board {
     }
 
     pub(super) fn set_state(&self, state: RunnerState) {
-        self.lock().state = state;
+        self.change(|inner| inner.state = state);
     }
 
     pub(super) fn failed(&self, error: &crate::error::Error) {
-        self.lock().last_error = Some(error.to_string());
+        self.change(|inner| inner.last_error = Some(error.to_string()));
     }
 
     /// Where the projection stands, told by the checkpoints. What is seen of them may be older than
     /// what a runner here has said.
     pub(super) fn stands_at(&self, position: Position, target: Position) {
-        let mut inner = self.lock();
-        inner.position = inner.position.max(position);
-        inner.target = target;
+        self.change(|inner| {
+            inner.position = inner.position.max(position);
+            inner.target = target;
+        });
     }
 
     pub(super) fn add(&self, partition: i32) -> Shared {
-        let mut inner = self.lock();
-        let shared = Shared::new(inner.name.clone(), partition);
-        inner.runners.insert(partition, shared.clone());
-        shared
+        self.change(|inner| {
+            let shared = Shared::new(inner.name.clone(), partition, self.changes.clone());
+            inner.runners.insert(partition, shared.clone());
+            shared
+        })
     }
 
     pub(super) fn remove(&self, partition: i32) {
-        let mut inner = self.lock();
-        if let Some(shared) = inner.runners.remove(&partition) {
-            let last = shared.get();
-            inner.position = last.position;
-            inner.target = last.target;
-        }
+        self.change(|inner| {
+            if let Some(shared) = inner.runners.remove(&partition) {
+                let last = shared.get();
+                inner.position = last.position;
+                inner.target = last.target;
+            }
+        });
     }
 }
 
@@ -267,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_live_runner_to_which_nothing_comes_has_no_rate() {
-        let shared = Shared::new("counts".parse().unwrap(), 0);
+        let shared = Shared::new("counts".parse().unwrap(), 0, watch::Sender::new(()));
         shared.moved(Position::new(1_000));
         let rate = |after: Duration| {
             let inner = shared.lock();

@@ -3,6 +3,7 @@
 //! Every wait for the server has a limit. Opening a session and waiting for a pooled one have
 //! theirs in [`super::connect`], a batch has its own; all else goes through [`Short`].
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +21,12 @@ pub struct Database {
     connector: Connector,
     pool: Pool,
     answer_timeout: Duration,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Database").field(&self.connector).finish()
+    }
 }
 
 impl Database {

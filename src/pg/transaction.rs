@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
 use crate::pg::checkpoint::Key;
-use crate::pg::{self, Parameter, quote_literal};
+use crate::pg::value::{SqlValue, typed};
+use crate::pg::{self, quote_literal};
 
 /// Opens a transaction: read committed, also where the role's default or the database's is another
 /// level; and the server looks once a second whether its client is still there, so that what a
@@ -99,8 +99,8 @@ pub struct TextStatement {
 /// The transaction of one batch: the checkpoint has been moved in it and the engine will commit
 /// it. Unqualified names mean the projection's own schema, then `public`.
 ///
-/// Parameters are given with their types and no statement is prepared under a name, so it works
-/// behind a pooler in transaction mode. Do not end the transaction: the engine notices and stops
+/// No statement is prepared under a name, so it works behind a pooler in transaction mode: values are sent
+/// with the types that they stand for ([`SqlValue`]). Do not end the transaction: the engine notices and stops
 /// the projection.
 #[derive(Clone, Copy)]
 pub struct Tx<'a> {
@@ -116,12 +116,8 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// The server's error, with its SQLSTATE.
-    pub async fn query(
-        &self,
-        sql: &str,
-        parameters: &[(&Parameter<'_>, Type)],
-    ) -> Result<Vec<Row>> {
-        let rows = self.client.query_typed(sql, parameters).await;
+    pub async fn query(&self, sql: &str, values: &[&dyn SqlValue]) -> Result<Vec<Row>> {
+        let rows = self.client.query_typed(sql, &typed(values)).await;
         rows.map_err(|e| pg::error("a statement of the projection failed", e))
     }
 
@@ -129,12 +125,8 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// The server's error, with its SQLSTATE; also if there are several rows.
-    pub async fn query_opt(
-        &self,
-        sql: &str,
-        parameters: &[(&Parameter<'_>, Type)],
-    ) -> Result<Option<Row>> {
-        let row = self.client.query_typed_opt(sql, parameters).await;
+    pub async fn query_opt(&self, sql: &str, values: &[&dyn SqlValue]) -> Result<Option<Row>> {
+        let row = self.client.query_typed_opt(sql, &typed(values)).await;
         row.map_err(|e| pg::error("a statement of the projection failed", e))
     }
 
@@ -142,8 +134,8 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// The server's error, with its SQLSTATE.
-    pub async fn execute(&self, sql: &str, parameters: &[(&Parameter<'_>, Type)]) -> Result<u64> {
-        let changed = self.client.execute_typed(sql, parameters).await;
+    pub async fn execute(&self, sql: &str, values: &[&dyn SqlValue]) -> Result<u64> {
+        let changed = self.client.execute_typed(sql, &typed(values)).await;
         changed.map_err(|e| pg::error("a statement of the projection failed", e))
     }
 
@@ -152,8 +144,7 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// The server's error, with its SQLSTATE.
     pub async fn execute_text(&self, statement: &TextStatement) -> Result<u64> {
-        self.execute(&statement.sql, &[(&statement.text, Type::TEXT)])
-            .await
+        self.execute(&statement.sql, &[&statement.text]).await
     }
 
     /// Runs several statements without parameters in one round trip.

@@ -1,12 +1,11 @@
 //! [`KeyedView`]: one row per key, folded from typed events.
 
 use std::hash::Hash;
-use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::pg::transaction::Tx;
 use crate::projection::typed::{self, OnUnknown};
@@ -22,14 +21,11 @@ use fold::Folding;
 /// query, folded in memory, and written back at the end of the transaction, or earlier when they
 /// take more than about 16 MiB.
 ///
-/// `K` is the key: a value for one key column, a tuple for several. `S` is the row: a struct
-/// whose fields are the table's columns, the key's among them.
-///
 /// Events are an enum with a variant for each event type, named as the type:
 ///
 /// ```
-/// use highwater::RecordedEvent;
-/// use highwater::projection::{Keyed, KeyedView, OnUnknown};
+/// use highwater::projection::Keyed;
+/// use highwater::{BoxError, KeyedView, OnUnknown, RecordedEvent};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Deserialize)]
@@ -47,8 +43,10 @@ use fold::Folding;
 ///
 /// struct Balances;
 ///
-/// impl KeyedView<String, Balance> for Balances {
+/// impl KeyedView for Balances {
 ///     type Event = Account;
+///     type Key = String;
+///     type Row = Balance;
 ///     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
 ///
 ///     fn name(&self) -> &str {
@@ -63,27 +61,38 @@ use fold::Folding;
 ///     fn key_columns(&self) -> &[&str] {
 ///         &["account"]
 ///     }
-///     fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<String> {
-///         Some(recorded.stream.clone())
+///     fn key(&self, _: &Account, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
+///         Ok(Some(recorded.stream.clone()))
 ///     }
-///     fn fold(&self, row: Option<Balance>, event: Account, recorded: &RecordedEvent) -> Option<Balance> {
+///     fn fold(
+///         &self,
+///         row: Option<Balance>,
+///         event: Account,
+///         recorded: &RecordedEvent,
+///     ) -> Result<Option<Balance>, BoxError> {
 ///         let account = recorded.stream.clone();
-///         match event {
+///         Ok(match event {
 ///             Account::Opened { owner } => Some(Balance { account, owner, cents: 0 }),
-///             Account::Deposited { cents } => row.map(|row| Balance { cents: row.cents + cents, ..row }),
-///         }
+///             Account::Deposited { cents } => {
+///                 let row = row.ok_or("a deposit before the account was opened")?;
+///                 let cents = row.cents.checked_add(cents).ok_or("too rich")?;
+///                 Some(Balance { cents, ..row })
+///             }
+///         })
 ///     }
 /// }
 ///
 /// assert!(Keyed::new(Balances).is_ok());
 /// ```
-pub trait KeyedView<K, S>: Send + Sync + 'static
-where
-    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
-    S: Serialize + DeserializeOwned + Send + Sync + 'static,
-{
+pub trait KeyedView: Send + Sync + 'static {
     /// The events, an enum whose variants are named as the event types.
     type Event: DeserializeOwned + Send;
+
+    /// The key of a row: a value for one key column, a tuple for several.
+    type Key: Serialize + Eq + Hash + Clone + Send + Sync + 'static;
+
+    /// A row: a struct whose fields are the table's columns, the key's among them.
+    type Row: Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// What an event is whose type [`KeyedView::Event`] does not have: [`OnUnknown::Ignore`]
     /// leaves it out, [`OnUnknown::Stop`] stops the projection at it.
@@ -98,7 +107,7 @@ where
     /// The table, in the projection's schema.
     fn table(&self) -> &str;
 
-    /// The columns of the table's primary key, in the order of `K`.
+    /// The columns of the table's primary key, in the order of [`KeyedView::Key`].
     fn key_columns(&self) -> &[&str];
 
     /// The name of its source.
@@ -132,30 +141,37 @@ where
     }
 
     /// The key of the row that this event is about; `None` leaves the event out.
-    fn key(&self, event: &Self::Event, recorded: &RecordedEvent) -> Option<K>;
+    ///
+    /// # Errors
+    /// As [`Projection::apply`].
+    fn key(
+        &self,
+        event: &Self::Event,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<Self::Key>, BoxError>;
 
     /// The row after this event, from the row before it; `None` is no row. One that stays `None`
     /// or becomes it is deleted.
-    fn fold(&self, row: Option<S>, event: Self::Event, recorded: &RecordedEvent) -> Option<S>;
+    ///
+    /// # Errors
+    /// As [`Projection::apply`].
+    fn fold(
+        &self,
+        row: Option<Self::Row>,
+        event: Self::Event,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<Self::Row>, BoxError>;
 }
 
 /// A [`KeyedView`] as a [`Projection`].
-pub struct Keyed<V, K, S> {
-    view: V,
-    row: PhantomData<fn() -> (K, S)>,
-}
+pub struct Keyed<V>(V);
 
-impl<V, K, S> Keyed<V, K, S>
-where
-    V: KeyedView<K, S>,
-    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
-    S: Serialize + DeserializeOwned + Send + Sync + 'static,
-{
+impl<V: KeyedView> Keyed<V> {
     /// The view as the engine runs it.
     ///
     /// # Errors
     /// If its name cannot name a schema, its event is no enum, or it has no key column.
-    pub fn new(view: V) -> Result<Coded<Keyed<V, K, S>>> {
+    pub fn new(view: V) -> Result<Coded<Keyed<V>>> {
         if typed::variants_of::<V::Event>().is_none() {
             let what = format!("the event of projection \"{}\" is no enum", view.name());
             return Err(Error::new(ErrorKind::Config, what)
@@ -166,25 +182,17 @@ where
             return Err(Error::new(ErrorKind::Config, what)
                 .with_hint("return the columns of its primary key from key_columns"));
         }
-        Coded::new(Keyed {
-            view,
-            row: PhantomData,
-        })
+        Coded::new(Keyed(view))
     }
 }
 
-impl<V, K, S> Projection for Keyed<V, K, S>
-where
-    V: KeyedView<K, S>,
-    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
-    S: Serialize + DeserializeOwned + Send + Sync + 'static,
-{
+impl<V: KeyedView> Projection for Keyed<V> {
     fn name(&self) -> &str {
-        self.view.name()
+        self.0.name()
     }
 
     fn up(&self) -> &str {
-        self.view.up()
+        self.0.up()
     }
 
     fn events(&self) -> Option<Vec<String>> {
@@ -197,32 +205,32 @@ where
     }
 
     fn source(&self) -> &str {
-        self.view.source()
+        self.0.source()
     }
 
     fn key_sql(&self) -> &str {
-        self.view.key_sql()
+        self.0.key_sql()
     }
 
     fn partitions(&self) -> u16 {
-        self.view.partitions()
+        self.0.partitions()
     }
 
     fn on_error(&self) -> OnError {
-        self.view.on_error()
+        self.0.on_error()
     }
 
     fn revision(&self) -> u32 {
-        self.view.revision()
+        self.0.revision()
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
-        let mut folding = Folding::new(&self.view, *tx);
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
+        let mut folding = Folding::new(&self.0, *tx);
         folding.take(batch).await?;
-        folding.finish().await
+        Ok(folding.finish().await?)
     }
 
     fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn Applying + 'a> {
-        Box::new(Folding::new(&self.view, tx))
+        Box::new(Folding::new(&self.0, tx))
     }
 }

@@ -4,8 +4,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
 use crate::projection::{
-    Applying, Definition, PARTITIONS_MAX, Projection, Runnable, Statements, hash_of, key_text,
-    sql_text,
+    Applying, Definition, PARTITIONS_MAX, Projection, Runnable, Statements, failure, hash_of,
+    key_text, sql_text,
 };
 use crate::source::{Batch, BoxFuture, Keys};
 
@@ -112,7 +112,8 @@ impl<'a, P: Projection> EachBatch<'a, P> {
 
 impl<P: Projection> Applying for EachBatch<'_, P> {
     fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.projection.apply(batch, &self.tx))
+        let applying = self.projection.apply(batch, &self.tx);
+        Box::pin(async { applying.await.map_err(failure::from_code) })
     }
 
     fn finish(&mut self) -> BoxFuture<'_, Result<()>> {

@@ -1,6 +1,7 @@
 //! A PostgreSQL table as a source: the mark computed with statements in the one right order.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use tokio_postgres::Client;
@@ -66,6 +67,15 @@ pub struct TableSource {
     is_elsewhere: bool,
     seen_primary: SeenPrimary,
     event_bytes: EventBytes,
+}
+
+impl fmt::Debug for TableSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableSource")
+            .field("name", &self.name)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TableSource {

@@ -686,9 +686,9 @@ async fn what_was_passed_over_in_memory_is_void_after_a_crash_until_the_checkpoi
     let engine = Engine::new(database.pooled(), settings())
         .source(Arc::new(Meddled(crashing)))
         .projection(ledger_of_type("in_sql", "Wanted"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
-    let is_at = |position| handle.projections()[0].position == Position::new(position);
+    let is_at = |position| monitor.projections()[0].position == Position::new(position);
     eventually("it passes over the first", LIMIT, async || is_at(3)).await;
     client
         .batch_execute(

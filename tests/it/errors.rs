@@ -64,7 +64,7 @@ async fn what_may_pass_is_tried_for_ever_and_said_and_then_goes_on_exactly() {
         .await
         .unwrap();
     let engine = engine(&database, "", "select public.stumble();");
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
     for (nth, code) in [
         "40001", "40P01", "55P03", "53200", "53100", "57014", "72000",
@@ -80,7 +80,7 @@ async fn what_may_pass_is_tried_for_ever_and_said_and_then_goes_on_exactly() {
             written.as_deref() == Some(code) && attempts >= 3
         })
         .await;
-        let progress = &handle.projections()[0];
+        let progress = &monitor.projections()[0];
         assert_eq!(progress.state, RunnerState::Retrying, "{code}");
         let error = progress.last_error.clone().unwrap_or_default();
         assert!(error.contains(code), "{error}");

@@ -12,7 +12,7 @@ use highwater::projection::{Coded, Projection, Runnable, SqlProjection};
 use highwater::source::table::{EventTable, GapPolicy, TableSource};
 use highwater::source::{Batch, Source};
 use highwater::testing::TestDatabase;
-use highwater::{Engine, Outcome, Result, Until};
+use highwater::{BoxError, Engine, Outcome, Result, Until};
 use tokio::task::JoinSet;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
@@ -61,21 +61,17 @@ impl Projection for Ledger {
         LEDGER
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         let positions: Vec<i64> = batch.events.iter().map(|e| e.position.get()).collect();
         let streams: Vec<&str> = batch.events.iter().map(|e| &*e.stream).collect();
         let versions: Vec<i64> = batch.events.iter().map(|e| e.version).collect();
         tx.execute(
             "insert into ledger (position, stream, version)
              select * from unnest($1::bigint[], $2::text[], $3::bigint[])",
-            &[
-                (&positions, Type::INT8_ARRAY),
-                (&streams, Type::TEXT_ARRAY),
-                (&versions, Type::INT8_ARRAY),
-            ],
+            &[&positions, &streams, &versions],
         )
-        .await
-        .map(drop)
+        .await?;
+        Ok(())
     }
 }
 
@@ -103,7 +99,7 @@ impl Projection for SlowLedger {
         self.0.up()
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         self.0.apply(batch, tx).await?;
         for _ in 0..30 {
             tx.execute("select pg_sleep(0.1)", &[]).await?;

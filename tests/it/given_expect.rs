@@ -10,7 +10,7 @@ use highwater::projection::file::{ProjectionFile, load_directory};
 use highwater::projection::{Coded, Projection};
 use highwater::source::Batch;
 use highwater::testing::TestDatabase;
-use highwater::{ErrorKind, Result};
+use highwater::{BoxError, ErrorKind, Result};
 
 use crate::support::COUNTS;
 
@@ -183,11 +183,10 @@ impl Projection for Streams {
         "create table streams (stream text primary key)"
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         for event in &batch.events {
             let sql = "insert into streams values ($1) on conflict do nothing";
-            tx.execute(sql, &[(&event.stream, tokio_postgres::types::Type::TEXT)])
-                .await?;
+            tx.execute(sql, &[&event.stream]).await?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ mod room;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::{Engine, Handle, RunnerState, Settings, Until};
+use highwater::engine::{Engine, Monitor, RunnerState, Settings, Until};
 use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
 use highwater::source::table::{EventTable, TableSource};
@@ -47,20 +47,20 @@ async fn connect(url: &str) -> Client {
     client
 }
 
-async fn is_live(handle: &Handle) {
+async fn is_live(monitor: &Monitor) {
     eventually("every projection is live", LIMIT, async || {
-        let all = handle.projections();
+        let all = monitor.projections();
         all.iter().all(|p| p.state == RunnerState::Live)
     })
     .await;
 }
 
 /// Waits until every projection says that it tries again, and why.
-async fn is_retrying(handle: &Handle, why: &str) {
+async fn is_retrying(monitor: &Monitor, why: &str) {
     let mut last = Vec::new();
     let what = format!("every projection is tried again for \"{why}\"");
     eventually(&what, LIMIT, async || {
-        let all = handle.projections();
+        let all = monitor.projections();
         let found = all.iter().all(|p| {
             let error = p.last_error.clone().unwrap_or_default();
             p.state == RunnerState::Retrying && error.contains(why)

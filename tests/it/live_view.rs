@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::{Handle, RunnerState, Settings};
+use highwater::engine::{Monitor, RunnerState, Settings};
 use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
 
 use highwater::testing::TestDatabase;
-use highwater::{Engine, ErrorKind, Outcome, RecordedEvent};
+use highwater::{BoxError, Engine, ErrorKind, Outcome, RecordedEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::exactness::{Running, all_caught_up, assert_exact, ledger_in_sql};
@@ -32,8 +32,10 @@ struct Sum {
     sum: i64,
 }
 
-impl KeyedView<String, Sum> for Sums {
+impl KeyedView for Sums {
     type Event = Event;
+    type Key = String;
+    type Row = Sum;
     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
 
     fn name(&self) -> &str {
@@ -52,18 +54,23 @@ impl KeyedView<String, Sum> for Sums {
         &["stream"]
     }
 
-    fn key(&self, _: &Event, recorded: &RecordedEvent) -> Option<String> {
-        Some(recorded.stream.clone())
+    fn key(&self, _: &Event, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
+        Ok(Some(recorded.stream.clone()))
     }
 
-    fn fold(&self, row: Option<Sum>, event: Event, recorded: &RecordedEvent) -> Option<Sum> {
+    fn fold(
+        &self,
+        row: Option<Sum>,
+        event: Event,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<Sum>, BoxError> {
         let (Event::T { n } | Event::Often { n } | Event::Seldom { n }) = event;
         let before = row.map_or((0, 0), |row| (row.events, row.sum));
-        Some(Sum {
+        Ok(Some(Sum {
             stream: recorded.stream.clone(),
             events: before.0 + 1,
             sum: before.1 + n,
-        })
+        }))
     }
 }
 
@@ -72,11 +79,11 @@ pub(crate) fn sums() -> Arc<dyn Runnable> {
 }
 
 /// An engine that has applied its first event.
-async fn live(database: &TestDatabase, projections: Vec<Arc<dyn Runnable>>) -> (Running, Handle) {
+async fn live(database: &TestDatabase, projections: Vec<Arc<dyn Runnable>>) -> (Running, Monitor) {
     let engine = Engine::new(database.pooled(), Settings::default()).source(database.source());
     let count = projections.len() as i64;
     let engine = projections.into_iter().fold(engine, Engine::projection);
-    let handle = engine.handle();
+    let handle = engine.monitor();
     let running = Running::start(engine);
     let client = database.client().await;
     append_rows(&client, "a", 1..=1).await;

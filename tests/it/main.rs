@@ -33,6 +33,7 @@ mod many_instances;
 mod mark;
 mod migrate;
 mod mutations;
+mod outside;
 mod parking;
 mod partition_batch;
 mod partitions;

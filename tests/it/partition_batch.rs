@@ -8,7 +8,7 @@ use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Projection, Runnable};
 use highwater::source::{Batch, Source};
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
-use highwater::{ErrorKind, NewEvent, Outcome, Result};
+use highwater::{BoxError, ErrorKind, NewEvent, Outcome, Result};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -223,7 +223,7 @@ impl Projection for Noted {
         3
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         for event in &batch.events {
             let sql = format!("insert into seen values ({})", event.position);
             tx.batch_execute(&sql).await?;

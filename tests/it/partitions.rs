@@ -6,7 +6,7 @@ use std::sync::Arc;
 use highwater::projection::{Coded, OnError, Projection, Runnable};
 use highwater::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
 use highwater::testing::{MemorySource, TestDatabase};
-use highwater::{ErrorKind, NewEvent, Position, Range, Result};
+use highwater::{BoxError, ErrorKind, NewEvent, Position, Range, Result};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -197,7 +197,11 @@ impl Projection for Plain {
         self.on_error
     }
 
-    async fn apply(&self, _: &Batch, _: &highwater::pg::transaction::Tx<'_>) -> Result<()> {
+    async fn apply(
+        &self,
+        _: &Batch,
+        _: &highwater::pg::transaction::Tx<'_>,
+    ) -> Result<(), BoxError> {
         Ok(())
     }
 }

@@ -293,10 +293,10 @@ async fn a_dropped_projection_leaves_nothing_and_its_runner_stops() {
     let engine = Engine::new(database.pooled(), Settings::default())
         .source(database.source())
         .projection(sql_projection("counts", COUNTS));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let engine = tokio::spawn(engine.run(Until::Stopped, CancellationToken::new()));
     eventually("the runner is live", Duration::from_secs(10), async || {
-        handle.projections()[0].state == highwater::engine::RunnerState::Live
+        monitor.projections()[0].state == highwater::engine::RunnerState::Live
     })
     .await;
     drop_projection(&database.pooled(), &"counts".parse().unwrap())
@@ -406,10 +406,10 @@ async fn who_runs_the_definition_before_an_accepted_one_stops() {
     let engine = Engine::new(database.pooled(), Settings::default())
         .source(database.source())
         .projection(sql_projection("counts", COUNTS));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let engine = tokio::spawn(engine.run(Until::Stopped, CancellationToken::new()));
     eventually("the runner is live", Duration::from_secs(10), async || {
-        handle.projections()[0].state == highwater::engine::RunnerState::Live
+        monitor.projections()[0].state == highwater::engine::RunnerState::Live
     })
     .await;
     let changed = sql_projection("counts", DOUBLED);

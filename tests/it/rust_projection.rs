@@ -1,6 +1,7 @@
 //! Projections in Rust over the source in memory, as users test theirs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use highwater::engine::{Engine, Settings, Until};
@@ -10,7 +11,7 @@ use highwater::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection};
 use highwater::source::Batch;
 use highwater::source::table::{EventTable, TableSource};
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
-use highwater::{Error, ErrorKind, NewEvent, Outcome, RecordedEvent, Result};
+use highwater::{BoxError, Error, ErrorKind, NewEvent, Outcome, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,10 @@ struct Balance {
 /// A key of two columns: the stream is `bank-account`.
 struct Balances<const STOP: bool>;
 
-impl<const STOP: bool> KeyedView<(String, i32), Balance> for Balances<STOP> {
+impl<const STOP: bool> KeyedView for Balances<STOP> {
     type Event = Account;
+    type Key = (String, i32);
+    type Row = Balance;
     const ON_UNKNOWN: OnUnknown = if STOP {
         OnUnknown::Stop
     } else {
@@ -60,9 +63,15 @@ impl<const STOP: bool> KeyedView<(String, i32), Balance> for Balances<STOP> {
         &["bank", "account"]
     }
 
-    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<(String, i32)> {
-        let (bank, account) = recorded.stream.split_once('-')?;
-        Some((bank.to_owned(), account.parse().ok()?))
+    fn key(
+        &self,
+        _: &Account,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<(String, i32)>, BoxError> {
+        let Some((bank, account)) = recorded.stream.split_once('-') else {
+            return Ok(None);
+        };
+        Ok(Some((bank.to_owned(), account.parse()?)))
     }
 
     fn fold(
@@ -70,11 +79,11 @@ impl<const STOP: bool> KeyedView<(String, i32), Balance> for Balances<STOP> {
         row: Option<Balance>,
         event: Account,
         recorded: &RecordedEvent,
-    ) -> Option<Balance> {
-        match event {
+    ) -> Result<Option<Balance>, BoxError> {
+        Ok(match event {
             Account::Opened { owner } => {
-                let (bank, account) = self.key(&Account::Closed, recorded)?;
-                Some(Balance {
+                let key = self.key(&Account::Closed, recorded)?;
+                key.map(|(bank, account)| Balance {
                     bank,
                     account,
                     owner,
@@ -86,7 +95,7 @@ impl<const STOP: bool> KeyedView<(String, i32), Balance> for Balances<STOP> {
                 ..row
             }),
             Account::Closed => None,
-        }
+        })
     }
 }
 
@@ -195,14 +204,11 @@ impl Projection for Unruly {
         "create table seen (position bigint primary key)"
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         for event in &batch.events {
             let position = event.position.get();
-            tx.execute(
-                "insert into seen values ($1)",
-                &[(&position, tokio_postgres::types::Type::INT8)],
-            )
-            .await?;
+            tx.execute("insert into seen values ($1)", &[&position])
+                .await?;
         }
         match self.0 {
             "panic" => panic!("a bug"),
@@ -210,8 +216,8 @@ impl Projection for Unruly {
                 let _ = tx.batch_execute("select 1 / 0").await;
                 Ok(())
             }
-            "error" => Err(Error::new(ErrorKind::Apply, "no")),
-            statement => tx.batch_execute(statement).await,
+            "error" => Err(Error::new(ErrorKind::Apply, "no").into()),
+            statement => Ok(tx.batch_execute(statement).await?),
         }
     }
 }
@@ -294,5 +300,85 @@ async fn a_runner_never_holds_one_session_while_it_waits_for_another() {
     assert!(
         matches!(report.outcomes[0].1, Outcome::CaughtUp),
         "{report:?}"
+    );
+}
+
+/// An error as users have them.
+#[derive(Debug)]
+struct NoRate(String);
+
+impl std::fmt::Display for NoRate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "there is no rate for {}", self.0)
+    }
+}
+
+impl std::error::Error for NoRate {}
+
+/// Needs a service that does not answer at first, and knows one currency.
+struct Rates {
+    attempts: AtomicU32,
+}
+
+impl Rates {
+    fn rate(&self, currency: &str) -> Result<i64, NoRate> {
+        match currency {
+            "EUR" => Ok(1),
+            other => Err(NoRate(other.to_owned())),
+        }
+    }
+}
+
+impl Projection for Rates {
+    fn name(&self) -> &str {
+        "rates"
+    }
+
+    fn up(&self) -> &str {
+        "create table rate (position bigint primary key, rate bigint not null)"
+    }
+
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
+        if self.attempts.fetch_add(1, Ordering::SeqCst) < 2 {
+            return Err(Error::transient("the rates are not there yet").into());
+        }
+        for event in &batch.events {
+            let currency: String = event.data_as()?;
+            let rate = self.rate(&currency)?;
+            let insert = "insert into rate values ($1, $2)";
+            tx.execute(insert, &[&event.position.get(), &rate]).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_errors_are_retried_where_they_say_so_and_else_stop_at_the_event() {
+    let database = TestDatabase::new().await;
+    let source = MemorySource::new("default");
+    for currency in ["EUR", "EUR", "XXX", "EUR"] {
+        source.append("s", event("Asked", currency.into()));
+    }
+    let rates = Rates {
+        attempts: AtomicU32::new(0),
+    };
+    let rates = Arc::new(Coded::new(rates).unwrap());
+    let report = run_to_head(&database, Arc::new(source), vec![rates]).await;
+    let Outcome::Stopped(error) = report.unwrap().outcomes.pop().unwrap().1 else {
+        panic!("XXX has no rate")
+    };
+    assert_eq!(error.kind(), ErrorKind::Apply, "{error}");
+    assert_eq!(error.message(), "there is no rate for XXX");
+    assert_eq!(error.event().unwrap().position.get(), 3);
+    let source = std::error::Error::source(&error).unwrap();
+    assert!(
+        source.is::<NoRate>(),
+        "what the code returned can be reached"
+    );
+    let client = database.client().await;
+    let applied = one::<i64>(&client, "select count(*) from rates.rate").await;
+    assert_eq!(
+        applied, 2,
+        "what came before was retried until it was applied"
     );
 }

@@ -12,10 +12,9 @@ use highwater::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection, Runn
 use highwater::source::Batch;
 use highwater::source::table::{EventTable, GapPolicy, TableSource};
 use highwater::testing::TestDatabase;
-use highwater::{Error, ErrorKind, Outcome, Position, RecordedEvent, Report, Result};
+use highwater::{BoxError, Error, ErrorKind, Outcome, Position, RecordedEvent, Report, Result};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::one;
@@ -83,8 +82,10 @@ const SUMS: &str = "create table sum (stream text primary key, amount bigint not
      create trigger count_written before insert or update on sum
         for each row execute function count_written()";
 
-impl KeyedView<String, Sum> for Sums {
+impl KeyedView for Sums {
     type Event = Account;
+    type Key = String;
+    type Row = Sum;
     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
 
     fn name(&self) -> &str {
@@ -99,17 +100,22 @@ impl KeyedView<String, Sum> for Sums {
     fn key_columns(&self) -> &[&str] {
         &["stream"]
     }
-    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Option<String> {
-        Some(recorded.stream.clone())
+    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
+        Ok(Some(recorded.stream.clone()))
     }
-    fn fold(&self, row: Option<Sum>, event: Account, recorded: &RecordedEvent) -> Option<Sum> {
+    fn fold(
+        &self,
+        row: Option<Sum>,
+        event: Account,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<Sum>, BoxError> {
         let Account::Booked { amount } = event;
-        (recorded.version % 7 != 0).then(|| Sum {
+        Ok((recorded.version % 7 != 0).then(|| Sum {
             stream: recorded.stream.clone(),
             amount: row.map_or(0, |row| row.amount) + amount,
             last: recorded.position.get(),
             padding: "p".repeat(self.padding),
-        })
+        }))
     }
 }
 
@@ -206,23 +212,15 @@ where
         "create table call (after bigint primary key, through bigint not null, events int not null,
                             written_in xid8 default pg_current_xact_id())"
     }
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         let (after, through) = (batch.range.after().get(), batch.range.through().get());
         let events = i32::try_from(batch.events.len()).unwrap();
         let insert = format!("insert into {}.call values ($1, $2, $3)", self.name);
-        tx.execute(
-            &insert,
-            &[
-                (&after, Type::INT8),
-                (&through, Type::INT8),
-                (&events, Type::INT4),
-            ],
-        )
-        .await?;
-        match (self.deed)(batch)? {
-            Some(statement) => tx.batch_execute(statement).await,
-            None => Ok(()),
+        tx.execute(&insert, &[&after, &through, &events]).await?;
+        if let Some(statement) = (self.deed)(batch)? {
+            tx.batch_execute(statement).await?;
         }
+        Ok(())
     }
 }
 

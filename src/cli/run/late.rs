@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::context::Context;
 use crate::cli::exit::Exit;
-use crate::engine::Handle;
+use crate::engine::Monitor;
 use crate::error::Result;
 use crate::name::ProjectionName;
 use crate::status::{self, State};
@@ -61,8 +61,8 @@ pub(super) struct Late(HashMap<ProjectionName, String>);
 
 impl Late {
     /// Looks while they are still run. What cannot be seen in time is not told.
-    pub(super) async fn look(ctx: &Context, handle: &Handle) -> Late {
-        let looked = tokio::time::timeout(LOOK_LIMIT, look(ctx, handle)).await;
+    pub(super) async fn look(ctx: &Context, monitor: &Monitor) -> Late {
+        let looked = tokio::time::timeout(LOOK_LIMIT, look(ctx, monitor)).await;
         match looked {
             Ok(Ok(late)) => late,
             Ok(Err(_)) | Err(_) => Late::default(),
@@ -76,11 +76,11 @@ impl Late {
     }
 }
 
-async fn look(ctx: &Context, handle: &Handle) -> Result<Late> {
+async fn look(ctx: &Context, monitor: &Monitor) -> Result<Late> {
     let sources = [Arc::new(ctx.source().await?)];
     let status = status::read(&ctx.target().await?, &sources, &[]).await?;
     let mut late = HashMap::new();
-    for run in handle.projections() {
+    for run in monitor.projections() {
         let Some(projection) = status.projection(run.name.as_str()) else {
             continue;
         };

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::text::{seconds, thousands};
 use crate::cli::ui::Ui;
-use crate::engine::{Handle, ProjectionProgress, RunnerState};
+use crate::engine::{Monitor, ProjectionProgress, RunnerState};
 use crate::position::Position;
 
 const DRAW_PAUSE: Duration = Duration::from_millis(100);
@@ -22,14 +22,14 @@ pub(in crate::cli) struct Watch {
 
 impl Watch {
     /// Shows bars where they are seen, else writes to the log.
-    pub(in crate::cli) fn start(handle: Handle, ui: &Ui) -> Watch {
+    pub(in crate::cli) fn start(monitor: Monitor, ui: &Ui) -> Watch {
         if !ui.shows_bars() {
             return Watch {
-                task: tokio::spawn(log(handle)),
+                task: tokio::spawn(log(monitor)),
                 bars: Vec::new(),
             };
         }
-        let statuses = handle.projections();
+        let statuses = monitor.projections();
         let width = statuses
             .iter()
             .map(|status| status.name.as_str().len())
@@ -47,7 +47,7 @@ impl Watch {
             })
             .collect();
         Watch {
-            task: tokio::spawn(draw(handle, bars.clone())),
+            task: tokio::spawn(draw(monitor, bars.clone())),
             bars,
         }
     }
@@ -61,9 +61,9 @@ impl Watch {
     }
 }
 
-async fn draw(handle: Handle, bars: Vec<ProgressBar>) {
+async fn draw(monitor: Monitor, bars: Vec<ProgressBar>) {
     loop {
-        for (status, bar) in handle.projections().iter().zip(&bars) {
+        for (status, bar) in monitor.projections().iter().zip(&bars) {
             let text = describe(status);
             // What has not changed is not drawn again.
             if bar.message() != text {
@@ -112,12 +112,12 @@ fn whole(rate: f64) -> u64 {
 }
 
 /// A line when a projection is live for the first time, and now and then while one catches up.
-async fn log(handle: Handle) {
+async fn log(monitor: Monitor) {
     let mut live: Vec<bool> = Vec::new();
     let mut last = Instant::now();
     loop {
         tokio::time::sleep(DRAW_PAUSE).await;
-        let statuses = handle.projections();
+        let statuses = monitor.projections();
         live.resize(statuses.len(), false);
         for (status, live) in statuses.iter().zip(&mut live) {
             if status.state == RunnerState::Live && !*live {

@@ -8,6 +8,7 @@ use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
 use super::given::{Given, fault};
 use crate::error::Result;
+use crate::host::Account;
 use crate::pg::conninfo::Pairs;
 use crate::pg::tls::TlsSettings;
 
@@ -77,12 +78,11 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     pub(super) fn of(lookup: &dyn Fn(&str) -> Option<String>) -> Surroundings {
-        let account = nix::unistd::User::from_uid(nix::unistd::geteuid());
-        let account = account.ok().flatten();
+        let account = Account::own();
         Surroundings {
             home: lookup("HOME")
                 .map(PathBuf::from)
-                .or_else(|| account.as_ref().map(|account| account.dir.clone())),
+                .or_else(|| account.as_ref().map(|account| account.home.clone())),
             user: account
                 .map(|account| account.name)
                 .or_else(|| lookup("USER")),

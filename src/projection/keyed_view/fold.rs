@@ -1,18 +1,16 @@
 //! The fold of one transaction: rows are loaded once, folded over all of its batches, written once.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::KeyedView;
 use super::rows::{Rows, written_bytes};
 use crate::error::Result;
 use crate::event::RecordedEvent;
 use crate::pg::transaction::{TextStatement, Tx};
-use crate::projection::Applying;
 use crate::projection::typed::{self, OnUnknown};
+use crate::projection::{Applying, failure};
 use crate::source::{Batch, BoxFuture};
 
 /// Beyond this many bytes, as far as they can be estimated, rows are written back before the end
@@ -31,40 +29,36 @@ pub(super) enum Slot<S> {
 
 impl<S> Slot<S> {
     /// Folds one event in.
-    fn fold<V, K>(&mut self, view: &V, event: V::Event, recorded: &RecordedEvent) -> Option<&S>
-    where
-        V: KeyedView<K, S>,
-        K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
-        S: Serialize + DeserializeOwned + Send + Sync + 'static,
-    {
+    fn fold<V: KeyedView<Row = S>>(
+        &mut self,
+        view: &V,
+        event: V::Event,
+        recorded: &RecordedEvent,
+    ) -> Result<Option<&S>> {
         let (before, is_stored) = match std::mem::replace(self, Slot::Wanted) {
             Slot::Wanted => (None, false),
             Slot::Known { row, is_stored } => (row, is_stored),
         };
         let row = view.fold(before, event, recorded);
+        let row = row.map_err(|error| failure::at_event(error, recorded))?;
         *self = Slot::Known { row, is_stored };
-        match self {
+        Ok(match self {
             Slot::Known { row, .. } => row.as_ref(),
             Slot::Wanted => None,
-        }
+        })
     }
 }
 
-pub(super) struct Folding<'a, V, K, S> {
+pub(super) struct Folding<'a, V: KeyedView> {
     view: &'a V,
     tx: Tx<'a>,
-    rows: HashMap<K, Slot<S>>,
+    rows: HashMap<V::Key, Slot<V::Row>>,
     size: RowSize,
     bytes_max: usize,
 }
 
-impl<'a, V, K, S> Folding<'a, V, K, S>
-where
-    V: KeyedView<K, S>,
-    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
-    S: Serialize + DeserializeOwned + Send + Sync + 'static,
-{
-    pub(super) fn new(view: &'a V, tx: Tx<'a>) -> Folding<'a, V, K, S> {
+impl<'a, V: KeyedView> Folding<'a, V> {
+    pub(super) fn new(view: &'a V, tx: Tx<'a>) -> Folding<'a, V> {
         Folding {
             view,
             tx,
@@ -81,7 +75,7 @@ where
             for (index, key, event) in waiting {
                 let recorded = &batch.events[index];
                 if let Some(slot) = self.rows.get_mut(&key) {
-                    self.size.folded(slot.fold(self.view, event, recorded));
+                    self.size.folded(slot.fold(self.view, event, recorded)?);
                 }
             }
         }
@@ -96,7 +90,7 @@ where
         clippy::type_complexity,
         reason = "a triple of the view's own types, named at once by who takes it apart"
     )]
-    fn fold_known(&mut self, batch: &Batch) -> Result<Vec<(usize, K, V::Event)>> {
+    fn fold_known(&mut self, batch: &Batch) -> Result<Vec<(usize, V::Key, V::Event)>> {
         let mut waiting = Vec::new();
         for (index, recorded) in batch.events.iter().enumerate() {
             let event = match typed::decode::<V::Event>(recorded)? {
@@ -104,12 +98,14 @@ where
                 None if V::ON_UNKNOWN == OnUnknown::Ignore => continue,
                 None => return Err(typed::unknown(recorded)),
             };
-            let Some(key) = self.view.key(&event, recorded) else {
+            let key = self.view.key(&event, recorded);
+            let key = key.map_err(|error| failure::at_event(error, recorded))?;
+            let Some(key) = key else {
                 continue;
             };
             match self.rows.get_mut(&key) {
                 Some(Slot::Wanted) => waiting.push((index, key, event)),
-                Some(known) => self.size.folded(known.fold(self.view, event, recorded)),
+                Some(known) => self.size.folded(known.fold(self.view, event, recorded)?),
                 None => {
                     self.rows.insert(key.clone(), Slot::Wanted);
                     waiting.push((index, key, event));
@@ -121,9 +117,10 @@ where
 
     /// Loads the rows of the keys that are wanted.
     async fn load(&mut self) -> Result<()> {
-        let wanted =
-            |(key, slot): (&K, &Slot<S>)| matches!(slot, Slot::Wanted).then(|| key.clone());
-        let keys: Vec<K> = self.rows.iter().filter_map(wanted).collect();
+        let wanted = |(key, slot): (&V::Key, &Slot<V::Row>)| {
+            matches!(slot, Slot::Wanted).then(|| key.clone())
+        };
+        let keys: Vec<V::Key> = self.rows.iter().filter_map(wanted).collect();
         let found = Rows::of(self.view).load(&keys, &self.tx).await?;
         for (key, row) in keys.into_iter().zip(found) {
             let is_stored = row.is_some();
@@ -153,17 +150,12 @@ where
 
     /// How many bytes the rows take in memory, about.
     fn bytes(&self) -> usize {
-        let slot = size_of::<(K, Slot<S>)>() + 2 * self.size.mean();
+        let slot = size_of::<(V::Key, Slot<V::Row>)>() + 2 * self.size.mean();
         self.rows.len().saturating_mul(slot)
     }
 }
 
-impl<V, K, S> Applying for Folding<'_, V, K, S>
-where
-    V: KeyedView<K, S>,
-    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
-    S: Serialize + DeserializeOwned + Send + Sync + 'static,
-{
+impl<V: KeyedView> Applying for Folding<'_, V> {
     fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.fold(batch))
     }

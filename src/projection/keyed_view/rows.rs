@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::hash::Hash;
 use std::io;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use tokio_postgres::types::Type;
 
 use super::KeyedView;
 use super::fold::Slot;
@@ -21,26 +18,17 @@ use crate::pg::{column, quote_identifier};
 /// About how many bytes of rows go to the server in one statement.
 const STATEMENT_BYTES: usize = 1024 * 1024;
 
-pub(super) struct Rows<'a, V, K, S> {
+pub(super) struct Rows<'a, V> {
     view: &'a V,
-    row: PhantomData<fn() -> (K, S)>,
 }
 
-impl<'a, V, K, S> Rows<'a, V, K, S>
-where
-    V: KeyedView<K, S>,
-    K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,
-    S: Serialize + DeserializeOwned + Send + Sync + 'static,
-{
-    pub(super) fn of(view: &'a V) -> Rows<'a, V, K, S> {
-        Rows {
-            view,
-            row: PhantomData,
-        }
+impl<'a, V: KeyedView> Rows<'a, V> {
+    pub(super) fn of(view: &'a V) -> Rows<'a, V> {
+        Rows { view }
     }
 
     /// The rows of these keys, in their order.
-    pub(super) async fn load(&self, keys: &[K], tx: &Tx<'_>) -> Result<Vec<Option<S>>> {
+    pub(super) async fn load(&self, keys: &[V::Key], tx: &Tx<'_>) -> Result<Vec<Option<V::Row>>> {
         let mut wanted = Text::default();
         for key in keys {
             self.write_key(key, &mut wanted)?;
@@ -48,8 +36,8 @@ where
         let sql = include_str!("../../../sql/queries/projection/load_rows.sql")
             .replace("{table}", &quote_identifier(self.view.table()))
             .replace("{match}", &self.key_match());
-        let mut rows: Vec<Option<S>> = keys.iter().map(|_| None).collect();
-        for row in tx.query(&sql, &[(&wanted.end(), Type::TEXT)]).await? {
+        let mut rows: Vec<Option<V::Row>> = keys.iter().map(|_| None).collect();
+        for row in tx.query(&sql, &[&wanted.end()]).await? {
             let number: i64 = column(&row, 0)?;
             let state = serde_json::from_str(column(&row, 1)?).map_err(|e| {
                 let what = format!("a row of {} is not the Rust type: {e}", self.view.table());
@@ -64,7 +52,7 @@ where
     }
 
     /// What writes rows back: those that are, and deletes those that are no more.
-    pub(super) fn writes(&self, rows: HashMap<K, Slot<S>>) -> Result<Vec<TextStatement>> {
+    pub(super) fn writes(&self, rows: HashMap<V::Key, Slot<V::Row>>) -> Result<Vec<TextStatement>> {
         let mut gone = Text::default();
         let mut present = vec![Text::default()];
         let mut columns = Columns::default();
@@ -105,7 +93,7 @@ where
     }
 
     /// A key as a JSON object of its columns.
-    fn write_key(&self, key: &K, text: &mut Text) -> Result<()> {
+    fn write_key(&self, key: &V::Key, text: &mut Text) -> Result<()> {
         let columns = self.view.key_columns();
         let value = serde_json::to_string(key).map_err(not_json)?;
         let whole: &RawValue = serde_json::from_str(&value).map_err(not_json)?;
@@ -121,7 +109,7 @@ where
                 values.len()
             );
             return Err(Error::new(ErrorKind::Config, what)
-                .with_hint("make K a tuple with a value for each key column"));
+                .with_hint("make Key a tuple with a value for each key column"));
         }
         text.push(|out| {
             let pairs = columns.iter().zip(values);
@@ -130,7 +118,7 @@ where
         .map(drop)
     }
 
-    fn write_row(&self, row: &S, texts: &mut Vec<Text>, columns: &mut Columns) -> Result<()> {
+    fn write_row(&self, row: &V::Row, texts: &mut Vec<Text>, columns: &mut Columns) -> Result<()> {
         if texts
             .last()
             .is_none_or(|text| text.0.len() >= STATEMENT_BYTES)

@@ -26,9 +26,9 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
     let engine = engine(database.url())
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
-    is_live(&handle).await;
+    is_live(&monitor).await;
     let other = database.client().await;
     let lock = "set application_name = 'the nightly report'; begin;
                 lock table in_sql.ledger in share mode";
@@ -70,7 +70,7 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
         ["application", "pid", "prepared", "query", "since", "user"]
     );
     // Longer than a batch may take: it is given up, and tried again.
-    is_retrying_one(&handle, "in_sql", "57014").await;
+    is_retrying_one(&monitor, "in_sql", "57014").await;
     other.batch_execute("rollback").await.unwrap();
     are_exact(&client, &["in_sql", "in_rust"]).await;
     let found = look(database.url()).await;
@@ -78,12 +78,12 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
     running.stop().await;
 }
 
-async fn is_retrying_one(handle: &highwater::engine::Handle, name: &str, why: &str) {
+async fn is_retrying_one(monitor: &highwater::engine::Monitor, name: &str, why: &str) {
     eventually(
         &format!("{name} is tried again for {why}"),
         LIMIT,
         async || {
-            let all = handle.projections();
+            let all = monitor.projections();
             let error = all.iter().find(|p| p.name.as_str() == name);
             let error = error.and_then(|p| p.last_error.clone());
             error.is_some_and(|error| error.contains(why))
@@ -97,9 +97,9 @@ async fn a_batch_that_waits_for_a_prepared_transaction_says_its_name() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let engine = engine(database.url()).projection(ledger_in_sql("in_sql"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
-    is_live(&handle).await;
+    is_live(&monitor).await;
     let database_id: i64 = one(
         &client,
         "select oid::bigint from pg_database where datname = current_database()",
@@ -130,20 +130,20 @@ async fn a_change_of_the_event_table_that_is_held_open_is_waited_for() {
     let engine = engine(database.url())
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
     append_rows(&client, "s", 1..=20).await;
     are_exact(&client, &["in_sql", "in_rust"]).await;
-    is_live(&handle).await;
+    is_live(&monitor).await;
     client
         .batch_execute("begin; alter table highwater.event add column tenant text")
         .await
         .unwrap();
-    is_retrying(&handle, "did not answer").await;
+    is_retrying(&monitor, "did not answer").await;
     client.batch_execute("commit").await.unwrap();
     append_rows(&client, "s", 21..=40).await;
     are_exact(&client, &["in_sql", "in_rust"]).await;
-    is_live(&handle).await;
+    is_live(&monitor).await;
     running.stop().await;
 }
 
@@ -154,9 +154,9 @@ async fn a_blocker_of_several_partitions_is_told_once() {
     let header = "/* highwater\npartitions = 4\n*/\n";
     let counts = sql_projection("counts", &format!("{header}{COUNTS}"));
     let engine = engine(database.url()).projection(counts);
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
-    is_live(&handle).await;
+    is_live(&monitor).await;
     let other = database.client().await;
     let lock = "begin; lock table counts.counts in share mode";
     other.batch_execute(lock).await.unwrap();

@@ -5,16 +5,15 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::Result;
 use highwater::cluster::Cluster;
 use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Projection};
 use highwater::source::Batch;
 use highwater::testing::TestDatabase;
+use highwater::{BoxError, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::config::Host;
-use tokio_postgres::types::Type;
 
 use super::{LIMIT, are_exact, connect, engine, is_live, is_retrying, settings};
 use crate::exactness::{LEDGER, Running, Storm, ledger_in_rust, ledger_in_sql, positions};
@@ -47,7 +46,7 @@ async fn connections_that_are_silent_cut_or_refused_are_given_up_and_taken_up_ag
     let engine = engine(&url)
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
     let storm = Storm::start(database.url(), 10).await;
     let sum = "select coalesce(sum(position), 0)::bigint from highwater.checkpoint";
@@ -65,13 +64,13 @@ async fn connections_that_are_silent_cut_or_refused_are_given_up_and_taken_up_ag
         match round {
             0 => {
                 proxy.set(Mode::Freeze);
-                is_retrying(&handle, "").await;
-                is_retrying(&handle, "answer").await;
+                is_retrying(&monitor, "").await;
+                is_retrying(&monitor, "answer").await;
             }
             1 => {
                 proxy.set(Mode::Refuse);
                 proxy.cut();
-                is_retrying(&handle, "").await;
+                is_retrying(&monitor, "").await;
             }
             _ => proxy.cut(),
         }
@@ -79,7 +78,7 @@ async fn connections_that_are_silent_cut_or_refused_are_given_up_and_taken_up_ag
     }
     storm.stop().await;
     are_exact(&client, &["in_sql", "in_rust"]).await;
-    is_live(&handle).await;
+    is_live(&monitor).await;
     running.stop().await;
 }
 
@@ -90,7 +89,7 @@ async fn a_connection_that_is_silent_while_a_read_model_is_made_is_given_up() {
     append_rows(&client, "s", 1..=10).await;
     let (proxy, url) = proxied(database.url()).await;
     let engine = engine(&url).projection(ledger_in_sql("in_sql"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     // Its making waits for this, and is silenced there.
     let holder = connect(database.url()).await;
     let lock = "begin; lock table highwater.projection in share mode";
@@ -103,7 +102,7 @@ async fn a_connection_that_is_silent_while_a_read_model_is_made_is_given_up() {
     })
     .await;
     proxy.set(Mode::Freeze);
-    is_retrying(&handle, "the read model was not there after 3s").await;
+    is_retrying(&monitor, "the read model was not there after 3s").await;
     holder.batch_execute("rollback").await.unwrap();
     proxy.set(Mode::Pass);
     are_exact(&client, &["in_sql"]).await;
@@ -180,9 +179,9 @@ async fn a_server_that_is_stopped_as_a_whole_is_waited_for() {
     let engine = engine(&format!("{url}&connect_timeout=2"))
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
-    is_live(&handle).await;
+    is_live(&monitor).await;
     let storm = Storm::start(&url, 10).await;
     let sum = "select coalesce(sum(position), 0)::bigint from highwater.checkpoint";
     for _ in 0..2 {
@@ -192,8 +191,8 @@ async fn a_server_that_is_stopped_as_a_whole_is_waited_for() {
         })
         .await;
         let stopped = Stopped::server(&cluster);
-        is_retrying(&handle, "").await;
-        is_retrying(&handle, "answer").await;
+        is_retrying(&monitor, "").await;
+        is_retrying(&monitor, "answer").await;
         let output = status(&format!("{url}&connect_timeout=2"), false).await;
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8(output.stderr).unwrap();
@@ -202,7 +201,7 @@ async fn a_server_that_is_stopped_as_a_whole_is_waited_for() {
     }
     storm.stop().await;
     are_exact(&client, &["in_sql", "in_rust"]).await;
-    is_live(&handle).await;
+    is_live(&monitor).await;
     running.stop().await;
     cluster.stop().await.unwrap();
 }
@@ -219,9 +218,9 @@ async fn one_process_of_the_server_that_is_stopped_in_a_batch_is_left_behind() {
         LEDGER
     );
     let engine = engine(database.url()).projection(sql_projection("slow", &text));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
-    is_live(&handle).await;
+    is_live(&monitor).await;
     append_rows(&client, "s", 1..=100).await;
     let applying = "select pid::bigint from pg_stat_activity
         where application_name = 'highwater:slow:1:0' and datname = current_database()
@@ -235,9 +234,9 @@ async fn one_process_of_the_server_that_is_stopped_in_a_batch_is_left_behind() {
     let pid = Pid::from_raw(i32::try_from(pids[0]).unwrap());
     let stopped = Stopped::all(vec![pid]);
     assert!(settings().batch_timeout < LIMIT);
-    is_retrying(&handle, "could not be cancelled").await;
+    is_retrying(&monitor, "could not be cancelled").await;
     // The row of the checkpoint is still locked in there.
-    is_retrying(&handle, "did not answer a short statement").await;
+    is_retrying(&monitor, "did not answer a short statement").await;
     drop(stopped);
     are_exact(&client, &["slow"]).await;
     let left = "select count(*) from pg_stat_activity where pid = $1";
@@ -288,20 +287,13 @@ impl Projection for Silent {
         LEDGER
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         let events = u32::try_from(batch.events.len()).unwrap();
         tokio::time::sleep(Duration::from_millis(20) * events).await;
         for event in &batch.events {
             let sql = "insert into ledger (position, stream, version) values ($1, $2, $3)";
-            tx.execute(
-                sql,
-                &[
-                    (&event.position.get(), Type::INT8),
-                    (&event.stream, Type::TEXT),
-                    (&event.version, Type::INT8),
-                ],
-            )
-            .await?;
+            tx.execute(sql, &[&event.position.get(), &event.stream, &event.version])
+                .await?;
         }
         Ok(())
     }
@@ -314,9 +306,9 @@ async fn code_that_is_silent_for_longer_than_a_lease_is_given_less() {
     append_rows(&client, "s", 1..=100).await;
     let silent = Arc::new(Coded::new(Silent).unwrap());
     let engine = engine(database.url()).projection(silent);
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
-    is_retrying(&handle, "raise the lease").await;
+    is_retrying(&monitor, "raise the lease").await;
     are_exact(&client, &["silent"]).await;
     running.stop().await;
 }

@@ -26,15 +26,15 @@ async fn a_server_without_a_free_connection_is_waited_for() {
     let engine = engine(&url)
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let mut hogs = all_that_are_free(&url).await;
     let running = Running::start(engine);
     for round in 1..=2 {
-        is_retrying(&handle, "53300").await;
+        is_retrying(&monitor, "53300").await;
         append_rows(&client, &format!("s{round}"), 1..=20).await;
         hogs.clear();
         are_exact(&client, &["in_sql", "in_rust"]).await;
-        is_live(&handle).await;
+        is_live(&monitor).await;
         if round == 1 {
             let others = "select pg_terminate_backend(pid) from pg_stat_activity
                 where application_name like 'highwater%'";
@@ -128,14 +128,14 @@ async fn a_full_disk_is_waited_for() {
     let engine = engine(&url)
         .projection(sql_projection("on_it", &text))
         .projection(ledger_in_sql("beside_it"));
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
     append_rows(&client, "stream", 1..=10).await;
     are_exact(&client, &["on_it", "beside_it"]).await;
     disk.fill();
     append_rows(&client, "stream", 11..=1_000).await;
     eventually("the full disk is told", LIMIT, async || {
-        let all = handle.projections();
+        let all = monitor.projections();
         let error = all[0].last_error.clone().unwrap_or_default();
         error.contains("53100")
     })
@@ -154,7 +154,7 @@ async fn a_full_disk_is_waited_for() {
             == (1..=1_000).collect::<Vec<i64>>()
     })
     .await;
-    is_live(&handle).await;
+    is_live(&monitor).await;
     running.stop().await;
     cluster.stop().await.unwrap();
     drop(disk);

@@ -78,10 +78,10 @@ async fn a_paused_projection_stays_so_for_who_starts_later() {
     let name = "ledger".parse().unwrap();
     pause(&database.pooled(), &name, LIMIT).await.unwrap();
     let engine = engine(&database, true, &ledger);
-    let handle = engine.handle();
+    let monitor = engine.monitor();
     let running = Running::start(engine);
     eventually("it says that it is paused", LIMIT, async || {
-        handle.projections()[0].state.as_str() == "paused"
+        monitor.projections()[0].state.as_str() == "paused"
     })
     .await;
     let owners = "select count(owner) from highwater.checkpoint";

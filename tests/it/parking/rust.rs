@@ -7,10 +7,9 @@ use highwater::pg::transaction::Tx;
 use highwater::projection::{Coded, Keyed, KeyedView, OnError, OnUnknown, Projection};
 use highwater::source::{Batch, Source};
 use highwater::testing::MemorySource;
-use highwater::{Error, NewEvent, RecordedEvent, Result};
+use highwater::{BoxError, Error, NewEvent, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio_postgres::types::Type;
 
 use super::*;
 
@@ -33,25 +32,18 @@ impl Projection for Applied {
         OnError::Park
     }
 
-    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
+    async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         for event in &batch.events {
             let is_poison = {
                 let poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
                 poison.contains(&event.position.get())
             };
             if is_poison {
-                return Err(Error::new(ErrorKind::Undigestible, "this event is poison"));
+                return Err(Error::new(ErrorKind::Undigestible, "this event is poison").into());
             }
             let sql = "insert into applied (position, stream, version) values ($1, $2, $3)";
-            tx.execute(
-                sql,
-                &[
-                    (&event.position.get(), Type::INT8),
-                    (&event.stream, Type::TEXT),
-                    (&event.version, Type::INT8),
-                ],
-            )
-            .await?;
+            tx.execute(sql, &[&event.position.get(), &event.stream, &event.version])
+                .await?;
         }
         Ok(())
     }
@@ -128,8 +120,10 @@ enum Strict {
 
 macro_rules! totals {
     ($strict:literal, $event:ty, $cents:expr) => {
-        impl KeyedView<String, Total> for Totals<$strict> {
+        impl KeyedView for Totals<$strict> {
             type Event = $event;
+            type Key = String;
+            type Row = Total;
             const ON_UNKNOWN: OnUnknown = OnUnknown::Stop;
 
             fn name(&self) -> &str {
@@ -152,8 +146,12 @@ macro_rules! totals {
                 OnError::Park
             }
 
-            fn key(&self, _: &$event, recorded: &RecordedEvent) -> Option<String> {
-                Some(recorded.stream.clone())
+            fn key(
+                &self,
+                _: &$event,
+                recorded: &RecordedEvent,
+            ) -> Result<Option<String>, BoxError> {
+                Ok(Some(recorded.stream.clone()))
             }
 
             fn fold(
@@ -161,14 +159,14 @@ macro_rules! totals {
                 row: Option<Total>,
                 event: $event,
                 recorded: &RecordedEvent,
-            ) -> Option<Total> {
+            ) -> Result<Option<Total>, BoxError> {
                 let before = row.map_or(0, |row| row.cents);
                 let cents: i64 = ($cents)(event);
                 let stream = recorded.stream.clone();
-                Some(Total {
+                Ok(Some(Total {
                     stream,
                     cents: before + cents,
-                })
+                }))
             }
         }
     };
