@@ -199,12 +199,14 @@ async fn a_live_instance_writes_down_what_its_reader_had_in_hand_and_counts_the_
 async fn a_role_that_may_only_read_audits_too_and_says_that_nothing_is_on_record() {
     let (database, client) = built_and_recorded().await;
     client.batch_execute(LATE).await.unwrap();
-    let read_only = "alter role current_user set default_transaction_read_only = on";
-    client.batch_execute(read_only).await.unwrap();
+    let set = |action: &str| {
+        format!(
+            "do $$ begin execute format('alter database %I {action}', current_database()); end $$"
+        )
+    };
+    let read_only = set("set default_transaction_read_only = on");
+    client.batch_execute(&read_only).await.unwrap();
     let found = audited(&database).await;
-    let reset = "set default_transaction_read_only = off;
-                 alter role current_user reset default_transaction_read_only";
-    client.batch_execute(reset).await.unwrap();
     assert_eq!(concerns(&found), [(32, 33)], "{}", found.render());
     assert!(
         found.render().contains("this role may not write"),
