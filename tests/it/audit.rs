@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use highwater::audit::{Audit, Difference, audit};
-use highwater::dead_letters::{Selection, discard};
-use highwater::projection::Runnable;
-use highwater::source::Source;
+use highwater::internal::audit::{Audit, Difference, audit};
+use highwater::internal::dead_letters::{Selection, discard};
+use highwater::internal::projection::Runnable;
+use highwater::internal::source::Source;
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{ErrorKind, ProjectionName};
 use serde_json::json;

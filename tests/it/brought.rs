@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use highwater::engine::{Monitor, RunnerState, Settings};
-use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
+use highwater::internal::engine::{Monitor, RunnerState, Settings};
+use highwater::internal::projection::{Keyed, KeyedView, OnUnknown, Runnable};
 
-use highwater::source::table::{EventTable, GapPolicy, TableSource};
-use highwater::source::{Filter, Follower, ReadRequest, Source, Step};
+use highwater::internal::engine::Engine;
+use highwater::internal::source::table::{EventTable, GapPolicy, TableSource};
+use highwater::internal::source::{Filter, Follower, ReadRequest, Source, Step};
 use highwater::testing::TestDatabase;
-use highwater::{BoxError, Engine, ErrorKind, Outcome, Position, RecordedEvent};
+use highwater::{BoxError, ErrorKind, Outcome, Position, RecordedEvent};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::rebuild::{Rebuild, Rebuilt, accept};
-use highwater::engine::{Engine, Settings, Until};
-use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Projection, Runnable};
-use highwater::source::Batch;
+use highwater::internal::engine::rebuild::{Rebuild, Rebuilt, accept};
+use highwater::internal::engine::{Engine, Settings, Until};
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::{Coded, Projection, Runnable};
+use highwater::internal::source::Batch;
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{BoxError, NewEvent, Outcome, Result};
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! The schema: made, verified, refused.
 
 use highwater::ErrorKind;
-use highwater::pg::migrate::{all, migrate, verify};
+use highwater::internal::pg::migrate::{all, migrate, verify};
 
 use crate::database::empty_database;
 

@@ -1,7 +1,7 @@
 //! How much may be parked, and what a command then says.
 
-use highwater::engine::rebuild::{Rebuild, accept, drop_projection};
-use highwater::wait::{Target, Waited, until_visible};
+use highwater::internal::engine::rebuild::{Rebuild, accept, drop_projection};
+use highwater::internal::wait::{Target, Waited, until_visible};
 
 use super::*;
 use crate::support::table_source;
