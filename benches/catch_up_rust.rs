@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Projection, Runnable};
-use highwater::source::Batch;
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::{Coded, Projection, Runnable};
+use highwater::internal::source::Batch;
 use highwater::{BoxError, Result};
 use serde::Deserialize;
 

@@ -8,7 +8,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use highwater::engine::Settings;
+use highwater::internal::engine::Settings;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::live::{self, LiveEngine};
 use support::statements::{Asked, COUNTING, Statements};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater::Result;
-use highwater::engine::Settings;
-use highwater::projection::Runnable;
+use highwater::internal::engine::Settings;
+use highwater::internal::projection::Runnable;
 use support::live::{self, LiveEngine};
 use support::{Bench, Budget, Db, Report, failed};
 use tokio_postgres::Client;

@@ -6,7 +6,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use highwater::engine::Settings;
+use highwater::internal::engine::Settings;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::live::{self, LiveEngine};
 use support::statements::{COUNTING, Statements};

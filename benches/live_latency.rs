@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater::engine::Settings;
-use highwater::projection::Runnable;
+use highwater::internal::engine::Settings;
+use highwater::internal::projection::Runnable;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::breakdown::Breakdown;
 use support::live::{self, LiveEngine};

@@ -6,7 +6,7 @@ mod support;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use highwater::engine::Settings;
+use highwater::internal::engine::Settings;
 use highwater::{Error, ErrorKind, Result, Until};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;

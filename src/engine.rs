@@ -54,6 +54,7 @@ use supervisor::Supervisor;
 
 /// How long a run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Until {
     /// Until it is stopped.
     Stopped,
@@ -65,6 +66,7 @@ pub enum Until {
 
 /// How a runner ended.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// It passed the head that was fixed at the start.
     CaughtUp,
@@ -86,6 +88,7 @@ impl Outcome {
 
 /// How a run ended, for each projection.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// The projections and their outcomes, by name.
     pub outcomes: Vec<(ProjectionName, Outcome)>,

@@ -10,6 +10,7 @@ use crate::position::Position;
 
 /// An event to be appended. JSON is kept as its text, so numbers keep every digit.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct NewEvent {
     /// Makes the append idempotent: the same id with the same content is the same append.
     /// Without one the database draws a random id, and appending again appends again.
@@ -67,6 +68,7 @@ fn to_raw(value: &(impl serde::Serialize + ?Sized)) -> Result<Box<RawValue>, Err
 
 /// An event as it stands in the log.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RecordedEvent {
     /// Place in the log.
     pub position: Position,
@@ -104,6 +106,7 @@ impl RecordedEvent {
 
 /// What a writer demands of the stream it appends to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExpectedVersion {
     /// Whatever is there.
     #[default]

@@ -21,12 +21,10 @@ const TRIES: usize = 5;
 /// The event table `highwater.event` of one database. Clones share the pool and the wakes.
 ///
 /// ```no_run
-/// use highwater::pg::{connect::Connector, database::Database};
-/// use highwater::{EventStore, ExpectedVersion, NewEvent};
+/// use highwater::{ExpectedVersion, Highwater, NewEvent};
 ///
 /// # async fn example() -> highwater::Result<()> {
-/// let database = Database::new(Connector::parse("postgresql://app@localhost/shop")?, 4)?;
-/// let store = EventStore::new(database);
+/// let store = Highwater::connect("postgresql://app@localhost/shop").await?.event_store();
 /// let placed = NewEvent::new("OrderPlaced", &serde_json::json!({ "cents": 2000 }))?;
 /// let appended = store.append("order-1", ExpectedVersion::NoStream, &[placed]).await?;
 /// assert_eq!(appended.version(), Some(1));
@@ -41,6 +39,7 @@ pub struct EventStore {
 
 /// Where the events of one append stand, in the order they were given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Appended {
     /// One for each event.
     pub events: Vec<AppendedEvent>,

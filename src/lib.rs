@@ -4,23 +4,112 @@
 //! pulls events in the order of their position, up to the *mark*: the highest position below which
 //! nothing can still appear. A notification only wakes it.
 //!
-//! # The components, in reading order
+//! # A first program
 //!
-//! - [`position`], [`event`], [`error`], [`name`]: the words, without I/O.
-//! - [`mark`]: the rule of the high-water mark, also without I/O.
-//! - [`pg`]: connections, migrations, checkpoints with their fence, transactions.
-//! - [`source`]: where events come from; [`source::table`] is a PostgreSQL table.
-//! - [`projection`]: what builds a read model: a SQL file ([`projection::file`]),
-//!   [`projection::KeyedView`], [`projection::Projection`].
-//! - [`retry`]: from a kind of error to transient, poison or fatal.
-//! - [`engine`]: all runners of a process; `engine/runner.rs` holds the loop.
-//! - [`event_store`] and [`append`]: events into the log, from Rust and from files ([`ndjson`]).
-//! - [`status`] and [`wait`]: how everything fares, and waiting for a position.
-//! - [`given_expect`] and [`check`]: the tests of projections; what is wrong before anything runs.
-//! - [`config`], [`metrics`]: settings; names of metrics.
-//! - [`cluster`]: a private PostgreSQL for development.
-//! - `cli` (feature `cli`, on by default): the commands, for the binary and a program of one's own.
-//! - `testing` (feature `testing`): a database for each test, a source in memory.
+//! One projection in SQL, one in Rust, an append, and a wait until both read models include it:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use highwater::{BoxError, ExpectedVersion, Highwater, KeyedView, NewEvent, OnUnknown, RecordedEvent, Until};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Deserialize)]
+//! enum Account {
+//!     Opened { owner: String },
+//!     Deposited { cents: i64 },
+//! }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Balance {
+//!     account: String,
+//!     owner: String,
+//!     cents: i64,
+//! }
+//!
+//! struct Balances;
+//!
+//! impl KeyedView for Balances {
+//!     type Event = Account; // its variants are the event types
+//!     type Key = String;
+//!     type Row = Balance; // its fields are the columns
+//!     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
+//!
+//!     fn name(&self) -> &str {
+//!         "balances" // also the name of its schema
+//!     }
+//!     fn up(&self) -> &str {
+//!         "create table balance (account text primary key, owner text, cents bigint)"
+//!     }
+//!     fn table(&self) -> &str {
+//!         "balance"
+//!     }
+//!     fn key_columns(&self) -> &[&str] {
+//!         &["account"]
+//!     }
+//!     fn key(&self, _: &Account, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
+//!         Ok(Some(recorded.stream.clone()))
+//!     }
+//!     fn fold(
+//!         &self,
+//!         row: Option<Balance>,
+//!         event: Account,
+//!         recorded: &RecordedEvent,
+//!     ) -> Result<Option<Balance>, BoxError> {
+//!         let account = recorded.stream.clone();
+//!         Ok(Some(match event {
+//!             Account::Opened { owner } => Balance { account, owner, cents: 0 },
+//!             Account::Deposited { cents } => {
+//!                 let row = row.ok_or("a deposit into no account")?;
+//!                 Balance { cents: row.cents + cents, ..row }
+//!             }
+//!         }))
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), BoxError> {
+//!     let highwater = Highwater::connect("postgresql://app@localhost/shop")
+//!         .await?
+//!         .sql_file("projections/orders.sql")?
+//!         .keyed(Balances);
+//!     let (handle, store) = (highwater.handle(), highwater.event_store());
+//!     let running = tokio::spawn(highwater.run(Until::Stopped));
+//!
+//!     let opened = NewEvent::new("Opened", &serde_json::json!({ "owner": "ann" }))?;
+//!     let appended = store.append("account-1", ExpectedVersion::NoStream, &[opened]).await?;
+//!     if let Some(position) = appended.last() {
+//!         for projection in ["orders", "balances"] {
+//!             let waited = handle.wait(projection, position, Duration::from_secs(5)).await?;
+//!             println!("{projection}: {waited}");
+//!         }
+//!     }
+//!
+//!     handle.stop();
+//!     for (name, outcome) in running.await??.outcomes {
+//!         println!("{name}: {outcome:?}");
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What there is
+//!
+//! - [`Highwater`] connects, takes projections and runs them; its [`Handle`] stops, pauses, waits and
+//!   watches.
+//! - A projection is a SQL file, a [`KeyedView`] (one row per key, folded from typed events) or a
+//!   [`Projection`] (a batch and the open transaction, [`Tx`]).
+//! - [`EventStore`] appends and reads events.
+//! - [`Error`] has a kind, a location, a hint, and the event and the SQLSTATE it is about. A projection's own
+//!   code may fail with any error; [`Error::poison`] and [`Error::transient`] say what is to be done.
+//! - [`postgres`] is the driver, in the version that highwater uses.
+//!
+//! | feature | what it adds | by default |
+//! |---|---|---|
+//! | `cli` | the module `cli`: all commands, for a program with its own projections compiled in | yes |
+//! | `cluster` | the module `cluster`: a private PostgreSQL for development | with `cli` |
+//! | `gz` | files of events may be compressed | with `cli` |
+//! | `testing` | the module `testing`: a database for each test, a source in memory | no |
 //!
 //! # What is promised
 //!
@@ -31,94 +120,88 @@
 //! - A projection that is behind, stopped or blocked says so, says why, and says who.
 //!
 //! On these conditions: the position comes from a sequence with CACHE 1, drawn inside the
-//! transaction that inserts the event; events are not changed; what the table must be is looked at
+//! transaction that inserts the event; events are not changed; what the table must be is checked
 //! while it runs and refused by name ([`ErrorKind::Precondition`]).
-//!
-//! # A first program
-//!
-//! ```no_run
-//! use std::sync::Arc;
-//!
-//! use highwater::pg::{connect::Connector, database::Database, migrate};
-//! use highwater::projection::{SqlProjection, file::ProjectionFile};
-//! use highwater::source::table::{EventTable, TableSource};
-//! use highwater::{Engine, EventStore, ExpectedVersion, NewEvent, Until};
-//! use tokio_util::sync::CancellationToken;
-//!
-//! #[tokio::main]
-//! async fn main() -> highwater::Result<()> {
-//!     let connector = Connector::parse("postgresql://app@localhost/shop")?;
-//!     migrate::migrate(&mut connector.connect().await?).await?;
-//!     // A pool for read models and one for reading events: a runner holds one of each.
-//!     let target = Database::new(connector.clone(), 8)?;
-//!     let events = Database::new(connector.clone(), 4)?;
-//!
-//!     let store = EventStore::new(events.clone());
-//!     let placed = NewEvent::new("OrderPlaced", &serde_json::json!({ "cents": 2000 }))?;
-//!     store.append("order-1", ExpectedVersion::NoStream, &[placed]).await?;
-//!
-//!     let source = TableSource::new("default", events, Some(connector), EventTable::own());
-//!     let file = ProjectionFile::load("projections/orders.sql".as_ref())?;
-//!     let engine = Engine::new(target, Default::default())
-//!         .source(Arc::new(source))
-//!         .projection(Arc::new(SqlProjection::new(file)));
-//!     let report = engine.run(Until::CaughtUp, CancellationToken::new()).await?;
-//!     for (name, outcome) in report.outcomes {
-//!         println!("{name}: {outcome:?}");
-//!     }
-//!     Ok(())
-//! }
-//! ```
-//!
-//! A program that wants the commands instead calls `cli::App::main`.
 
-pub mod append;
-pub mod audit;
+mod append;
+mod audit;
 mod block;
-pub mod check;
+mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cluster")]
 pub mod cluster;
-pub mod config;
-pub mod dead_letters;
-pub mod engine;
-pub mod error;
-pub mod event;
-pub mod event_store;
+mod config;
+mod dead_letters;
+mod engine;
+mod error;
+mod event;
+mod event_store;
 mod facade;
-pub mod failpoint;
+mod failpoint;
 #[cfg(test)]
 mod fuzz;
-pub mod given_expect;
+mod given_expect;
 mod host;
 mod key_hash;
-pub mod mark;
-pub mod metrics;
-pub mod mutation;
+mod mark;
+mod metrics;
+mod mutation;
 mod name;
-pub mod ndjson;
-pub mod pause;
-pub mod pg;
-pub mod position;
-pub mod projection;
-pub mod retry;
+mod ndjson;
+mod pause;
+mod pg;
+mod position;
+mod projection;
+mod retry;
 mod runner_state;
-pub mod source;
-pub mod status;
+mod source;
+mod status;
 mod suggest;
 #[cfg(feature = "testing")]
 pub mod testing;
-pub mod wait;
+mod wait;
 
-pub use engine::{Engine, Outcome, Report, Until};
-pub use error::{BoxError, Error, ErrorKind, Result};
+pub use tokio_postgres as postgres;
+
+pub use engine::{
+    Changes, Outcome, ProjectionProgress, Report, RunnerState, RunnerStatus, Settings, Until,
+};
+pub use error::{BoxError, Error, ErrorKind, EventRef, Result, StoredError, Verdict};
 pub use event::{ExpectedVersion, NewEvent, RecordedEvent};
 pub use event_store::{Appended, AppendedEvent, EventStore, Wake};
 pub use facade::{Handle, Highwater};
 pub use name::ProjectionName;
+pub use pause::Paused;
+pub use pg::transaction::{TextStatement, Tx};
+pub use pg::value::{SqlElement, SqlType, SqlValue};
 pub use position::{Position, Range};
-pub use projection::{KeyedView, OnError, OnUnknown, Projection};
+pub use projection::{Applying, KeyedView, OnError, OnUnknown, Projection};
+pub use source::Batch;
+pub use status::{Gap, PartitionStatus, ProjectionStatus, SourceStatus, State, Status};
+pub use wait::{Target, Waited};
+
+/// The implementation, for highwater's own tests, benchmarks and examples. It may change at any time.
+#[doc(hidden)]
+pub mod internal {
+    macro_rules! internal {
+        ($($module:ident)+) => {
+            $(
+                pub mod $module {
+                    pub use crate::$module::*;
+                }
+            )+
+        };
+    }
+
+    internal! {
+        append audit check config dead_letters engine error event event_store given_expect mark metrics name
+        ndjson pause pg position projection retry source status wait
+    }
+
+    #[cfg(feature = "faults")]
+    internal! { failpoint mutation }
+}
 
 /// The examples of the README and of the book are compiled.
 #[cfg(all(doctest, feature = "cli"))]

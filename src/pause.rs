@@ -16,6 +16,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a pause went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Paused {
     /// It was not paused before.
     pub is_new: bool,

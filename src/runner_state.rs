@@ -10,6 +10,7 @@ use std::fmt;
 ///     └── retrying ◀┘──┴───────────┘        any ──▶ stopped
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RunnerState {
     /// Creates its read model or claims its checkpoint.
     Starting,

@@ -159,6 +159,7 @@ pub struct ReadRequest<'a> {
 
 /// One read result: the wanted events of a range.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Batch {
     /// What it covers: every wanted event of this range is in `events`.
     pub range: Range,

@@ -29,6 +29,7 @@ pub(crate) use render::span;
 
 /// How everything fares at one moment.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Status {
     /// The sources, in the order they were given.
     pub sources: Vec<SourceStatus>,
@@ -41,6 +42,7 @@ pub struct Status {
 
 /// How a source fares.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct SourceStatus {
     /// Its name.
     pub name: String,
@@ -57,6 +59,7 @@ pub struct SourceStatus {
 
 /// A gap below head that may still be filled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Gap {
     /// Its first missing position.
     pub from: Position,
@@ -68,6 +71,7 @@ pub struct Gap {
 
 /// How a projection fares.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct ProjectionStatus {
     /// Its name.
     pub name: ProjectionName,
@@ -117,6 +121,7 @@ pub struct ProjectionStatus {
 
 /// How a partition fares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PartitionStatus {
     /// Its number, from 0.
     pub partition: i32,
@@ -132,6 +137,7 @@ pub struct PartitionStatus {
 
 /// What a projection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Nobody runs it now.
     Idle,

@@ -5,6 +5,9 @@ mod database;
 mod memory;
 mod run;
 
+pub use crate::projection::file::ProjectionFile;
+pub use crate::projection::{Coded, Keyed, Runnable, SqlProjection};
+pub use crate::source::Source;
 pub use database::TestDatabase;
 pub use memory::MemorySource;
 pub use run::run_to_head;

@@ -28,6 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Target {
     /// The head as it is when the wait begins: the highest committed position.
     Head,
@@ -44,6 +45,7 @@ impl From<Position> for Target {
 /// How a wait ended.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Waited {
     /// The read model includes the target.
     Visible {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater::Result;
-use highwater::metrics::{self, Phase};
+use highwater::internal::metrics::{self, Phase};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use super::{Report, failed};

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use highwater::Result;
-use highwater::projection::file::ProjectionFile;
-use highwater::projection::{Runnable, SqlProjection};
+use highwater::internal::projection::file::ProjectionFile;
+use highwater::internal::projection::{Runnable, SqlProjection};
 
 use super::{Db, failed, orders};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use highwater::engine::Engine;
+use highwater::internal::engine::Engine;
 use highwater::{Error, ErrorKind, Result, Until};
 use tokio::process::Child;
 use tokio::task::JoinHandle;
@@ -117,7 +117,7 @@ pub(crate) struct Wakes(Arc<AtomicU64>);
 
 impl Wakes {
     pub(crate) async fn count(db: &Db) -> Result<Wakes> {
-        let database = db.pooled(&highwater::engine::Settings::default())?;
+        let database = db.pooled(&highwater::internal::engine::Settings::default())?;
         let mut arrived = database.connector().listen("highwater_wake").await?;
         let count = Arc::new(AtomicU64::new(0));
         let counting = count.clone();

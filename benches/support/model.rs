@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use highwater::projection::file::ProjectionFile;
+use highwater::internal::projection::file::ProjectionFile;
 use highwater::{Error, ErrorKind, Result};
 
 use super::psql::{self, Timing};

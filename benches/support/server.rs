@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use highwater::cluster::Cluster;
-use highwater::engine::Settings;
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::projection::Runnable;
-use highwater::source::Source;
-use highwater::source::table::{EventTable, TableSource};
-use highwater::{Engine, Error, ErrorKind, Result, Until};
+use highwater::internal::engine::Engine;
+use highwater::internal::engine::Settings;
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::projection::Runnable;
+use highwater::internal::source::Source;
+use highwater::internal::source::table::{EventTable, TableSource};
+use highwater::{Error, ErrorKind, Result, Until};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +53,7 @@ impl Bench {
     pub(crate) async fn database(&self) -> Result<Db> {
         let database = self.empty_database().await?;
         let mut client = database.client().await?;
-        highwater::pg::migrate::migrate(&mut client).await?;
+        highwater::internal::pg::migrate::migrate(&mut client).await?;
         Ok(database)
     }
 

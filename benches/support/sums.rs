@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
+use highwater::internal::projection::{Keyed, KeyedView, OnUnknown, Runnable};
 use highwater::{BoxError, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use highwater::pg::transaction::Tx;
-use highwater::projection::Projection;
-use highwater::source::Batch;
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::Projection;
+use highwater::internal::source::Batch;
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 use tokio::time::timeout;

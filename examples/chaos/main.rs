@@ -146,7 +146,7 @@ async fn disturbed(arena: &Arc<Arena>, arguments: &Arguments) -> Outcome<ExitCod
 /// The schema, what projections refer to, and what is broken on purpose.
 async fn prepare(arena: &Arena, broken: Option<Break>) -> Outcome<()> {
     let mut client = arena.address.connected().await?;
-    highwater::pg::migrate::migrate(&mut client).await?;
+    highwater::internal::pg::migrate::migrate(&mut client).await?;
     client
         .batch_execute("create table public.known (kind text primary key)")
         .await?;

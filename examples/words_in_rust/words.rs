@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater::pg::transaction::Tx;
-use highwater::projection::Projection;
-use highwater::source::Batch;
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::Projection;
+use highwater::internal::source::Batch;
 use highwater::{BoxError, Error, ErrorKind, RecordedEvent, Result};
 use serde::Deserialize;
 

@@ -29,7 +29,7 @@ pub(super) const FORM: &str = "write it like 200ms, 5s, 1m30s or 2h";
 ///
 /// ```
 /// # use std::time::Duration;
-/// let lease = highwater::config::parse_duration("1m30s")?;
+/// let lease = highwater::internal::config::parse_duration("1m30s")?;
 /// assert_eq!(lease, Duration::from_secs(90));
 /// # Ok::<(), highwater::Error>(())
 /// ```

@@ -12,6 +12,7 @@ use crate::runner_state::RunnerState;
 
 /// How a runner fares.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RunnerStatus {
     /// The projection.
     pub name: ProjectionName,
@@ -149,6 +150,7 @@ impl Inner {
 
 /// How a projection fares in this process.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ProjectionProgress {
     /// The projection.
     pub name: ProjectionName,

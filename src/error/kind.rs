@@ -8,6 +8,7 @@ use crate::suggest::suggestion;
 
 /// What a runner does about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It may pass by itself: retry, for ever, ever more slowly.
     Transient,

@@ -10,6 +10,7 @@ use crate::position::Position;
 /// An error as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct StoredError {
     /// Its kind.
     pub kind: String,

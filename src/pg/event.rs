@@ -17,6 +17,7 @@ const READ: &str = include_str!("../../sql/queries/event/read.sql");
 
 /// Where an appended event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AppendedEvent {
     /// Its place in the log.
     pub position: Position,

@@ -24,7 +24,6 @@ use fold::Folding;
 /// Events are an enum with a variant for each event type, named as the type:
 ///
 /// ```
-/// use highwater::projection::Keyed;
 /// use highwater::{BoxError, KeyedView, OnUnknown, RecordedEvent};
 /// use serde::{Deserialize, Serialize};
 ///
@@ -82,7 +81,7 @@ use fold::Folding;
 ///     }
 /// }
 ///
-/// assert!(Keyed::new(Balances).is_ok());
+/// # assert!(highwater::internal::projection::Keyed::new(Balances).is_ok());
 /// ```
 pub trait KeyedView: Send + Sync + 'static {
     /// The events, an enum whose variants are named as the event types.

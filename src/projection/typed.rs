@@ -14,6 +14,7 @@ use crate::event::RecordedEvent;
 
 /// What to do with an event whose type the enum does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnUnknown {
     /// It is none of this projection's business; it is not even read.
     Ignore,

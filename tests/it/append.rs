@@ -1,8 +1,9 @@
 //! Appending: versions, positions, conflicts, what cannot be stored; from Rust and from SQL.
 
-use highwater::pg::database::Database;
+use highwater::internal::pg::database::Database;
 use highwater::{ErrorKind, EventStore, ExpectedVersion, NewEvent, Position};
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -26,12 +27,9 @@ pub(crate) async fn count(client: &Client, sql: &str) -> i64 {
 async fn events_are_recorded_as_they_were_given() {
     let (_client, _database, store) = test_store().await;
     let id = Uuid::from_u128(7);
-    let placed = NewEvent {
-        data: serde_json::value::RawValue::from_string("[1.00, 12345678901234567890]".into())
-            .unwrap(),
-        ..event("Placed", 0)
-    };
-    let placed = placed
+    let data = RawValue::from_string("[1.00, 12345678901234567890]".into()).unwrap();
+    let placed = NewEvent::new("Placed", &data)
+        .unwrap()
         .with_id(id)
         .with_metadata(&json!({"by": "me"}))
         .unwrap();

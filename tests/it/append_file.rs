@@ -3,8 +3,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use highwater::append::{BATCH_EVENTS, Progress, Summary, append_ndjson};
-use highwater::ndjson::{Reader, to_line};
+use highwater::internal::append::{BATCH_EVENTS, Progress, Summary, append_ndjson};
+use highwater::internal::ndjson::{Reader, to_line};
 use highwater::{ErrorKind, EventStore, Position, Result};
 
 use crate::append::{count, test_store};

@@ -1,6 +1,6 @@
 //! Writers that append at the same time: none fails, none is lost, none waits in a circle.
 
-use highwater::pg::database::Database;
+use highwater::internal::pg::database::Database;
 use highwater::{ErrorKind, EventStore, ExpectedVersion};
 use tokio_postgres::Client;
 use uuid::Uuid;

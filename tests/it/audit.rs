@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::audit::{Audit, audit};
-use highwater::engine::rebuild::{Rebuild, Rebuilt};
-use highwater::engine::{Engine, Settings};
-use highwater::projection::Runnable;
-use highwater::source::Source;
+use highwater::internal::audit::{Audit, audit};
+use highwater::internal::engine::rebuild::{Rebuild, Rebuilt};
+use highwater::internal::engine::{Engine, Settings};
+use highwater::internal::projection::Runnable;
+use highwater::internal::source::Source;
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{ErrorKind, ProjectionName};
 use tokio_postgres::Client;

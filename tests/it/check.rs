@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use highwater::ErrorKind;
-use highwater::check::{Check, Finding, Level, has_errors, render, run};
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::source::Source;
+use highwater::internal::check::{Check, Finding, Level, has_errors, render, run};
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::source::Source;
 use highwater::testing::{TestDatabase, run_to_head};
 
 use crate::support::{COUNTS, one, sql_projection, table_source};
@@ -247,7 +247,7 @@ async fn a_check_waits_for_no_lock_for_long() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tests_of_a_projection_that_is_compiled_in_are_somebodys() {
     let directory = files(&[("counts.test.toml", "")]);
-    let findings = highwater::check::run(Check {
+    let findings = highwater::internal::check::run(Check {
         config: None,
         directory: Some(directory.path()),
         coded: &[sql_projection("counts", COUNTS)],

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use highwater::cluster::Cluster;
-use highwater::engine::Settings;
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::source::table::{EventTable, TableSource};
-use highwater::source::{BoxFuture, Follower, Source, Step};
+use highwater::internal::engine::Engine;
+use highwater::internal::engine::Settings;
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::source::table::{EventTable, TableSource};
+use highwater::internal::source::{BoxFuture, Follower, Source, Step};
 use highwater::testing::TestDatabase;
-use highwater::{Engine, Error, ErrorKind, Outcome, Position, Result, Until};
+use highwater::{Error, ErrorKind, Outcome, Position, Result, Until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::{Client, NoTls};
@@ -286,7 +287,9 @@ async fn crashes_of_the_server_lose_nothing_and_double_nothing_of_what_they_leav
     let cluster = Cluster::temporary_with(&settings).await.unwrap();
     let url = cluster.url("highwater");
     let mut client = connect(&url).await;
-    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    highwater::internal::pg::migrate::migrate(&mut client)
+        .await
+        .unwrap();
     fill(&client, 10).await;
     let running = Running::start(engine(&url));
     caught_up_both(&client, 10).await;
@@ -335,7 +338,9 @@ async fn left_by_a_crash_right_after_a_live_batch(await_disk: bool) -> Vec<i64> 
     let cluster = Cluster::temporary().await.unwrap();
     let url = cluster.url("highwater");
     let mut client = connect(&url).await;
-    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    highwater::internal::pg::migrate::migrate(&mut client)
+        .await
+        .unwrap();
     fill(&client, 10).await;
     let mut settings = settings();
     settings.await_disk = await_disk;
@@ -402,7 +407,9 @@ async fn an_immediate_stop_of_the_server_in_live_traffic_loses_nothing_and_doubl
     let mut cluster = Cluster::for_project_in(&home, &dir).await.unwrap();
     let url = cluster.url("highwater");
     let mut client = connect(&url).await;
-    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    highwater::internal::pg::migrate::migrate(&mut client)
+        .await
+        .unwrap();
     fill(&client, 10).await;
     let running = Running::start(engine(&url));
     caught_up_both(&client, 10).await;

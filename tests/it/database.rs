@@ -1,7 +1,7 @@
 //! A database of its own for each test, for those that append and migrate.
 
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 

@@ -1,6 +1,6 @@
 //! Dead letters from outside: listing, asking for another try, giving up.
 
-use highwater::dead_letters::{self, Selection};
+use highwater::internal::dead_letters::{self, Selection};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, ProjectionName};
 use tokio_postgres::Client;

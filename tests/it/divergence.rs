@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use highwater::engine::operate::accept;
-use highwater::engine::{Engine, Settings, Until};
+use highwater::internal::engine::operate::accept;
+use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{Error, ErrorKind, Outcome, Position};
 use tokio_postgres::Client;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater::engine::{Engine, RunnerState, Settings};
+use highwater::internal::engine::{Engine, RunnerState, Settings};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};
 use tokio_postgres::Client;
@@ -13,7 +13,10 @@ use crate::support::{append_rows, eventually, one, sql_projection};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A ledger that does something else first.
-fn ledger_after(up: &str, apply: &str) -> std::sync::Arc<dyn highwater::projection::Runnable> {
+fn ledger_after(
+    up: &str,
+    apply: &str,
+) -> std::sync::Arc<dyn highwater::internal::projection::Runnable> {
     let text = format!(
         "-- highwater: up\n{LEDGER};\n{up}\n-- highwater: apply\n{apply}
          insert into ledger (position, stream, version)

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use highwater::cluster::Cluster;
-use highwater::engine::{Engine, Settings};
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::source::Source;
-use highwater::source::table::{EventTable, TableSource};
+use highwater::internal::engine::{Engine, Settings};
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::source::Source;
+use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Outcome};
 use nix::sys::signal::Signal;
@@ -282,7 +282,7 @@ async fn a_commit_that_a_crash_takes_back_was_not_applied_in_another_cluster() {
         tokio::spawn(connection);
         client
     };
-    highwater::pg::migrate::migrate(&mut connect().await)
+    highwater::internal::pg::migrate::migrate(&mut connect().await)
         .await
         .unwrap();
     let source = Database::new(Connector::parse(&url).unwrap(), 8).unwrap();

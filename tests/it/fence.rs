@@ -1,7 +1,7 @@
 //! The fence: who may move a checkpoint, from where, and what becomes of the others.
 
 use highwater::Outcome;
-use highwater::engine::{Engine, Settings, Until};
+use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater::given_expect::{How, Report, Subject, run, select};
-use highwater::pg::connect::Connector;
-use highwater::pg::transaction::Tx;
-use highwater::projection::file::{ProjectionFile, load_directory};
-use highwater::projection::{Coded, Projection};
-use highwater::source::Batch;
+use highwater::internal::given_expect::{How, Report, Subject, run, select};
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::file::{ProjectionFile, load_directory};
+use highwater::internal::projection::{Coded, Projection};
+use highwater::internal::source::Batch;
 use highwater::testing::TestDatabase;
 use highwater::{BoxError, ErrorKind, Result};
 

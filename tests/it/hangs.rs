@@ -8,10 +8,10 @@ mod room;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::{Engine, Monitor, RunnerState, Settings, Until};
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::source::table::{EventTable, TableSource};
+use highwater::internal::engine::{Engine, Monitor, RunnerState, Settings, Until};
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;

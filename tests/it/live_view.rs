@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::{Monitor, RunnerState, Settings};
-use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
+use highwater::internal::engine::{Monitor, RunnerState, Settings};
+use highwater::internal::projection::{Keyed, KeyedView, OnUnknown, Runnable};
 
+use highwater::internal::engine::Engine;
 use highwater::testing::TestDatabase;
-use highwater::{BoxError, Engine, ErrorKind, Outcome, RecordedEvent};
+use highwater::{BoxError, ErrorKind, Outcome, RecordedEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::exactness::{Running, all_caught_up, assert_exact, ledger_in_sql};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use highwater::dead_letters::{self, Selection};
-use highwater::engine::operate::{accept, drop_projection};
+use highwater::internal::dead_letters::{self, Selection};
+use highwater::internal::engine::operate::{accept, drop_projection};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ProjectionName, Result};
 use tokio::task::JoinHandle;

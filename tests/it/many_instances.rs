@@ -8,10 +8,11 @@ mod processes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::Settings;
-use highwater::projection::Runnable;
+use highwater::internal::engine::Engine;
+use highwater::internal::engine::Settings;
+use highwater::internal::projection::Runnable;
 use highwater::testing::TestDatabase;
-use highwater::{Engine, ErrorKind, Outcome, Until};
+use highwater::{ErrorKind, Outcome, Until};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -356,9 +357,12 @@ async fn a_projection_that_is_made_again_under_its_name_fences_who_ran_the_one_b
     run().await;
     let epochs = "select max(epoch) from highwater.checkpoint";
     let before = positions(&client, epochs).await[0];
-    highwater::engine::operate::drop_projection(&database.pooled(), &"ledger".parse().unwrap())
-        .await
-        .unwrap();
+    highwater::internal::engine::operate::drop_projection(
+        &database.pooled(),
+        &"ledger".parse().unwrap(),
+    )
+    .await
+    .unwrap();
     run().await;
     assert!(positions(&client, epochs).await[0] > before);
 }

@@ -1,7 +1,7 @@
 //! The schema: made, verified, refused.
 
 use highwater::ErrorKind;
-use highwater::pg::migrate::{Component, migrate, migrate_component, verify};
+use highwater::internal::pg::migrate::{Component, migrate, migrate_component, verify};
 
 use crate::database::empty_database;
 

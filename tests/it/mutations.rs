@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use highwater::mutation::MUTATIONS;
+use highwater::internal::mutation::MUTATIONS;
 
 /// The mistake, and a test that finds it.
 const FOUND: &[(&str, &str)] = &[

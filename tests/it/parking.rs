@@ -10,11 +10,12 @@ mod turns;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::dead_letters::{self, Selection};
-use highwater::engine::Settings;
-use highwater::projection::Runnable;
+use highwater::internal::dead_letters::{self, Selection};
+use highwater::internal::engine::Engine;
+use highwater::internal::engine::Settings;
+use highwater::internal::projection::Runnable;
 use highwater::testing::{TestDatabase, run_to_head};
-use highwater::{Engine, ErrorKind, Outcome, ProjectionName, Report, Until};
+use highwater::{ErrorKind, Outcome, ProjectionName, Report, Until};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use highwater::audit::audit;
-use highwater::engine::operate::accept;
-use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Projection, Runnable};
-use highwater::source::{Batch, Source};
+use highwater::internal::audit::audit;
+use highwater::internal::engine::operate::accept;
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::{Coded, Projection, Runnable};
+use highwater::internal::source::{Batch, Source};
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{BoxError, ErrorKind, NewEvent, Outcome, Result};
 use serde_json::json;

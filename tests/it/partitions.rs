@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use highwater::projection::{Coded, OnError, Projection, Runnable};
-use highwater::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
+use highwater::internal::projection::{Coded, OnError, Projection, Runnable};
+use highwater::internal::source::{
+    Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source,
+};
 use highwater::testing::{MemorySource, TestDatabase};
 use highwater::{BoxError, ErrorKind, NewEvent, Position, Range, Result};
 use serde_json::json;
@@ -200,7 +202,7 @@ impl Projection for Plain {
     async fn apply(
         &self,
         _: &Batch,
-        _: &highwater::pg::transaction::Tx<'_>,
+        _: &highwater::internal::pg::transaction::Tx<'_>,
     ) -> Result<(), BoxError> {
         Ok(())
     }

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::Settings;
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::source::table::{EventTable, TableSource};
+use highwater::Outcome;
+use highwater::internal::engine::Engine;
+use highwater::internal::engine::Settings;
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
-use highwater::{Engine, Outcome};
 use tokio_postgres::{Client, NoTls};
 
 use crate::exactness::{

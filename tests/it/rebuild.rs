@@ -5,9 +5,9 @@ mod removed;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::operate::{accept, drop_projection};
-use highwater::engine::rebuild::{Rebuild, Rebuilt};
-use highwater::engine::{Engine, Settings, Until};
+use highwater::internal::engine::operate::{accept, drop_projection};
+use highwater::internal::engine::rebuild::{Rebuild, Rebuilt};
+use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};
 use tokio_postgres::Client;
@@ -296,7 +296,7 @@ async fn a_dropped_projection_leaves_nothing_and_its_runner_stops() {
     let monitor = engine.monitor();
     let engine = tokio::spawn(engine.run(Until::Stopped, CancellationToken::new()));
     eventually("the runner is live", Duration::from_secs(10), async || {
-        monitor.projections()[0].state == highwater::engine::RunnerState::Live
+        monitor.projections()[0].state == highwater::internal::engine::RunnerState::Live
     })
     .await;
     drop_projection(&database.pooled(), &"counts".parse().unwrap())
@@ -409,7 +409,7 @@ async fn who_runs_the_definition_before_an_accepted_one_stops() {
     let monitor = engine.monitor();
     let engine = tokio::spawn(engine.run(Until::Stopped, CancellationToken::new()));
     eventually("the runner is live", Duration::from_secs(10), async || {
-        monitor.projections()[0].state == highwater::engine::RunnerState::Live
+        monitor.projections()[0].state == highwater::internal::engine::RunnerState::Live
     })
     .await;
     let changed = sql_projection("counts", DOUBLED);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use highwater::engine::rebuild::Rebuild;
-use highwater::engine::{Engine, Settings, Until};
+use highwater::internal::engine::rebuild::Rebuild;
+use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome};
 use tokio_util::sync::CancellationToken;

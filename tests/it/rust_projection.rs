@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use highwater::engine::{Engine, Settings, Until};
-use highwater::pg::database::Database;
-use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection};
-use highwater::source::Batch;
-use highwater::source::table::{EventTable, TableSource};
+use highwater::internal::engine::{Engine, Settings, Until};
+use highwater::internal::pg::database::Database;
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection};
+use highwater::internal::source::Batch;
+use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{BoxError, Error, ErrorKind, NewEvent, Outcome, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ fn event(event_type: &str, data: serde_json::Value) -> NewEvent {
 }
 
 async fn run_one(database: &TestDatabase, source: &MemorySource, stop: bool) -> Outcome {
-    let projection: Arc<dyn highwater::projection::Runnable> = if stop {
+    let projection: Arc<dyn highwater::internal::projection::Runnable> = if stop {
         Arc::new(Keyed::new(Balances::<true>).unwrap())
     } else {
         Arc::new(Keyed::new(Balances::<false>).unwrap())

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use highwater::projection::file::load_directory;
+use highwater::internal::projection::file::load_directory;
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::engine::Settings;
-use highwater::projection::Definition;
-use highwater::status::{self, Known, Status};
+use highwater::internal::engine::Engine;
+use highwater::internal::engine::Settings;
+use highwater::internal::projection::Definition;
+use highwater::internal::status::{self, Known, Status};
 use highwater::testing::{TestDatabase, run_to_head};
-use highwater::{Engine, ErrorKind, Until};
+use highwater::{ErrorKind, Until};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn counts() -> Arc<dyn highwater::projection::Runnable> {
+fn counts() -> Arc<dyn highwater::internal::projection::Runnable> {
     sql_projection("counts", COUNTS)
 }
 

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater::projection::file::ProjectionFile;
-use highwater::projection::{Runnable, SqlProjection};
-use highwater::source::table::{EventTable, TableSource};
+use highwater::internal::projection::file::ProjectionFile;
+use highwater::internal::projection::{Runnable, SqlProjection};
+use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSql;

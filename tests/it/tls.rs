@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use highwater::ErrorKind;
-use highwater::pg::connect::{Connector, check_server, pool_error};
+use highwater::internal::pg::connect::{Connector, check_server, pool_error};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
 use server::Server;

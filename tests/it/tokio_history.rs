@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater::append::append_ndjson;
-use highwater::engine::{Engine, Settings, Until};
-use highwater::ndjson::Reader;
-use highwater::projection::file::load_directory;
-use highwater::projection::{Keyed, Runnable, SqlProjection};
+use highwater::internal::append::append_ndjson;
+use highwater::internal::engine::{Engine, Settings, Until};
+use highwater::internal::ndjson::Reader;
+use highwater::internal::projection::file::load_directory;
+use highwater::internal::projection::{Keyed, Runnable, SqlProjection};
 use highwater::testing::TestDatabase;
 use highwater::{EventStore, Outcome};
 use tokio_util::sync::CancellationToken;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use highwater::engine::Settings;
-use highwater::pause::pause;
+use highwater::internal::engine::Engine;
+use highwater::internal::engine::Settings;
+use highwater::internal::pause::pause;
+use highwater::internal::wait::{Target, Waited, until_visible};
 use highwater::testing::{TestDatabase, run_to_head};
-use highwater::wait::{Target, Waited, until_visible};
-use highwater::{Engine, ErrorKind, Position, Result, Until};
+use highwater::{ErrorKind, Position, Result, Until};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{COUNTS, append, eventually, one, sql_projection, table_source};

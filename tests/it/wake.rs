@@ -1,7 +1,7 @@
 //! Wakes: after the commit, coalesced, and never inside an append.
 
-use highwater::pg::connect::Notifications;
-use highwater::pg::database::Database;
+use highwater::internal::pg::connect::Notifications;
+use highwater::internal::pg::database::Database;
 use highwater::{EventStore, ExpectedVersion};
 use tokio_postgres::Client;
 

@@ -32,6 +32,7 @@ pub struct Header {
 
 /// What a projection does at an event that can never be applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OnError {
     /// It stops there; nothing is lost.
     #[default]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ impl Node {
         let rules = "local all all trust\nhost all all all trust\nhost replication all all trust\n";
         fs::write(node.data().join("pg_hba.conf"), rules).unwrap();
         node.start().await;
-        highwater::pg::migrate::migrate(&mut node.client().await)
+        highwater::internal::pg::migrate::migrate(&mut node.client().await)
             .await
             .unwrap();
         node

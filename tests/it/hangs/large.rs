@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater::engine::{Engine, Settings, Until};
+use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;

@@ -1,9 +1,9 @@
 //! Locks that others hold: on the read model, on the event table, on highwater's own tables.
 
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::source::table::{EventTable, TableSource};
-use highwater::status::{self, Status};
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::source::table::{EventTable, TableSource};
+use highwater::internal::status::{self, Status};
 use highwater::testing::TestDatabase;
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
     running.stop().await;
 }
 
-async fn is_retrying_one(monitor: &highwater::engine::Monitor, name: &str, why: &str) {
+async fn is_retrying_one(monitor: &highwater::internal::engine::Monitor, name: &str, why: &str) {
     eventually(
         &format!("{name} is tried again for {why}"),
         LIMIT,

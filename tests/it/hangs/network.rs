@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::cluster::Cluster;
-use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Projection};
-use highwater::source::Batch;
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::{Coded, Projection};
+use highwater::internal::source::Batch;
 use highwater::testing::TestDatabase;
 use highwater::{BoxError, Result};
 use nix::sys::signal::{Signal, kill};
@@ -175,7 +175,9 @@ async fn a_server_that_is_stopped_as_a_whole_is_waited_for() {
     let cluster = Cluster::temporary_with(&[("fsync", "off")]).await.unwrap();
     let url = cluster.url("highwater");
     let mut client = connect(&url).await;
-    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    highwater::internal::pg::migrate::migrate(&mut client)
+        .await
+        .unwrap();
     let engine = engine(&format!("{url}&connect_timeout=2"))
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));

@@ -22,7 +22,9 @@ async fn a_server_without_a_free_connection_is_waited_for() {
     let cluster = Cluster::temporary_with(&settings).await.unwrap();
     let url = cluster.url("highwater");
     let mut client = connect(&url).await;
-    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    highwater::internal::pg::migrate::migrate(&mut client)
+        .await
+        .unwrap();
     let engine = engine(&url)
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
@@ -117,7 +119,9 @@ async fn a_full_disk_is_waited_for() {
     };
     let url = cluster.url("highwater");
     let mut client = connect(&url).await;
-    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    highwater::internal::pg::migrate::migrate(&mut client)
+        .await
+        .unwrap();
     let tablespace = format!("create tablespace small location '{}'", disk.0.display());
     client.batch_execute(&tablespace).await.unwrap();
     let text = format!(

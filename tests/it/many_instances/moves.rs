@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use highwater::Engine;
-use highwater::engine::RunnerState;
-use highwater::status::{self, PartitionStatus, State};
+use highwater::internal::engine::Engine;
+use highwater::internal::engine::RunnerState;
+use highwater::internal::status::{self, PartitionStatus, State};
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 

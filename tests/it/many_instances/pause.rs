@@ -1,8 +1,8 @@
 //! An operator holds a projection on all instances, and lets it go on.
 
 use highwater::ErrorKind;
-use highwater::pause::{pause, resume};
-use highwater::status;
+use highwater::internal::pause::{pause, resume};
+use highwater::internal::status;
 use highwater::testing::TestDatabase;
 
 use super::{LIMIT, engine, until_shared};

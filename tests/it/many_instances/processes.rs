@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::source::table::{EventTable, TableSource};
+use highwater::Until;
+use highwater::internal::engine::Engine;
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
-use highwater::{Engine, Until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
 //! Gaps of our own table: what holds the mark, what does not, and who it is.
 
-use highwater::source::table::EventTable;
+use highwater::internal::source::table::EventTable;
 use highwater::testing::TestDatabase;
 
 use super::stage::{OWN, Session, Stage, by_sequence, table_sql};

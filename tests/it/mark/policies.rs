@@ -1,6 +1,6 @@
 //! The other gap policies: what each is good for, and what it cannot see.
 
-use highwater::source::table::{EventTable, GapPolicy};
+use highwater::internal::source::table::{EventTable, GapPolicy};
 use highwater::testing::TestDatabase;
 
 use super::stage::{OWN, Session, Stage, table, table_sql};

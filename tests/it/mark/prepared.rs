@@ -1,7 +1,7 @@
 //! Prepared transactions: they have no process, and outlive the server.
 
 use highwater::cluster::Cluster;
-use highwater::source::table::EventTable;
+use highwater::internal::source::table::EventTable;
 
 use super::stage::{LIMIT, OWN, Session, Stage, pause};
 use crate::support::eventually;
@@ -101,7 +101,9 @@ async fn a_prepared_transaction_that_outlives_a_crash_of_the_server_holds_the_ma
         .await
         .unwrap();
     tokio::spawn(connection);
-    highwater::pg::migrate::migrate(&mut client).await.unwrap();
+    highwater::internal::pg::migrate::migrate(&mut client)
+        .await
+        .unwrap();
     let mut stage = Stage::at(&url, EventTable::own(), 0).await.unwrap();
     let [slow, quick] = stage.sessions().await;
     slow.run("begin").await;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
-use highwater::source::table::{EventTable, GapPolicy, HeldBy, TableSource};
-use highwater::source::{Filter, Follower, ReadRequest, Source, Step};
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
+use highwater::internal::source::table::{EventTable, GapPolicy, HeldBy, TableSource};
+use highwater::internal::source::{Filter, Follower, ReadRequest, Source, Step};
 use highwater::testing::TestDatabase;
 use highwater::{Position, Range, Result};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};

@@ -1,6 +1,6 @@
 //! The start rule: what is proven at once, and what has to be waited for.
 
-use highwater::source::table::EventTable;
+use highwater::internal::source::table::EventTable;
 use highwater::testing::TestDatabase;
 
 use super::stage::{OWN, Session, Stage};

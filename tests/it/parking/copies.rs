@@ -1,6 +1,6 @@
 //! A letter is tried again as it was set aside, whatever became of the log since.
 
-use highwater::engine::operate::accept;
+use highwater::internal::engine::operate::accept;
 
 use super::*;
 

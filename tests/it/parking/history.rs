@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use highwater::audit::audit;
-use highwater::source::Source;
+use highwater::internal::audit::audit;
+use highwater::internal::source::Source;
 
 use super::*;
 use crate::support::Random;

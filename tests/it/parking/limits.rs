@@ -1,8 +1,8 @@
 //! How much may be parked, and what a command then says.
 
-use highwater::engine::operate::{accept, drop_projection};
-use highwater::engine::rebuild::Rebuild;
-use highwater::wait::{Target, Waited, until_visible};
+use highwater::internal::engine::operate::{accept, drop_projection};
+use highwater::internal::engine::rebuild::Rebuild;
+use highwater::internal::wait::{Target, Waited, until_visible};
 
 use super::*;
 use crate::support::table_source;

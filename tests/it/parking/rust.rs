@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Keyed, KeyedView, OnError, OnUnknown, Projection};
-use highwater::source::{Batch, Source};
+use highwater::internal::pg::transaction::Tx;
+use highwater::internal::projection::{Coded, Keyed, KeyedView, OnError, OnUnknown, Projection};
+use highwater::internal::source::{Batch, Source};
 use highwater::testing::MemorySource;
 use highwater::{BoxError, Error, NewEvent, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};

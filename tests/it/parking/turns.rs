@@ -1,7 +1,7 @@
 //! Parking and retries beside everything else that a process and a partition have to do.
 
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
 
 use super::*;
 

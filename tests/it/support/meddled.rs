@@ -1,6 +1,6 @@
 //! A source with something happening on the way to it.
 
-use highwater::source::{
+use highwater::internal::source::{
     Batch, BoxFuture, Filter, Follower, KeyedBatch, Middle, ReadRequest, RemovedIn, Source,
     Standing, Tally, Wakes,
 };

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use by_hand::{Columns, Insert, connect};
-use highwater::pg::connect::Connector;
-use highwater::pg::database::Database;
+use highwater::internal::pg::connect::Connector;
+use highwater::internal::pg::database::Database;
 use highwater::{EventStore, ExpectedVersion, NewEvent};
 use peer_kit::{Append, Peer, Writer};
 use tokio::sync::OnceCell;
