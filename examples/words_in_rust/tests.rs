@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use highwater::internal::projection::Coded;
-use highwater::testing::{MemorySource, TestDatabase, run_to_head};
+use highwater::testing::{Coded, MemorySource, TestDatabase, run_to_head};
 use highwater::{ErrorKind, NewEvent, Outcome, Result};
 use serde_json::json;
 

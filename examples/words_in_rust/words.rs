@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater::internal::pg::transaction::Tx;
-use highwater::internal::projection::Projection;
-use highwater::internal::source::Batch;
-use highwater::{BoxError, Error, ErrorKind, RecordedEvent, Result};
+use highwater::{Batch, BoxError, Error, ErrorKind, Projection, RecordedEvent, Result, Tx};
 use serde::Deserialize;
 
 pub(crate) struct Words;
