@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # use highwater::cli::App;
-//! # use highwater::{Error, projection::Projection};
+//! # use highwater::{Error, Projection};
 //! # fn example(my_view: impl Projection) -> Result<std::process::ExitCode, Error> {
 //! // All commands, with the projections of the directory and this one:
 //! Ok(App::new().projection(my_view)?.main())
