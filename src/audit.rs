@@ -22,7 +22,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::block::{Block, Tally};
-use crate::engine::recorder::cover;
+use crate::engine::recorder::Coverage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::block::{self, Concern, Passed};
@@ -247,10 +247,11 @@ async fn cover_rest(
     through: Position,
     log: &mut Log,
 ) -> Result<()> {
-    let mut covered = Position::START;
-    while covered < through && !log.is_read_only {
-        match cover(target, source, identity, covered, through).await {
-            Ok(further) => covered = further,
+    let mut coverage = Coverage::new(identity.to_owned());
+    while !log.is_read_only {
+        match coverage.extend(target, source, through).await {
+            Ok(true) => {}
+            Ok(false) => break,
             Err(error) => unless_read_only(Err(error), log)?,
         }
     }

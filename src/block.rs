@@ -101,6 +101,11 @@ impl Blocks {
         }
     }
 
+    /// Where the block begins that is still growing, and is written down as it grows.
+    pub(crate) fn open_from(&self) -> Option<Position> {
+        self.open.map(|open| open.range.after())
+    }
+
     /// What is new since it was last taken, the open block last.
     pub(crate) fn take(&mut self) -> Vec<Block> {
         let mut blocks = std::mem::take(&mut self.ended);
@@ -161,6 +166,7 @@ mod tests {
         assert_eq!(taken(&mut blocks), [], "nothing was passed");
         blocks.passed(range(20, 21), events(1));
         assert_eq!(taken(&mut blocks), [(10, 21, 8)]);
+        assert_eq!(blocks.open_from(), Some(Position::new(10)));
         blocks.passed(range(21, 10_021), events(9_993));
         assert_eq!(taken(&mut blocks), [(10, 21, 8), (21, 10_021, 9_993)]);
     }

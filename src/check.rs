@@ -5,6 +5,7 @@
 
 mod database;
 mod files;
+mod index;
 mod trial;
 
 use std::fmt;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::{Candidate, Finding, trial};
+use super::{Candidate, Finding, index, trial};
 use crate::engine::divergence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::database::Database;
@@ -47,6 +47,9 @@ pub(super) async fn check(
         // Without its source it has been told of already.
         if let Some(source) = sources.iter().find(|s| s.name() == source) {
             trial::run(&client, candidate, &**source, findings).await;
+            if let Err(error) = index::check(&client, candidate, &**source, findings).await {
+                findings.push(Finding::error(candidate.located(error)));
+            }
         }
     }
 }

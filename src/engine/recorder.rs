@@ -18,7 +18,7 @@ use super::instance::ClusterView;
 use super::progress::Following;
 use crate::block::{Block, Blocks, EVENTS_MAX};
 use crate::error::Result;
-use crate::pg::block::{self, Covered};
+use crate::pg::block;
 use crate::pg::database::Database;
 use crate::position::{Position, Range};
 use crate::source::Source;
@@ -51,18 +51,9 @@ pub(super) struct Recorder {
     pub(super) stop: CancellationToken,
 }
 
-/// What a recorder knows of the blocks on record.
-#[derive(Default)]
-struct Known {
-    /// The source's identity, once it was asked for.
-    identity: Option<String>,
-    /// Every position up to here is covered by blocks.
-    covered: Position,
-}
-
 impl Recorder {
     pub(super) async fn run(self) {
-        let mut known = Known::default();
+        let mut later: Option<Coverage> = None;
         let mut ticks = tokio::time::interval(WRITE_PAUSE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -72,11 +63,13 @@ impl Recorder {
                 _ = ticks.tick() => false,
             };
             if self.cluster.borrow().is_eldest(self.instance)
-                && let Err(error) = self.record(&mut known, is_last).await
+                && let Err(error) = self.record(&mut later, is_last).await
             {
                 let source = self.source.name();
                 tracing::debug!(source, error = %error, "what the log holds was not written down; it is counted later");
-                known.covered = Position::START;
+                // What was taken is lost; what is open is taken once more.
+                self.blocks.lock().end();
+                later = None;
             }
             if is_last {
                 return;
@@ -84,67 +77,80 @@ impl Recorder {
         }
     }
 
-    async fn record(&self, known: &mut Known, is_last: bool) -> Result<()> {
-        let blocks = self.blocks.lock().take();
-        let identity = match &known.identity {
-            Some(identity) => identity.clone(),
-            None => self.source.identity().await?,
+    async fn record(&self, later: &mut Option<Coverage>, is_last: bool) -> Result<()> {
+        let (blocks, open_from) = {
+            let mut blocks = self.blocks.lock();
+            (blocks.take(), blocks.open_from())
         };
-        known.identity = Some(identity.clone());
+        let coverage = match later {
+            Some(coverage) => coverage,
+            None => later.insert(Coverage::new(self.source.identity().await?)),
+        };
         if !blocks.is_empty() {
-            self.write(&identity, &blocks).await?;
+            let client = self.target.short().await?;
+            let writing = block::record(&client, &coverage.identity, &blocks);
+            client.within(writing).await?;
         }
-        if self.counts_later && !is_last {
-            let mark = self.following.progress.borrow().mark;
-            let ends = Instant::now() + COUNT_FOR;
-            while known.covered < mark && Instant::now() < ends {
-                known.covered = self.cover(&identity, known.covered, mark).await?;
-            }
+        if !self.counts_later || is_last {
+            return Ok(());
         }
+        // What is open is being written down by the rows in hand.
+        let end = open_from.unwrap_or(self.following.progress.borrow().mark);
+        let until = Instant::now() + COUNT_FOR;
+        while Instant::now() < until && coverage.extend(&self.target, &*self.source, end).await? {}
         Ok(())
-    }
-
-    async fn write(&self, identity: &str, blocks: &[Block]) -> Result<()> {
-        let client = self.target.short().await?;
-        client
-            .within(block::record(&client, identity, blocks))
-            .await
-    }
-
-    async fn cover(&self, identity: &str, from: Position, mark: Position) -> Result<Position> {
-        cover(&self.target, &*self.source, identity, from, mark).await
     }
 }
 
-/// Covers what follows `from`, one block further, if no block does yet: it is counted now. Returns how far
-/// it is covered then, at most up to `mark`.
-pub(crate) async fn cover(
-    target: &Database,
-    source: &dyn Source,
-    identity: &str,
-    from: Position,
-    mark: Position,
-) -> Result<Position> {
-    let covered = {
+/// How far the blocks on record cover a log from its beginning, and how what they leave out is counted.
+pub(crate) struct Coverage {
+    identity: String,
+    /// Every position up to here is covered.
+    covered: Position,
+    /// What follows `covered` is not, up to here.
+    gap_end: Position,
+}
+
+impl Coverage {
+    pub(crate) fn new(identity: String) -> Coverage {
+        Coverage {
+            identity,
+            covered: Position::START,
+            gap_end: Position::START,
+        }
+    }
+
+    /// Counts the next block that is missing below `end`, which is at or below the mark. False if none is.
+    pub(crate) async fn extend(
+        &mut self,
+        target: &Database,
+        source: &dyn Source,
+        end: Position,
+    ) -> Result<bool> {
+        if self.covered >= end {
+            return Ok(false);
+        }
+        if self.gap_end <= self.covered {
+            let rest = Range::new(self.covered, end);
+            let client = target.short().await?;
+            let asking = block::first_gap(&client, &self.identity, rest);
+            let Some(gap) = client.within(asking).await? else {
+                self.covered = end;
+                return Ok(false);
+            };
+            (self.covered, self.gap_end) = (gap.after(), gap.through());
+        }
+        let gap = Range::new(self.covered, self.gap_end);
+        let (through, tally) = source.tally(gap, EVENTS_MAX).await?;
+        let counted = [Block {
+            range: Range::new(self.covered, through),
+            tally,
+            counted_later: true,
+        }];
         let client = target.short().await?;
-        client
-            .within(block::covered(&client, identity, from))
-            .await?
-    };
-    let end = match covered {
-        Covered::Through(through) => return Ok(through.min(mark)),
-        Covered::NotUntil(next) => next.map_or(mark, |next| next.min(mark)),
-    };
-    let (through, tally) = source.tally(Range::new(from, end), EVENTS_MAX).await?;
-    let counted = Block {
-        range: Range::new(from, through),
-        tally,
-        counted_later: true,
-    };
-    let client = target.short().await?;
-    let counted = [counted];
-    client
-        .within(block::record(&client, identity, &counted))
-        .await?;
-    Ok(through)
+        let writing = block::record(&client, &self.identity, &counted);
+        client.within(writing).await?;
+        self.covered = through;
+        Ok(true)
+    }
 }

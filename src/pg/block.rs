@@ -27,29 +27,25 @@ pub(crate) async fn record(client: &Client, identity: &str, blocks: &[Block]) ->
         .map_err(|e| pg::own_error("cannot write down what the log holds", e))
 }
 
-/// What is known of the blocks around a position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Covered {
-    /// A block covers what follows, up to here.
-    Through(Position),
-    /// None does, up to here; `None`: up to the end.
-    NotUntil(Option<Position>),
-}
-
-/// Whether a block covers what follows `position`.
-pub(crate) async fn covered(
+/// The first part of `range` that no block covers.
+pub(crate) async fn first_gap(
     client: &Client,
     identity: &str,
-    position: Position,
-) -> Result<Covered> {
-    let sql = include_str!("../../sql/queries/block/covered.sql");
-    let parameters: [(&Parameter<'_>, Type); 2] =
-        [(&identity, Type::TEXT), (&position.get(), Type::INT8)];
-    let row = client.query_typed_one(sql, &parameters).await;
+    range: Range,
+) -> Result<Option<Range>> {
+    let sql = include_str!("../../sql/queries/block/first_gap.sql");
+    let parameters: [(&Parameter<'_>, Type); 3] = [
+        (&identity, Type::TEXT),
+        (&range.after().get(), Type::INT8),
+        (&range.through().get(), Type::INT8),
+    ];
+    let row = client.query_typed_opt(sql, &parameters).await;
     let row = row.map_err(|e| pg::own_error("cannot read the blocks", e))?;
-    let through = column::<Option<i64>>(&row, 0)?.map(Position::new);
-    let next = column::<Option<i64>>(&row, 1)?.map(Position::new);
-    Ok(through.map_or(Covered::NotUntil(next), Covered::Through))
+    row.map(|row| {
+        let position = |at| Ok(Position::new(column(&row, at)?));
+        Ok(Range::new(position(0)?, position(1)?))
+    })
+    .transpose()
 }
 
 /// At most `most` blocks that begin behind `after`, in their order.

@@ -1,5 +1,6 @@
 //! `audit`: what the log holds, against what it held when it was passed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exactness::{Running, caught_up};
 use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn picky() -> Arc<dyn Runnable> {
     sql_projection(
@@ -193,6 +196,55 @@ async fn a_live_instance_writes_down_what_its_reader_had_in_hand_and_counts_the_
         .unwrap();
     let found = audited(&database).await;
     assert_eq!(concerns(&found), [(5, 4)], "{}", found.render());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reader_has_in_hand_is_never_counted_a_second_time_while_events_keep_coming() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let engine = Engine::new(database.pooled(), Settings::default())
+        .source(database.source())
+        .projection(picky());
+    let running = Running::start(engine);
+    append_rows(&client, "live", 1..=1).await;
+    caught_up(&client).await;
+    let (mut version, mut sizes) = (1, BTreeSet::new());
+    eventually("the open block was written as it grew", LIMIT, async || {
+        version += 1;
+        append_rows(&client, "live", version..=version).await;
+        let size = "select coalesce(max(events), 0) from highwater.block where not counted_later";
+        sizes.insert(one::<i64>(&client, size).await);
+        sizes.len() > 3
+    })
+    .await;
+    running.stop().await;
+    let later = "select count(*) from highwater.block where counted_later and after > 0";
+    assert_eq!(one::<i64>(&client, later).await, 0);
+    assert!(audited(&database).await.agrees());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_audit_found_changed_stays_so_while_its_reader_goes_on() {
+    let (database, client) = built_and_recorded().await;
+    let open = "update highwater.block set counted_later = false";
+    client.batch_execute(open).await.unwrap();
+    client.batch_execute(LATE).await.unwrap();
+    assert_eq!(concerns(&audited(&database).await), [(32, 33)]);
+    // As a reader writes that did not see the late event.
+    let grown = "insert into highwater.block as b select source_identity, after, 40, 32, 0, false from highwater.block";
+    let written = include_str!("../../sql/queries/block/record.sql");
+    let conflict = &written[written.find("on conflict").unwrap()..];
+    client
+        .batch_execute(&format!("{grown} {conflict}"))
+        .await
+        .unwrap();
+    let found = audited(&database).await;
+    assert_eq!(
+        concerns(&found),
+        [(32, 33)],
+        "once only: {}",
+        found.render()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -258,3 +258,33 @@ async fn the_tests_of_a_projection_that_is_compiled_in_are_somebodys() {
     let text = render(&findings);
     assert!(!text.contains("nobody runs them"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_proposed_for_rare_types_of_a_large_log_until_it_is_there() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let log = "insert into highwater.event (stream, version, type, data)
+               select 's' || n % 1000, n / 1000 + 1, case when n % 1000 = 0 then 'Rare' else 'Often' end, '{}'
+                 from generate_series(0, 119999) n;
+               analyze highwater.event";
+    client.batch_execute(log).await.unwrap();
+    let of = |name: &str| {
+        files(&[(
+            "counts.sql",
+            &format!("/* highwater\nevents = [\"{name}\"]\n*/\n{COUNTS}"),
+        )])
+    };
+    assert_eq!(render(&check(&database, of("Often").path()).await), "");
+    let rare = of("Rare");
+    let findings = check(&database, rare.path()).await;
+    let finding = only(&findings);
+    assert_eq!(finding.level, Level::Warning);
+    let statement = "create index concurrently on highwater.event (type, position)";
+    assert!(
+        finding.error.to_string().contains(statement),
+        "{}",
+        finding.error
+    );
+    client.batch_execute(statement).await.unwrap();
+    assert_eq!(render(&check(&database, rare.path()).await), "");
+}

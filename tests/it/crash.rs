@@ -352,6 +352,12 @@ async fn left_by_a_crash_right_after_a_live_batch(await_disk: bool) -> Vec<i64> 
         .projection(ledger_in_rust("in_rust"));
     let running = Running::start(live);
     caught_up_both(&client, 10).await;
+    // The instance renews once when its runners are live.
+    eventually("both are told to be live", LIMIT, async || {
+        let live = "select count(*) from highwater.checkpoint where state = 'live'";
+        positions(&client, live).await[0] == 2
+    })
+    .await;
     let writer = "select pid::bigint from pg_stat_activity where backend_type = 'walwriter'";
     let writer = i32::try_from(positions(&client, writer).await[0]).unwrap();
     let writer = Pid::from_raw(writer);

@@ -1,8 +1,8 @@
 -- Purpose: writes blocks down: what a log held when it was passed, or was counted later.
 -- Parameters: $1 the source's identity; then a column each, a row a block: $2 after; $3 through;
 -- $4 events; $5 digest; $6 whether it was counted later.
--- Must hold: a block grows while it is open. What is on record of the same beginning is never cut
--- short, and what was counted later never replaces what was seen. It waits for no disk: what a crash takes
+-- Must hold: a block grows while it is open, and is never cut short. One that was counted later stays as
+-- it is: it may be what audit has found to be there now. It waits for no disk: what a crash takes
 -- back is counted later, and it never outlives the events, which were written before it.
 with relaxed as (
     select set_config('synchronous_commit', 'off', true)
@@ -13,5 +13,5 @@ select $1::text, n.after, n.through, n.events, n.digest, n.counted_later
        n (after, through, events, digest, counted_later), relaxed
 on conflict (source_identity, after) do update
    set through = excluded.through, events = excluded.events, digest = excluded.digest,
-       counted_later = excluded.counted_later, recorded_at = clock_timestamp()
- where b.through < excluded.through and b.counted_later >= excluded.counted_later
+       recorded_at = clock_timestamp()
+ where b.through < excluded.through and not b.counted_later and not excluded.counted_later
