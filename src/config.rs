@@ -75,6 +75,12 @@ pub struct Engine {
     /// of the role or the database holds all the same.
     #[serde(deserialize_with = "duration::deserialize")]
     pub batch_timeout: Duration,
+    /// For how long a transaction of a projection in Rust takes further batches while it is behind. A
+    /// duration, 100 ms to 1 day, default 3 s: long enough that what it costs to load and write rows
+    /// counts little, short enough that others see how far it has come. A projection that keeps nothing
+    /// from one batch to the next has a sixth of it.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub transaction_time: Duration,
     /// Whether each batch of a run that follows the log waits for disk and replicas as the server is
     /// set to (`synchronous_commit`). Default false: a crash of the server may take the last 0.6 s of
     /// read models back (three times `wal_writer_delay`), together with their checkpoints, and they
@@ -118,6 +124,7 @@ impl Default for Engine {
             listen: true,
             batch_events_max: 1_000_000,
             batch_timeout: Duration::from_secs(300),
+            transaction_time: Duration::from_secs(3),
             await_disk: false,
             batch_work_mem_mb: 32,
             answer_timeout: ANSWER_TIMEOUT,
@@ -221,6 +228,12 @@ impl Engine {
             ("poll_slowest", self.poll_slowest, SECOND / 500, MINUTE),
             ("retry_delay_max", self.retry_delay_max, SECOND / 10, HOUR),
             ("batch_timeout", self.batch_timeout, SECOND, 24 * HOUR),
+            (
+                "transaction_time",
+                self.transaction_time,
+                SECOND / 10,
+                24 * HOUR,
+            ),
             ("answer_timeout", self.answer_timeout, SECOND, 10 * MINUTE),
         ];
         let numbers = [

@@ -26,6 +26,7 @@ with! {
     with_listen listen: bool;
     with_batch_events_max batch_events_max: u32;
     with_batch_timeout batch_timeout: Duration;
+    with_transaction_time transaction_time: Duration;
     with_await_disk await_disk: bool;
     with_batch_work_mem_mb batch_work_mem_mb: u32;
     with_answer_timeout answer_timeout: Duration;

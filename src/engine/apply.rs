@@ -54,6 +54,8 @@ pub(super) struct Applier {
     pub(super) opening: Opening,
     /// What a large batch may take of the server's memory for each sort or hash, at least.
     pub(super) work_mem_mb: u32,
+    /// How long a transaction takes further batches.
+    pub(super) transaction_time: Duration,
     pub(super) in_flight: InFlight,
     /// How long the session of a batch may say nothing before something is said for it.
     pub(super) silence: Duration,

@@ -30,8 +30,9 @@ async fn fill(client: &Client, events: u32, accounts: u32, note: u32) {
     client.batch_execute(&sql).await.unwrap();
 }
 
+/// No batch is cut, and no transaction ended, because the machine is busy.
 fn settings() -> Settings {
-    Settings::default()
+    Settings::default().with_transaction_time(Duration::from_secs(3600))
 }
 
 async fn run_on(

@@ -46,23 +46,36 @@ use crate::pg;
 use crate::pg::checkpoint::{self, LastEvent};
 use crate::position::{Position, Range};
 
-/// A transaction takes no further batch after this time: long enough that what it costs to load and
-/// write rows counts little, short enough that others see how far it has come.
-const BATCHES_FOR: Duration = Duration::from_secs(3);
-/// The same where nothing is kept from one batch to the next: what it writes again and again in one
-/// transaction the server can only clear away after it.
-const BATCHES_FOR_EACH: Duration = Duration::from_millis(500);
-
-/// A batch that takes longer to apply is followed by a smaller one, otherwise by a larger one.
-const BATCH_GOAL: Duration = Duration::from_millis(250);
 /// The most events of a batch that shares its transaction.
 pub(in crate::engine) const EVENTS_MAX: usize = 8_192;
 
-/// How many events the next batch may have, after one of so many that took so long.
-fn next_events(events: usize, took: Duration) -> usize {
-    let most = events.saturating_mul(8).clamp(1, EVENTS_MAX);
-    let fitting = BATCH_GOAL.as_nanos() * events as u128 / took.as_nanos().max(1);
-    usize::try_from(fitting).unwrap_or(most).clamp(1, most)
+/// How long a transaction takes further batches and how long one of them should take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    transaction: Duration,
+    batch: Duration,
+}
+
+impl Pace {
+    /// Where nothing is kept from one batch to the next, what is written again and again in one
+    /// transaction the server can only clear away after it: such a one is shorter.
+    fn new(transaction_time: Duration, gains_by_many: bool) -> Pace {
+        let transaction = match gains_by_many {
+            true => transaction_time,
+            false => transaction_time / 6,
+        };
+        Pace {
+            transaction,
+            batch: transaction_time / 12,
+        }
+    }
+
+    /// How many events the next batch may have, after one of so many that took so long.
+    fn next_events(self, events: usize, took: Duration) -> usize {
+        let most = events.saturating_mul(8).clamp(1, EVENTS_MAX);
+        let fitting = self.batch.as_nanos() * events as u128 / took.as_nanos().max(1);
+        usize::try_from(fitting).unwrap_or(most).clamp(1, most)
+    }
 }
 
 /// Batches for one transaction, the first of which was read.
@@ -162,10 +175,7 @@ impl Applier {
         } = work;
         let began = Instant::now();
         let mut applying = self.applying(session)?;
-        let limit = match applying.gains_by_many() {
-            true => BATCHES_FOR,
-            false => BATCHES_FOR_EACH,
-        };
+        let pace = Pace::new(self.transaction_time, applying.gains_by_many());
         let stands = Range::new(range.after(), range.after());
         let mut pulse = Pulse::new(session, self.silence);
         let mut taken = Taken::up_to(range.after());
@@ -184,11 +194,14 @@ impl Applier {
             let took = at.elapsed();
             taken.applying += took;
             if !read.batch.events.is_empty() {
-                let next = next_events(read.batch.events.len(), took);
+                let next = pace.next_events(read.batch.events.len(), took);
                 events_max.store(next, Ordering::Relaxed);
             }
             drop(read);
-            if taken.through >= range.through() || began.elapsed() >= limit || stop.is_cancelled() {
+            if taken.through >= range.through()
+                || began.elapsed() >= pace.transaction
+                || stop.is_cancelled()
+            {
                 break;
             }
             let at = Instant::now();
@@ -261,10 +274,19 @@ mod tests {
 
     #[test]
     fn batches_grow_while_they_are_quick_and_shrink_to_what_a_slow_projection_can_do() {
+        let pace = Pace::new(Duration::from_secs(3), true);
         let quick = Duration::from_millis(1);
-        assert_eq!(next_events(1_000, quick), 8_000);
-        assert_eq!(next_events(8_000, quick), EVENTS_MAX);
-        assert_eq!(next_events(1_000, Duration::from_secs(1)), 250);
-        assert_eq!(next_events(1, Duration::from_secs(60)), 1);
+        assert_eq!(pace.next_events(1_000, quick), 8_000);
+        assert_eq!(pace.next_events(8_000, quick), EVENTS_MAX);
+        assert_eq!(pace.next_events(1_000, Duration::from_secs(1)), 250);
+        assert_eq!(pace.next_events(1, Duration::from_secs(60)), 1);
+    }
+
+    #[test]
+    fn a_transaction_is_shorter_where_nothing_is_kept_from_one_batch_to_the_next() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Pace::new(12 * second, true).transaction, 12 * second);
+        assert_eq!(Pace::new(12 * second, false).transaction, 2 * second);
+        assert_eq!(Pace::new(12 * second, false).batch, second);
     }
 }

@@ -88,6 +88,7 @@ impl Runner {
             applier: Applier {
                 opening: Opening::new(&key, settings.batch_timeout, settings.lease, self.commit()),
                 work_mem_mb: settings.batch_work_mem_mb,
+                transaction_time: settings.transaction_time,
                 target: parts.target.clone(),
                 source: parts.source.clone(),
                 projection: parts.projection.clone(),
