@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use highwater::Result;
 use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Projection, Runnable};
+use highwater::projection::{DynProjection, Projection, RustProjection};
 use highwater::source::Batch;
 use serde::Deserialize;
 use tokio_postgres::types::Type;
@@ -72,17 +72,17 @@ impl Projection for Plain {
     }
 }
 
-fn view() -> Result<Arc<dyn Runnable>> {
+fn view() -> Result<Arc<dyn DynProjection>> {
     sums::keyed("sums")
 }
 
-fn plain() -> Result<Arc<dyn Runnable>> {
+fn plain() -> Result<Arc<dyn DynProjection>> {
     let up = sums::create();
-    Ok(Arc::new(Coded::new(Plain { up })?))
+    Ok(Arc::new(RustProjection::new(Plain { up })?))
 }
 
 async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
-    type Make = fn() -> Result<Arc<dyn Runnable>>;
+    type Make = fn() -> Result<Arc<dyn DynProjection>>;
     let kinds: [(&str, Make, Option<Budget>); 2] = [
         ("keyed view", view, Some(Budget::RatioAtLeast(0.6))),
         ("plain projection", plain, None),

@@ -67,7 +67,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::projection::{Coded, Keyed, KeyedView, Projection, Runnable};
+use crate::projection::{DynProjection, Keyed, KeyedView, Projection, RustProjection};
 
 use context::Context;
 use exit::Done;
@@ -77,7 +77,7 @@ use ui::Ui;
 /// A program with all of highwater's commands, and with the projections that are compiled in.
 #[derive(Default)]
 pub struct App {
-    projections: Vec<Arc<dyn Runnable>>,
+    projections: Vec<Arc<dyn DynProjection>>,
 }
 
 impl App {
@@ -89,9 +89,9 @@ impl App {
     /// With a projection in Rust.
     ///
     /// # Errors
-    /// As [`Coded::new`].
+    /// As [`RustProjection::new`].
     pub fn projection(self, projection: impl Projection) -> Result<App> {
-        Ok(self.runnable(Arc::new(Coded::new(projection)?)))
+        Ok(self.runnable(Arc::new(RustProjection::new(projection)?)))
     }
 
     /// With a keyed view.
@@ -109,7 +109,7 @@ impl App {
 
     /// With a projection in the form in which the engine runs it.
     #[must_use]
-    pub fn runnable(mut self, projection: Arc<dyn Runnable>) -> App {
+    pub fn runnable(mut self, projection: Arc<dyn DynProjection>) -> App {
         self.projections.push(projection);
         self
     }
@@ -245,7 +245,7 @@ fn program_name(arguments: &[OsString]) -> String {
     name.unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
 }
 
-fn start(cli: Cli, program: String, projections: Vec<Arc<dyn Runnable>>, ui: &Ui) -> Done {
+fn start(cli: Cli, program: String, projections: Vec<Arc<dyn DynProjection>>, ui: &Ui) -> Done {
     logging::start(&cli.options, cli.command.is_observed(), ui)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

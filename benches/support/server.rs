@@ -10,7 +10,7 @@ use highwater::cluster::Cluster;
 use highwater::engine::Settings;
 use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
-use highwater::projection::Runnable;
+use highwater::projection::DynProjection;
 use highwater::source::Source;
 use highwater::source::table::{EventTable, TableSource};
 use highwater::{Engine, Error, ErrorKind, Result, Until};
@@ -141,7 +141,7 @@ impl Db {
     pub(crate) fn engine(
         &self,
         settings: &Settings,
-        projections: impl IntoIterator<Item = Arc<dyn Runnable>>,
+        projections: impl IntoIterator<Item = Arc<dyn DynProjection>>,
     ) -> Result<Engine> {
         let pooled = self.pooled(settings)?;
         let engine = Engine::new(pooled, settings.clone()).source(self.source(settings)?);
@@ -159,7 +159,7 @@ impl Db {
     /// Runs these projections in this process until they have caught up.
     pub(crate) async fn catch_up(
         &self,
-        projections: impl IntoIterator<Item = Arc<dyn Runnable>>,
+        projections: impl IntoIterator<Item = Arc<dyn DynProjection>>,
     ) -> Result<Duration> {
         let engine = self.engine(&Settings::default(), projections)?;
         let began = Instant::now();

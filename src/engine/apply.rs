@@ -19,7 +19,7 @@ use crate::pg::dead_letter::ParkingLimits;
 use crate::pg::transaction::Opening;
 use crate::pg::{quote_identifier, quote_literal};
 use crate::position::{Position, Range};
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 use crate::source::{EventKey, Filter, Keys, Parked, Partition, Source};
 
 pub(super) mod batch;
@@ -42,7 +42,7 @@ pub(super) use several::EVENTS_MAX;
 pub(super) struct Applier {
     pub(super) target: Database,
     pub(super) source: Arc<dyn Source>,
-    pub(super) projection: Arc<dyn Runnable>,
+    pub(super) projection: Arc<dyn DynProjection>,
     pub(super) key: Key,
     pub(super) epoch: Epoch,
     pub(super) slice: Slice,
@@ -72,7 +72,7 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    fn filter<'a>(&'a self, key: &Key, projection: &'a dyn Runnable) -> Filter<'a> {
+    fn filter<'a>(&'a self, key: &Key, projection: &'a dyn DynProjection) -> Filter<'a> {
         let definition = projection.definition();
         Filter {
             types: definition.events.as_deref(),
@@ -114,7 +114,7 @@ pub(super) struct Limits<'a> {
 }
 
 /// Whether events are read out of the source for a projection, not inside the server.
-pub(super) fn is_read(projection: &dyn Runnable, source: &dyn Source) -> bool {
+pub(super) fn is_read(projection: &dyn DynProjection, source: &dyn Source) -> bool {
     projection.statements().is_none() || source.relation().is_none()
 }
 

@@ -33,14 +33,14 @@ use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, column, dead_letter, quote_identifier};
 use crate::position::Position;
-use crate::projection::{Definition, Runnable};
+use crate::projection::{Definition, DynProjection};
 use crate::source::Source;
 
 /// A rebuild of one projection.
 pub struct Rebuild {
     target: Database,
     source: Arc<dyn Source>,
-    projection: Arc<dyn Runnable>,
+    projection: Arc<dyn DynProjection>,
     settings: Settings,
     board: Board,
 }
@@ -67,7 +67,7 @@ impl Rebuild {
     pub fn new(
         target: Database,
         source: Arc<dyn Source>,
-        projection: Arc<dyn Runnable>,
+        projection: Arc<dyn DynProjection>,
         settings: Settings,
     ) -> Rebuild {
         let board = Board::new(projection.definition().name.clone());
@@ -259,7 +259,7 @@ impl Rebuild {
 /// If the projection has no read model yet, the log is behind a checkpoint, or the database refuses.
 pub async fn accept(
     target: &Database,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     source: &dyn Source,
 ) -> Result<bool> {
     let definition = projection.definition();

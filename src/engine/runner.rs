@@ -23,7 +23,7 @@ use crate::pg::checkpoint::{Epoch, Key};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::position::{Position, Range};
-use crate::projection::{Definition, Runnable};
+use crate::projection::{Definition, DynProjection};
 use crate::retry::delays;
 use crate::runner_state::RunnerState;
 use crate::source::Source;
@@ -74,7 +74,7 @@ pub(super) enum Ended {
 pub(super) struct Parts {
     pub(super) target: Database,
     pub(super) source: Arc<dyn Source>,
-    pub(super) projection: Arc<dyn Runnable>,
+    pub(super) projection: Arc<dyn DynProjection>,
     pub(super) build: Build,
     pub(super) generation: i32,
     pub(super) partition: i32,

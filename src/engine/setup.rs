@@ -16,7 +16,7 @@ use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::database::Database;
 use crate::pg::transaction::{BEGIN, Tx};
 use crate::pg::{self, Parameter, column, quote_identifier};
-use crate::projection::{Definition, Runnable};
+use crate::projection::{Definition, DynProjection};
 use crate::source::{Keys, Source};
 
 /// A projection's row: which build of its read model is live.
@@ -114,7 +114,7 @@ const FIRST_GENERATION: i32 = 1;
 /// connection may be silent for ever.
 pub(crate) async fn prepare(
     target: &Database,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     source: &dyn Source,
     limit: Duration,
 ) -> Result<Prepared> {
@@ -132,7 +132,7 @@ pub(crate) async fn prepare(
 
 async fn recognise_or_create(
     target: &Database,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     source: &dyn Source,
 ) -> Result<Prepared> {
     let definition = projection.definition();
@@ -208,7 +208,11 @@ pub(crate) fn check_hash(definition: &Definition, hash: &str) -> Result<()> {
 
 /// Creates projection row, checkpoint row, schema and tables in one transaction. False if another
 /// instance has done so.
-async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Source) -> Result<bool> {
+async fn create(
+    target: &Database,
+    projection: &dyn DynProjection,
+    source: &dyn Source,
+) -> Result<bool> {
     let definition = projection.definition();
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.
     let connecting = target.connector().connect();
@@ -303,7 +307,7 @@ pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
 /// Runs `up` in a schema.
 pub(crate) async fn fill_schema(
     client: &Client,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     schema: &str,
 ) -> Result<()> {
     let path = format!(
@@ -350,7 +354,7 @@ pub(crate) async fn set_positions(client: &Client, name: &ProjectionName) -> Res
 /// Puts the view `batch` into a schema, if the projection reads it there.
 pub(crate) async fn show_batch(
     client: &Client,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     source: &dyn Source,
     schema: &str,
 ) -> Result<()> {

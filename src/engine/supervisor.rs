@@ -25,7 +25,7 @@ use crate::pg::checkpoint;
 use crate::pg::database::Database;
 use crate::pg::instance::{self, Observed, ObservedCheckpoint};
 use crate::position::Position;
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 use crate::retry::{Verdict, delays, verdict};
 use crate::runner_state::RunnerState;
 use crate::source::Source;
@@ -41,7 +41,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Parts {
     pub(super) target: Database,
     pub(super) source: Arc<dyn Source>,
-    pub(super) projection: Arc<dyn Runnable>,
+    pub(super) projection: Arc<dyn DynProjection>,
     pub(super) following: Following,
     /// The head that ends this run once every partition has passed it.
     pub(super) until: Option<Position>,

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::pg::transaction::Tx;
 use crate::projection::typed::{self, OnUnknown};
-use crate::projection::{Applying, Coded, OnError, Projection};
+use crate::projection::{BatchWriter, OnError, Projection, RustProjection};
 use crate::source::{Batch, Keys};
 
 mod fold;
@@ -155,7 +155,7 @@ where
     ///
     /// # Errors
     /// If its name cannot name a schema, its event is no enum, or it has no key column.
-    pub fn new(view: V) -> Result<Coded<Keyed<V, K, S>>> {
+    pub fn new(view: V) -> Result<RustProjection<Keyed<V, K, S>>> {
         if typed::variants_of::<V::Event>().is_none() {
             let what = format!("the event of projection \"{}\" is no enum", view.name());
             return Err(Error::new(ErrorKind::Config, what)
@@ -166,7 +166,7 @@ where
             return Err(Error::new(ErrorKind::Config, what)
                 .hint("return the columns of its primary key from key_columns"));
         }
-        Coded::new(Keyed {
+        RustProjection::new(Keyed {
             view,
             row: PhantomData,
         })
@@ -222,7 +222,7 @@ where
         folding.finish().await
     }
 
-    fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn Applying + 'a> {
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn BatchWriter + 'a> {
         Box::new(Folding::new(&self.view, tx))
     }
 }

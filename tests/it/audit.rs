@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater::audit::{Audit, audit};
 use highwater::engine::rebuild::{Rebuild, Rebuilt};
 use highwater::engine::{Engine, Settings};
-use highwater::projection::Runnable;
+use highwater::projection::DynProjection;
 use highwater::source::Source;
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{ErrorKind, ProjectionName};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exactness::{Running, caught_up};
 use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
 
-fn picky() -> Arc<dyn Runnable> {
+fn picky() -> Arc<dyn DynProjection> {
     sql_projection(
         "counts",
         &format!("/* highwater\nevents = [\"T\"]\n*/\n{COUNTS}"),

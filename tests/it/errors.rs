@@ -13,7 +13,7 @@ use crate::support::{append_rows, eventually, one, sql_projection};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A ledger that does something else first.
-fn ledger_after(up: &str, apply: &str) -> std::sync::Arc<dyn highwater::projection::Runnable> {
+fn ledger_after(up: &str, apply: &str) -> std::sync::Arc<dyn highwater::projection::DynProjection> {
     let text = format!(
         "-- highwater: up\n{LEDGER};\n{up}\n-- highwater: apply\n{apply}
          insert into ledger (position, stream, version)

@@ -7,7 +7,7 @@ use highwater::given_expect::{How, Report, Subject, run, select};
 use highwater::pg::connect::Connector;
 use highwater::pg::transaction::Tx;
 use highwater::projection::file::{ProjectionFile, load_directory};
-use highwater::projection::{Coded, Projection};
+use highwater::projection::{Projection, RustProjection};
 use highwater::source::Batch;
 use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Result};
@@ -205,7 +205,7 @@ async fn a_projection_in_rust_is_tested_alike() {
         )
         .replace("counts =", "streams =");
     std::fs::write(&tests, text).unwrap();
-    let subject = Subject::new(Arc::new(Coded::new(Streams).unwrap()), tests);
+    let subject = Subject::new(Arc::new(RustProjection::new(Streams).unwrap()), tests);
     let report = run(&server(&database), &[subject]).await.unwrap();
     assert!(report.passed(), "{}", report.render());
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::engine::{Handle, RunnerState, Settings};
-use highwater::projection::{Keyed, KeyedView, OnUnknown, Runnable};
+use highwater::projection::{DynProjection, Keyed, KeyedView, OnUnknown};
 
 use highwater::testing::TestDatabase;
 use highwater::{Engine, ErrorKind, Outcome, RecordedEvent};
@@ -67,12 +67,15 @@ impl KeyedView<String, Sum> for Sums {
     }
 }
 
-pub(crate) fn sums() -> Arc<dyn Runnable> {
+pub(crate) fn sums() -> Arc<dyn DynProjection> {
     Arc::new(Keyed::new(Sums).unwrap())
 }
 
 /// An engine that has applied its first event.
-async fn live(database: &TestDatabase, projections: Vec<Arc<dyn Runnable>>) -> (Running, Handle) {
+async fn live(
+    database: &TestDatabase,
+    projections: Vec<Arc<dyn DynProjection>>,
+) -> (Running, Handle) {
     let engine = Engine::new(database.pooled(), Settings::default()).source(database.source());
     let count = projections.len() as i64;
     let engine = projections.into_iter().fold(engine, Engine::projection);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::engine::Settings;
-use highwater::projection::Runnable;
+use highwater::projection::DynProjection;
 use highwater::testing::TestDatabase;
 use highwater::{Engine, Outcome, Until};
 use tokio_postgres::Client;
@@ -29,7 +29,7 @@ fn settings(listen: bool) -> Settings {
     settings
 }
 
-fn engine(database: &TestDatabase, listen: bool, projections: &[Arc<dyn Runnable>]) -> Engine {
+fn engine(database: &TestDatabase, listen: bool, projections: &[Arc<dyn DynProjection>]) -> Engine {
     let engine = Engine::new(database.pooled(), settings(listen)).source(database.source());
     projections.iter().fold(engine, |engine, projection| {
         engine.projection(projection.clone())

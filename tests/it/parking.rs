@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use highwater::dead_letters::{self, Selection};
 use highwater::engine::Settings;
-use highwater::projection::Runnable;
+use highwater::projection::DynProjection;
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{Engine, ErrorKind, Outcome, ProjectionName, Report, Until};
 use tokio_postgres::Client;
@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Keeps what was applied in the order in which it was. Events whose position is in `public.poison`
 /// cannot be.
-fn applied(header: &str) -> Arc<dyn Runnable> {
+fn applied(header: &str) -> Arc<dyn DynProjection> {
     let text = format!(
         "/* highwater
 on_error = \"park\"
@@ -72,7 +72,7 @@ async fn poisoned(client: &Client, positions: &[i64]) {
     client.execute(sql, &[&positions]).await.unwrap();
 }
 
-async fn run(database: &TestDatabase, projection: Arc<dyn Runnable>) -> Report {
+async fn run(database: &TestDatabase, projection: Arc<dyn DynProjection>) -> Report {
     run_to_head(database, database.source(), vec![projection])
         .await
         .unwrap()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use highwater::projection::{Coded, OnError, Projection, Runnable};
+use highwater::projection::{DynProjection, OnError, Projection, RustProjection};
 use highwater::source::{Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source};
 use highwater::testing::{MemorySource, TestDatabase};
 use highwater::{ErrorKind, NewEvent, Position, Range, Result};
@@ -202,13 +202,13 @@ impl Projection for Plain {
     }
 }
 
-fn plain(key: &'static str, partitions: u16, on_error: OnError) -> Result<Arc<dyn Runnable>> {
+fn plain(key: &'static str, partitions: u16, on_error: OnError) -> Result<Arc<dyn DynProjection>> {
     let plain = Plain {
         key,
         partitions,
         on_error,
     };
-    Ok(Arc::new(Coded::new(plain)?))
+    Ok(Arc::new(RustProjection::new(plain)?))
 }
 
 #[test]

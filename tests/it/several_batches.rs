@@ -8,7 +8,9 @@ use highwater::engine::{Engine, Settings, Until};
 use highwater::pg::connect::Connector;
 use highwater::pg::database::Database;
 use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection, Runnable};
+use highwater::projection::{
+    DynProjection, Keyed, KeyedView, OnUnknown, Projection, RustProjection,
+};
 use highwater::source::Batch;
 use highwater::source::table::{EventTable, GapPolicy, TableSource};
 use highwater::testing::TestDatabase;
@@ -39,7 +41,7 @@ async fn run_on(
     database: &TestDatabase,
     table: EventTable,
     settings: Settings,
-    projections: Vec<Arc<dyn Runnable>>,
+    projections: Vec<Arc<dyn DynProjection>>,
 ) -> Report {
     let connector: Connector = database.pooled().connector().clone();
     let sessions = usize::try_from(settings.pool_size).unwrap();
@@ -52,7 +54,7 @@ async fn run_on(
     report.expect("it catches up").unwrap()
 }
 
-async fn run(database: &TestDatabase, projection: Arc<dyn Runnable>) -> Outcome {
+async fn run(database: &TestDatabase, projection: Arc<dyn DynProjection>) -> Outcome {
     let report = run_on(database, EventTable::own(), settings(), vec![projection]).await;
     report.outcomes.into_iter().next().unwrap().1
 }
@@ -190,9 +192,9 @@ impl<F> Calls<F>
 where
     F: Fn(&Batch) -> Result<Option<&'static str>> + Send + Sync + 'static,
 {
-    fn runnable(name: &str, deed: F) -> Arc<dyn Runnable> {
+    fn runnable(name: &str, deed: F) -> Arc<dyn DynProjection> {
         let name = name.to_owned();
-        Arc::new(Coded::new(Calls { name, deed }).unwrap())
+        Arc::new(RustProjection::new(Calls { name, deed }).unwrap())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn counts() -> Arc<dyn highwater::projection::Runnable> {
+fn counts() -> Arc<dyn highwater::projection::DynProjection> {
     sql_projection("counts", COUNTS)
 }
 

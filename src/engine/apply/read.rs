@@ -22,7 +22,7 @@ use crate::pg::checkpoint::{self, Key, LastEvent};
 use crate::pg::dead_letter;
 use crate::pg::transaction::{TextStatement, Tx};
 use crate::position::{Position, Range};
-use crate::projection::{Applying, Runnable};
+use crate::projection::{BatchWriter, DynProjection};
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest, Source};
 
 /// A batch that was read.
@@ -43,7 +43,7 @@ pub(in crate::engine) struct ReadWork {
 #[derive(Clone)]
 pub(super) struct BatchReader {
     source: Arc<dyn Source>,
-    projection: Arc<dyn Runnable>,
+    projection: Arc<dyn DynProjection>,
     key: Key,
     slice: Slice,
     /// How many events to read next: whoever applies them says so.
@@ -193,7 +193,10 @@ impl Applier {
         unpanicked(applying.finish()).await
     }
 
-    pub(super) fn applying<'a>(&'a self, session: &'a Session) -> Result<Box<dyn Applying + 'a>> {
+    pub(super) fn applying<'a>(
+        &'a self,
+        session: &'a Session,
+    ) -> Result<Box<dyn BatchWriter + 'a>> {
         self.projection.begin(Tx::new(session.client()))
     }
 
@@ -222,7 +225,7 @@ impl Applier {
 /// Takes a batch once its transaction is open; what only reads is sent without waiting for that.
 async fn take_after(
     begin: impl Future<Output = Result<()>>,
-    applying: &mut dyn Applying,
+    applying: &mut dyn BatchWriter,
     batch: &Batch,
 ) -> Result<()> {
     if !applying.reads_first() {
@@ -290,7 +293,7 @@ mod tests {
         reads_first: bool,
     }
 
-    impl Applying for Faulty<'_> {
+    impl BatchWriter for Faulty<'_> {
         fn take<'a>(&'a mut self, _: &'a Batch) -> BoxFuture<'a, Result<()>> {
             Box::pin(async {
                 self.said.lock().unwrap().push("taken");
@@ -375,7 +378,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_that_was_read_is_used_before_the_transaction_is_open() {
         struct ReadsThenWrites<'a>(&'a AtomicUsize);
-        impl Applying for ReadsThenWrites<'_> {
+        impl BatchWriter for ReadsThenWrites<'_> {
             fn take<'a>(&'a mut self, _: &'a Batch) -> BoxFuture<'a, Result<()>> {
                 Box::pin(async {
                     yield_now().await;

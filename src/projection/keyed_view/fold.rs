@@ -11,7 +11,7 @@ use super::rows::{Rows, written_bytes};
 use crate::error::Result;
 use crate::event::RecordedEvent;
 use crate::pg::transaction::{TextStatement, Tx};
-use crate::projection::Applying;
+use crate::projection::BatchWriter;
 use crate::projection::typed::{self, OnUnknown};
 use crate::source::{Batch, BoxFuture};
 
@@ -158,7 +158,7 @@ where
     }
 }
 
-impl<V, K, S> Applying for Folding<'_, V, K, S>
+impl<V, K, S> BatchWriter for Folding<'_, V, K, S>
 where
     V: KeyedView<K, S>,
     K: Serialize + Eq + Hash + Clone + Send + Sync + 'static,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use highwater::Result;
 use highwater::cluster::Cluster;
 use highwater::pg::transaction::Tx;
-use highwater::projection::{Coded, Projection};
+use highwater::projection::{Projection, RustProjection};
 use highwater::source::Batch;
 use highwater::testing::TestDatabase;
 use nix::sys::signal::{Signal, kill};
@@ -312,7 +312,7 @@ async fn code_that_is_silent_for_longer_than_a_lease_is_given_less() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "s", 1..=100).await;
-    let silent = Arc::new(Coded::new(Silent).unwrap());
+    let silent = Arc::new(RustProjection::new(Silent).unwrap());
     let engine = engine(database.url()).projection(silent);
     let handle = engine.handle();
     let running = Running::start(engine);
