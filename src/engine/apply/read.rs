@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::{MaybeDone, maybe_done, try_join};
 
 use super::several::Several;
-use super::{Applier, Limits, Session, Slice, Work, panicked};
+use super::{Applier, Limits, PartitionFilter, Session, Work, panicked};
 use crate::engine::divergence;
 use crate::error::Result;
 use crate::event::RecordedEvent;
@@ -45,7 +45,7 @@ pub(super) struct BatchReader {
     source: Arc<dyn Source>,
     projection: Arc<dyn DynProjection>,
     key: Key,
-    slice: Slice,
+    partition_filter: PartitionFilter,
     /// How many events to read next: whoever applies them says so.
     pub(super) events_max: Arc<AtomicUsize>,
     bytes_max: usize,
@@ -53,7 +53,7 @@ pub(super) struct BatchReader {
 
 impl BatchReader {
     fn filter(&self) -> Filter<'_> {
-        self.slice.filter(&self.key, &*self.projection)
+        self.partition_filter.filter(&self.key, &*self.projection)
     }
 
     /// Reads what `range` holds, up to the limits. `read_up_to` is up to where nothing was missed.
@@ -69,10 +69,12 @@ impl BatchReader {
 
     /// The events of parked keys in a range, and how far they were read: at most up to the limits.
     async fn read_parked(&self, range: Range) -> Result<(Range, Vec<(EventKey, RecordedEvent)>)> {
-        if self.slice.parked.is_empty() {
+        if self.partition_filter.parked.is_empty() {
             return Ok((range, Vec::new()));
         }
-        let filter = self.filter().parked(Parked::Only(&self.slice.parked));
+        let filter = self
+            .filter()
+            .parked(Parked::Only(&self.partition_filter.parked));
         let read = self.source.read_keyed(self.request(range, filter)).await?;
         Ok((read.range, read.events))
     }
@@ -95,7 +97,7 @@ impl Applier {
             source: self.source.clone(),
             projection: self.projection.clone(),
             key: self.key.clone(),
-            slice: self.slice.clone(),
+            partition_filter: self.partition_filter.clone(),
             events_max: Arc::new(AtomicUsize::new(limits.events_max)),
             bytes_max: limits.bytes_max,
         };
