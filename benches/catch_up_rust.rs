@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use highwater::internal::pg::transaction::Tx;
-use highwater::internal::projection::{Coded, Projection, Runnable};
+use highwater::internal::projection::{DynProjection, Projection, RustProjection};
 use highwater::internal::source::Batch;
 use highwater::{BoxError, Result};
 use serde::Deserialize;
@@ -71,17 +71,17 @@ impl Projection for Plain {
     }
 }
 
-fn view() -> Result<Arc<dyn Runnable>> {
+fn view() -> Result<Arc<dyn DynProjection>> {
     sums::keyed("sums")
 }
 
-fn plain() -> Result<Arc<dyn Runnable>> {
+fn plain() -> Result<Arc<dyn DynProjection>> {
     let up = sums::create();
-    Ok(Arc::new(Coded::new(Plain { up })?))
+    Ok(Arc::new(RustProjection::new(Plain { up })?))
 }
 
 async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
-    type Make = fn() -> Result<Arc<dyn Runnable>>;
+    type Make = fn() -> Result<Arc<dyn DynProjection>>;
     let kinds: [(&str, Make, Option<Budget>); 2] = [
         ("keyed view", view, Some(Budget::RatioAtLeast(0.6))),
         ("plain projection", plain, None),

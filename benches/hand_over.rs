@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use highwater::Result;
 use highwater::internal::engine::Settings;
-use highwater::internal::projection::Runnable;
+use highwater::internal::projection::DynProjection;
 use support::live::{self, LiveEngine};
 use support::{Bench, Budget, Db, Report, failed};
 use tokio_postgres::Client;
@@ -68,7 +68,7 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn start(db: &Db, projection: &Arc<dyn Runnable>, listen: bool) -> Result<LiveEngine> {
+fn start(db: &Db, projection: &Arc<dyn DynProjection>, listen: bool) -> Result<LiveEngine> {
     let mut settings = Settings::default();
     settings.listen = listen;
     Ok(LiveEngine::start(

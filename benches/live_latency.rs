@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater::internal::engine::Settings;
-use highwater::internal::projection::Runnable;
+use highwater::internal::projection::DynProjection;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::breakdown::Breakdown;
 use support::live::{self, LiveEngine};
@@ -61,7 +61,7 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
 async fn measured(
     db: &Db,
-    projection: Arc<dyn Runnable>,
+    projection: Arc<dyn DynProjection>,
     listen: bool,
     appends: u64,
     breakdown: &Breakdown,

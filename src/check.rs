@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::pg::database::Database;
 use crate::projection::file::ProjectionFile;
-use crate::projection::{Definition, Runnable, SqlProjection};
+use crate::projection::{Definition, DynProjection, SqlProjection};
 use crate::source::Source;
 
 /// What to check.
@@ -26,7 +26,7 @@ pub struct Check<'a> {
     /// The directory of the projection files, if there is to be one.
     pub directory: Option<&'a Path>,
     /// The projections in Rust.
-    pub coded: &'a [Arc<dyn Runnable>],
+    pub coded: &'a [Arc<dyn DynProjection>],
     /// The database of the read models; without one only files are checked.
     pub database: Option<&'a Database>,
     /// The sources that are configured.
@@ -78,7 +78,7 @@ impl fmt::Display for Finding {
 
 /// A projection that is checked, with its file if it has one.
 struct Candidate {
-    runnable: Arc<dyn Runnable>,
+    runnable: Arc<dyn DynProjection>,
     file: Option<ProjectionFile>,
 }
 
@@ -90,7 +90,7 @@ impl Candidate {
         }
     }
 
-    fn coded(runnable: &Arc<dyn Runnable>) -> Candidate {
+    fn coded(runnable: &Arc<dyn DynProjection>) -> Candidate {
         Candidate {
             runnable: runnable.clone(),
             file: None,

@@ -65,7 +65,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::projection::{Coded, Keyed, KeyedView, Projection, Runnable};
+use crate::projection::{DynProjection, Keyed, KeyedView, Projection, RustProjection};
 
 use context::Context;
 use exit::Done;
@@ -75,7 +75,7 @@ use ui::Ui;
 /// A program with all of highwater's commands, and with the projections that are compiled in.
 #[derive(Default)]
 pub struct App {
-    projections: Vec<Arc<dyn Runnable>>,
+    projections: Vec<Arc<dyn DynProjection>>,
 }
 
 impl App {
@@ -87,9 +87,9 @@ impl App {
     /// With a projection in Rust.
     ///
     /// # Errors
-    /// As [`Coded::new`].
+    /// As [`RustProjection::new`].
     pub fn projection(self, projection: impl Projection) -> Result<App> {
-        Ok(self.runnable(Arc::new(Coded::new(projection)?)))
+        Ok(self.runnable(Arc::new(RustProjection::new(projection)?)))
     }
 
     /// With a keyed view.
@@ -102,7 +102,7 @@ impl App {
 
     /// With a projection in the form in which the engine runs it.
     #[must_use]
-    pub fn runnable(mut self, projection: Arc<dyn Runnable>) -> App {
+    pub fn runnable(mut self, projection: Arc<dyn DynProjection>) -> App {
         self.projections.push(projection);
         self
     }
@@ -238,7 +238,7 @@ fn program_name(arguments: &[OsString]) -> String {
     name.unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
 }
 
-fn start(cli: Cli, program: String, projections: Vec<Arc<dyn Runnable>>, ui: &Ui) -> Done {
+fn start(cli: Cli, program: String, projections: Vec<Arc<dyn DynProjection>>, ui: &Ui) -> Done {
     logging::start(&cli.options, cli.command.is_observed(), ui)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

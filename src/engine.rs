@@ -1,6 +1,6 @@
 //! The engine: all runners of a process, one reader per source, and the instance they belong to.
 //!
-//! It knows [`Source`] and [`Runnable`] and no table, file or protocol behind them. Dropping the
+//! It knows [`Source`] and [`DynProjection`] and no table, file or protocol behind them. Dropping the
 //! future of [`Engine::run`] is like a crash and as safe; cancelling its token drains.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use crate::name::ProjectionName;
 use crate::pg;
 use crate::pg::database::Database;
 use crate::position::Position;
-use crate::projection::{Runnable, check_names};
+use crate::projection::{DynProjection, check_names};
 use crate::source::Source;
 
 mod apply;
@@ -119,7 +119,7 @@ impl fmt::Debug for Engine {
 
 /// One projection to be run.
 struct Run {
-    projection: Arc<dyn Runnable>,
+    projection: Arc<dyn DynProjection>,
     build: Build,
     board: Board,
 }
@@ -145,12 +145,12 @@ impl Engine {
 
     /// Adds a projection.
     #[must_use]
-    pub fn projection(self, projection: Arc<dyn Runnable>) -> Engine {
+    pub fn projection(self, projection: Arc<dyn DynProjection>) -> Engine {
         let board = Board::new(projection.definition().name.clone());
         self.build(projection, Build::Live, board)
     }
 
-    fn build(mut self, projection: Arc<dyn Runnable>, build: Build, board: Board) -> Engine {
+    fn build(mut self, projection: Arc<dyn DynProjection>, build: Build, board: Board) -> Engine {
         self.runs.push(Run {
             projection,
             build,

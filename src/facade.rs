@@ -16,7 +16,9 @@ use crate::pg::connect::{Connector, check_server};
 use crate::pg::database::Database;
 use crate::pg::migrate;
 use crate::projection::file::{ProjectionFile, load_directory};
-use crate::projection::{Coded, Definition, Keyed, KeyedView, Projection, Runnable, SqlProjection};
+use crate::projection::{
+    Definition, DynProjection, Keyed, KeyedView, Projection, RustProjection, SqlProjection,
+};
 use crate::source::table::{EventTable, TableSource};
 
 pub use handle::Handle;
@@ -131,14 +133,14 @@ impl Highwater {
     /// Adds a projection in Rust. What is wrong with it is an error of [`Highwater::run`].
     #[must_use]
     pub fn projection(self, projection: impl Projection) -> Highwater {
-        self.with_built(Coded::new(projection))
+        self.with_built(RustProjection::new(projection))
     }
 
     fn with_file(self, file: ProjectionFile) -> Highwater {
         self.with_built(Ok(SqlProjection::new(file)))
     }
 
-    fn with_built<P: Runnable>(mut self, projection: Result<P>) -> Highwater {
+    fn with_built<P: DynProjection>(mut self, projection: Result<P>) -> Highwater {
         let projection = match projection {
             Ok(projection) => Arc::new(projection),
             Err(fault) => {

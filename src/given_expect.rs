@@ -15,7 +15,7 @@ use crate::name::ProjectionName;
 use crate::pg::connect::Connector;
 use crate::projection::file::ProjectionFile;
 use crate::projection::test_file::TestFile;
-use crate::projection::{Runnable, SqlProjection};
+use crate::projection::{DynProjection, SqlProjection};
 
 pub use report::{Case, Failure, How, Report, Tested};
 
@@ -24,7 +24,7 @@ use scratch::Scratch;
 /// A projection and the file of its tests.
 #[derive(Clone)]
 pub struct Subject {
-    projection: Arc<dyn Runnable>,
+    projection: Arc<dyn DynProjection>,
     tests: Option<PathBuf>,
 }
 
@@ -40,7 +40,7 @@ impl Subject {
 
     /// Any projection, with the tests in the file `tests`, for example
     /// `tests/accounts.test.toml`.
-    pub fn new(projection: Arc<dyn Runnable>, tests: impl Into<PathBuf>) -> Subject {
+    pub fn new(projection: Arc<dyn DynProjection>, tests: impl Into<PathBuf>) -> Subject {
         Subject {
             projection,
             tests: Some(tests.into()),
@@ -48,7 +48,7 @@ impl Subject {
     }
 
     /// Any projection, with the tests in the file `tests` if it is there.
-    pub fn beside(projection: Arc<dyn Runnable>, tests: PathBuf) -> Subject {
+    pub fn beside(projection: Arc<dyn DynProjection>, tests: PathBuf) -> Subject {
         Subject {
             projection,
             tests: tests.exists().then_some(tests),

@@ -176,7 +176,7 @@ pub use pause::Paused;
 pub use pg::transaction::{TextStatement, Tx};
 pub use pg::value::{SqlElement, SqlType, SqlValue};
 pub use position::{Position, Range};
-pub use projection::{Applying, KeyedView, OnError, OnUnknown, Projection};
+pub use projection::{BatchWriter, KeyedView, OnError, OnUnknown, Projection};
 pub use source::Batch;
 pub use status::{Gap, PartitionStatus, ProjectionStatus, SourceStatus, State, Status};
 pub use wait::{Target, Waited};

@@ -24,7 +24,7 @@ mod typed;
 
 pub use file::OnError;
 pub use keyed_view::{Keyed, KeyedView};
-pub use rust::Coded;
+pub use rust::RustProjection;
 pub use sql::SqlProjection;
 pub use typed::OnUnknown;
 
@@ -114,7 +114,7 @@ pub trait Projection: Send + Sync + 'static {
     /// Begins a transaction, which takes one batch or several. Write it where something is worth
     /// keeping from one to the next, to be written at the end; by itself it calls
     /// [`Projection::apply`] for each.
-    fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn Applying + 'a>
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn BatchWriter + 'a>
     where
         Self: Sized,
     {
@@ -122,9 +122,9 @@ pub trait Projection: Send + Sync + 'static {
     }
 }
 
-/// What applies the batches of one transaction. It is dropped without [`Applying::finish`] when the
+/// What applies the batches of one transaction. It is dropped without [`BatchWriter::finish`] when the
 /// transaction is rolled back.
-pub trait Applying: Send {
+pub trait BatchWriter: Send {
     /// Takes the next batch, which begins where the one before ended.
     ///
     /// # Errors
@@ -143,13 +143,13 @@ pub trait Applying: Send {
         true
     }
 
-    /// Whether the first [`Applying::take`] only reads in what it sends when it is first polled: that is sent
+    /// Whether the first [`BatchWriter::take`] only reads in what it sends when it is first polled: that is sent
     /// without waiting for the answer to what opens the transaction. It is polled again when that is there.
     fn reads_first(&self) -> bool {
         false
     }
 
-    /// As [`Applying::finish`], but for the last statement: that one goes to the server together with the
+    /// As [`BatchWriter::finish`], but for the last statement: that one goes to the server together with the
     /// commit. By itself it leaves none.
     fn finish_but_last(&mut self) -> BoxFuture<'_, Result<Option<TextStatement>>> {
         let finishing = self.finish();
@@ -161,7 +161,7 @@ pub trait Applying: Send {
 }
 
 /// A projection as the engine runs it.
-pub trait Runnable: Send + Sync + 'static {
+pub trait DynProjection: Send + Sync + 'static {
     /// What it is.
     fn definition(&self) -> &Definition;
 
@@ -172,11 +172,11 @@ pub trait Runnable: Send + Sync + 'static {
     /// event then leaves the database. `None` if it needs the events handed to it.
     fn statements(&self) -> Option<Statements<'_>>;
 
-    /// Begins to apply batches that are read. Not called where [`Runnable::statements`] serve.
+    /// Begins to apply batches that are read. Not called where [`DynProjection::statements`] serve.
     ///
     /// # Errors
     /// If it can only do so inside the server.
-    fn begin<'a>(&'a self, tx: Tx<'a>) -> Result<Box<dyn Applying + 'a>>;
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Result<Box<dyn BatchWriter + 'a>>;
 }
 
 /// Statements that apply a range inside the server.
@@ -209,7 +209,7 @@ pub(crate) fn hash_of(parts: &[&str]) -> String {
 ///
 /// # Errors
 /// The first name that occurs twice.
-pub fn check_names<'a>(projections: impl Iterator<Item = &'a dyn Runnable>) -> Result<()> {
+pub fn check_names<'a>(projections: impl Iterator<Item = &'a dyn DynProjection>) -> Result<()> {
     let mut names: Vec<&str> = projections.map(|p| p.definition().name.as_str()).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {

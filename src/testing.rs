@@ -6,7 +6,7 @@ mod memory;
 mod run;
 
 pub use crate::projection::file::ProjectionFile;
-pub use crate::projection::{Coded, Keyed, Runnable, SqlProjection};
+pub use crate::projection::{DynProjection, Keyed, RustProjection, SqlProjection};
 pub use crate::source::Source;
 pub use database::TestDatabase;
 pub use memory::MemorySource;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use highwater::Result;
 use highwater::internal::projection::file::ProjectionFile;
-use highwater::internal::projection::{Runnable, SqlProjection};
+use highwater::internal::projection::{DynProjection, SqlProjection};
 
 use super::{Db, failed, orders};
 
@@ -146,7 +146,7 @@ create table sums {TABLE};
 }
 
 /// The SQL projection of this name.
-pub(crate) fn sql_projection(name: &str, text: &str) -> Result<Arc<dyn Runnable>> {
+pub(crate) fn sql_projection(name: &str, text: &str) -> Result<Arc<dyn DynProjection>> {
     let path = format!("projections/{name}.sql");
     let file = ProjectionFile::parse(Path::new(&path), text)?;
     Ok(Arc::new(SqlProjection::new(file)))

@@ -11,7 +11,7 @@ use highwater::internal::engine::Engine;
 use highwater::internal::engine::Settings;
 use highwater::internal::pg::connect::Connector;
 use highwater::internal::pg::database::Database;
-use highwater::internal::projection::Runnable;
+use highwater::internal::projection::DynProjection;
 use highwater::internal::source::Source;
 use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::{Error, ErrorKind, Result, Until};
@@ -167,7 +167,7 @@ impl Db {
     pub(crate) fn engine(
         &self,
         settings: &Settings,
-        projections: impl IntoIterator<Item = Arc<dyn Runnable>>,
+        projections: impl IntoIterator<Item = Arc<dyn DynProjection>>,
     ) -> Result<Engine> {
         let pooled = self.pooled(settings)?;
         let engine = Engine::new(pooled, settings.clone()).source(self.source(settings)?);
@@ -185,7 +185,7 @@ impl Db {
     /// Runs these projections in this process until they have caught up.
     pub(crate) async fn catch_up(
         &self,
-        projections: impl IntoIterator<Item = Arc<dyn Runnable>>,
+        projections: impl IntoIterator<Item = Arc<dyn DynProjection>>,
     ) -> Result<Duration> {
         let engine = self.engine(&Settings::default(), projections)?;
         let began = Instant::now();

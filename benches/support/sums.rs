@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use highwater::internal::projection::{Keyed, KeyedView, OnUnknown, Runnable};
+use highwater::internal::projection::{DynProjection, Keyed, KeyedView, OnUnknown};
 use highwater::{BoxError, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 
 use super::events::{self, TABLE};
 
 /// As a SQL projection that leaves `Seen` out.
-pub(crate) fn in_sql(name: &str) -> Result<Arc<dyn Runnable>> {
+pub(crate) fn in_sql(name: &str) -> Result<Arc<dyn DynProjection>> {
     let text = events::sums_text(r#"events = ["Booked"]"#);
     events::sql_projection(name, &text)
 }
 
 /// As a keyed view in Rust, which leaves `Seen` out too.
-pub(crate) fn keyed(name: &str) -> Result<Arc<dyn Runnable>> {
+pub(crate) fn keyed(name: &str) -> Result<Arc<dyn DynProjection>> {
     let view = View {
         name: name.to_owned(),
         up: create(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use highwater::testing::{Coded, MemorySource, TestDatabase, run_to_head};
+use highwater::testing::{MemorySource, RustProjection, TestDatabase, run_to_head};
 use highwater::{ErrorKind, NewEvent, Outcome, Result};
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::words::Words;
 
 /// Applies what the source has that is not applied yet.
 async fn run(database: &TestDatabase, source: &MemorySource) -> Result<Outcome> {
-    let words = Arc::new(Coded::new(Words)?);
+    let words = Arc::new(RustProjection::new(Words)?);
     let mut report = run_to_head(database, Arc::new(source.clone()), vec![words]).await?;
     Ok(report.outcomes.remove(0).1)
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pg::connect::{Connector, check_server, resolve_database};
 use crate::pg::database::Database;
 use crate::pg::migrate::{self, Applied};
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 use crate::source::table::{EventTable, TableSource};
 
 /// How long a command tries to reach its database.
@@ -35,7 +35,7 @@ const SOURCE_SESSIONS: usize = 4;
 pub(super) struct Context {
     options: Options,
     program: String,
-    compiled: Vec<Arc<dyn Runnable>>,
+    compiled: Vec<Arc<dyn DynProjection>>,
     ui: Ui,
     stop: Stop,
     loaded: OnceLock<Loaded>,
@@ -60,7 +60,7 @@ impl Context {
     pub(super) fn new(
         options: Options,
         program: String,
-        compiled: Vec<Arc<dyn Runnable>>,
+        compiled: Vec<Arc<dyn DynProjection>>,
         ui: Ui,
     ) -> Context {
         Context {

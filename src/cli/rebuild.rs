@@ -11,7 +11,7 @@ use super::text::thousands;
 use crate::engine::rebuild::{Rebuild, Rebuilt};
 use crate::error::Result;
 use crate::position::Position;
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     Ok(Exit::Done)
 }
 
-async fn begin(projection: Arc<dyn Runnable>, ctx: &Context) -> Result<Rebuild> {
+async fn begin(projection: Arc<dyn DynProjection>, ctx: &Context) -> Result<Rebuild> {
     ctx.verified().await?;
     let settings = ctx.config()?.engine.clone();
     let source = Arc::new(ctx.source().await?);

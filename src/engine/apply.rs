@@ -19,7 +19,7 @@ use crate::pg::dead_letter::ParkingLimits;
 use crate::pg::transaction::Opening;
 use crate::pg::{quote_identifier, quote_literal};
 use crate::position::{Position, Range};
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 use crate::source::{EventKey, Filter, Keys, Parked, Partition, Source};
 
 pub(super) mod batch;
@@ -39,13 +39,14 @@ pub(super) use session::{InFlight, Session};
 pub(super) use several::EVENTS_MAX;
 
 /// What applying batches needs, the same for every batch of a claim.
+#[derive(Clone)]
 pub(super) struct Applier {
     pub(super) target: Database,
     pub(super) source: Arc<dyn Source>,
-    pub(super) projection: Arc<dyn Runnable>,
+    pub(super) projection: Arc<dyn DynProjection>,
     pub(super) key: Key,
     pub(super) epoch: Epoch,
-    pub(super) slice: Slice,
+    pub(super) partition_filter: PartitionFilter,
     /// How much may be parked.
     pub(super) parking: ParkingLimits,
     /// The schema that holds this generation.
@@ -64,7 +65,7 @@ pub(super) struct Applier {
 /// Which events are this runner's, as its checkpoint's row said when it was last read. The fence
 /// compares `parking`, so a picture that is out of date cannot commit.
 #[derive(Clone, Debug)]
-pub(super) struct Slice {
+pub(super) struct PartitionFilter {
     /// Of how many partitions its checkpoint's is one.
     pub(super) partitions: i32,
     /// Rises whenever keys are parked or set free.
@@ -73,8 +74,8 @@ pub(super) struct Slice {
     pub(super) parked: Arc<[EventKey]>,
 }
 
-impl Slice {
-    fn filter<'a>(&'a self, key: &Key, projection: &'a dyn Runnable) -> Filter<'a> {
+impl PartitionFilter {
+    fn filter<'a>(&'a self, key: &Key, projection: &'a dyn DynProjection) -> Filter<'a> {
         let definition = projection.definition();
         Filter {
             types: definition.events.as_deref(),
@@ -116,7 +117,7 @@ pub(super) struct Limits<'a> {
 }
 
 /// Whether events are read out of the source for a projection, not inside the server.
-pub(super) fn is_read(projection: &dyn Runnable, source: &dyn Source) -> bool {
+pub(super) fn is_read(projection: &dyn DynProjection, source: &dyn Source) -> bool {
     projection.statements().is_none() || source.relation().is_none()
 }
 
@@ -190,14 +191,14 @@ impl Applier {
     /// Which events a batch holds: those of the wanted types and the partition's keys, without
     /// the parked ones.
     pub(super) fn filter(&self) -> Filter<'_> {
-        self.slice.filter(&self.key, &*self.projection)
+        self.partition_filter.filter(&self.key, &*self.projection)
     }
 
     fn fence(&self) -> Fence<'_> {
         Fence {
             key: &self.key,
             epoch: self.epoch,
-            parking: self.slice.parking,
+            parking: self.partition_filter.parking,
             schema: &self.schema,
         }
     }

@@ -4,41 +4,54 @@ use crate::error::{Error, EventRef, Result};
 use crate::event::RecordedEvent;
 use crate::name::ProjectionName;
 use crate::position::{Position, Range};
-use crate::source::{Filter, ReadRequest, Source};
+use crate::source::{Filter, Middle, ReadRequest, Source};
 
-/// The range that is known to hold a poison event, and how far to try next.
+/// How far the next batch may go while a poison event is being looked for.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Isolation {
-    suspect: Option<Suspect>,
-}
+pub(super) struct Isolation(Option<Halving>);
 
-#[derive(Clone, Copy, Debug)]
-struct Suspect {
+/// A range that is known to hold a poison event, and how much of it to try next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Halving {
     bad_through: Position,
     try_through: Position,
 }
 
+impl Halving {
+    /// Half of the events of a range; one event alone is tried with all that is left.
+    fn of(bad_through: Position, events: &Middle) -> Halving {
+        let try_through = match events.count {
+            1 => bad_through,
+            _ => events.middle,
+        };
+        Halving {
+            bad_through,
+            try_through,
+        }
+    }
+}
+
 /// What is left to do about a batch that failed.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    /// Try a shorter batch.
-    TryShorter,
+pub(super) enum Suspect {
+    /// One of several events: try a shorter batch.
+    Several,
     /// This event alone causes it.
-    Poison(Box<RecordedEvent>),
+    One(Box<RecordedEvent>),
     /// The range holds no event: the statements themselves fail.
-    NoEvent,
+    None,
 }
 
 impl Isolation {
     /// How far the next batch may go.
     pub(super) fn bound(&self, through: Position) -> Position {
-        self.suspect
-            .map_or(through, |suspect| suspect.try_through.min(through))
+        self.0
+            .map_or(through, |halving| halving.try_through.min(through))
     }
 
     /// Whether a poison event is being looked for.
     pub(super) fn is_open(&self) -> bool {
-        self.suspect.is_some()
+        self.0.is_some()
     }
 
     /// A batch up to `position` succeeded: the rest of the suspect range is halved again.
@@ -48,24 +61,18 @@ impl Isolation {
         source: &dyn Source,
         filter: Filter<'_>,
     ) -> Result<()> {
-        let Some(suspect) = self.suspect else {
+        let Some(Halving { bad_through, .. }) = self.0 else {
             return Ok(());
         };
-        let rest = Range::new(position, suspect.bad_through);
-        let middle = source.middle(rest, filter).await?;
-        self.suspect = middle.map(|middle| Suspect {
-            bad_through: suspect.bad_through,
-            try_through: match middle.count {
-                1 => suspect.bad_through,
-                _ => middle.middle,
-            },
-        });
+        let rest = Range::new(position, bad_through);
+        let events = source.middle(rest, filter).await?;
+        self.0 = events.map(|events| Halving::of(bad_through, &events));
         Ok(())
     }
 
     /// The event at `position` is to be dealt with alone: what lies before it is passed first.
     pub(super) fn pass_before(&mut self, position: Position) {
-        self.suspect = Some(Suspect {
+        self.0 = Some(Halving {
             bad_through: position,
             try_through: position.previous(),
         });
@@ -77,27 +84,24 @@ impl Isolation {
         range: Range,
         source: &dyn Source,
         filter: Filter<'_>,
-    ) -> Result<Verdict> {
-        let Some(middle) = source.middle(range, filter).await? else {
-            return Ok(Verdict::NoEvent);
+    ) -> Result<Suspect> {
+        let Some(events) = source.middle(range, filter).await? else {
+            return Ok(Suspect::None);
         };
-        if middle.count > 1 {
-            self.suspect = Some(Suspect {
-                bad_through: range.through(),
-                try_through: middle.middle,
-            });
-            return Ok(Verdict::TryShorter);
+        if events.count > 1 {
+            self.0 = Some(Halving::of(range.through(), &events));
+            return Ok(Suspect::Several);
         }
         let request = ReadRequest {
-            range: Range::new(middle.first.previous(), middle.first),
+            range: Range::new(events.first.previous(), events.first),
             filter,
             events_max: 1,
             bytes_max: usize::MAX,
         };
         let mut events = source.read(request).await?.events;
         Ok(match events.pop() {
-            Some(event) => Verdict::Poison(Box::new(event)),
-            None => Verdict::NoEvent,
+            Some(event) => Suspect::One(Box::new(event)),
+            None => Suspect::None,
         })
     }
 }
@@ -122,5 +126,29 @@ pub(super) fn reference(event: &RecordedEvent) -> EventRef {
         position: event.position,
         id: event.id,
         event_type: event.event_type.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_events_are_tried_next_and_the_last_one_with_all_that_is_left() {
+        let at = Position::new;
+        for (count, first, middle, tried) in [(1, 7, 7, 20), (2, 7, 7, 7), (5, 3, 9, 9)] {
+            let events = Middle {
+                count,
+                first: at(first),
+                middle: at(middle),
+            };
+            let isolation = Isolation(Some(Halving::of(at(20), &events)));
+            assert_eq!(isolation.bound(at(100)), at(tried), "{count} events");
+        }
+        let mut isolation = Isolation::default();
+        assert_eq!(isolation.bound(at(100)), at(100));
+        isolation.pass_before(at(8));
+        assert_eq!(isolation.bound(at(100)), at(7));
+        assert_eq!(isolation.bound(at(5)), at(5));
     }
 }

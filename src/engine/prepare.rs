@@ -13,7 +13,7 @@ use crate::pg::database::Database;
 use crate::pg::projection::{
     NewProjection, check_hash, create_positions, dropped, insert, stored_in,
 };
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 use crate::source::Source;
 
 /// A read model that is there.
@@ -42,7 +42,7 @@ const FIRST_GENERATION: i32 = 1;
 /// connection may be silent for ever.
 pub(crate) async fn prepare(
     target: &Database,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     source: &dyn Source,
     limit: Duration,
 ) -> Result<Prepared> {
@@ -60,7 +60,7 @@ pub(crate) async fn prepare(
 
 async fn recognise_or_create(
     target: &Database,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     source: &dyn Source,
 ) -> Result<Prepared> {
     let definition = projection.definition();
@@ -82,7 +82,11 @@ async fn recognise_or_create(
 
 /// Creates projection row, checkpoint row, schema and tables in one transaction. False if another
 /// instance has done so.
-async fn create(target: &Database, projection: &dyn Runnable, source: &dyn Source) -> Result<bool> {
+async fn create(
+    target: &Database,
+    projection: &dyn DynProjection,
+    source: &dyn Source,
+) -> Result<bool> {
     let definition = projection.definition();
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.
     let connecting = target.connector().connect();

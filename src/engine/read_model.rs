@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
 use crate::pg::{self, Parameter, column, quote_identifier};
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 
 mod batch_view;
 
@@ -45,7 +45,7 @@ pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
 /// Runs `up` in a schema.
 pub(crate) async fn fill_schema(
     client: &Client,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     schema: &str,
 ) -> Result<()> {
     let path = format!(

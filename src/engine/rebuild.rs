@@ -37,7 +37,7 @@ use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::pg::projection::{self, StoredProjection};
 use crate::position::Position;
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 use crate::source::Source;
 
 mod next;
@@ -46,7 +46,7 @@ mod next;
 pub struct Rebuild {
     target: Database,
     source: Arc<dyn Source>,
-    projection: Arc<dyn Runnable>,
+    projection: Arc<dyn DynProjection>,
     settings: Settings,
     board: Board,
 }
@@ -73,7 +73,7 @@ impl Rebuild {
     pub fn new(
         target: Database,
         source: Arc<dyn Source>,
-        projection: Arc<dyn Runnable>,
+        projection: Arc<dyn DynProjection>,
         settings: Settings,
     ) -> Rebuild {
         let board = Board::new(projection.definition().name.clone());

@@ -22,7 +22,7 @@ use crate::pg::database::Database;
 use crate::pg::instance::{self, ObservedProjection};
 use crate::pg::projection;
 use crate::position::Position;
-use crate::projection::{Definition, Runnable};
+use crate::projection::{Definition, DynProjection};
 use crate::runner_state::RunnerState;
 use crate::source::Source;
 
@@ -37,7 +37,7 @@ use plan::{Action, Finish, View, plan};
 pub(super) struct Parts {
     pub(super) target: Database,
     pub(super) source: Arc<dyn Source>,
-    pub(super) projection: Arc<dyn Runnable>,
+    pub(super) projection: Arc<dyn DynProjection>,
     pub(super) following: Following,
     /// The head that ends this run once every partition has passed it.
     pub(super) until: Option<Position>,
@@ -267,7 +267,7 @@ impl Supervisor {
             shared: parts.board.add(partition),
             fenced: parts.fenced.clone(),
             wake: parts.wake.clone(),
-            turns: parts.permits.clone(),
+            permits: parts.permits.clone(),
         });
         let stop = stop.child_token();
         self.local.running.insert(partition);

@@ -15,7 +15,7 @@ use crate::dead_letters;
 use crate::engine::{Engine, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{self, Parameter, column, quote_identifier};
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 use crate::projection::test_file::{ExpectedTable, GivenEvent, Test, TestFile, compare};
 use crate::retry::{Verdict, delays, verdict};
 use crate::source::table::{EventTable, TableSource};
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a run of a case needs.
 struct Run<'a> {
     scratch: &'a Scratch,
-    projection: &'a Arc<dyn Runnable>,
+    projection: &'a Arc<dyn DynProjection>,
     file: &'a TestFile,
     test: &'a Test,
 }
@@ -35,7 +35,7 @@ struct Run<'a> {
 /// Runs a case twice, and says what failed. An error is about the scratch database.
 pub(super) async fn run(
     scratch: &Scratch,
-    projection: &Arc<dyn Runnable>,
+    projection: &Arc<dyn DynProjection>,
     file: &TestFile,
     test: &Test,
 ) -> Result<Vec<Failure>> {

@@ -99,14 +99,22 @@ pub(crate) async fn parked_keys(
     rows.iter().map(|row| column(row, 0)).collect()
 }
 
-/// The next letter of a partition that somebody asked to try again, with its key: of none of those in
+/// A dead letter that somebody asked to retry.
+pub(crate) struct Requested {
+    pub(crate) key: Option<String>,
+    pub(crate) event: RecordedEvent,
+    /// What the checkpoint says of its parked keys, as the fence compares it.
+    pub(crate) parking: i64,
+}
+
+/// The next dead letter of a checkpoint under `epoch` that somebody asked to retry: of none of the keys in
 /// `put_off`.
 pub(crate) async fn requested(
     client: &Client,
     key: &Key,
-    partitions: i32,
+    epoch: Epoch,
     put_off: &[Option<String>],
-) -> Result<Option<(Option<String>, RecordedEvent)>> {
+) -> Result<Option<Requested>> {
     let mut sql = Cow::Borrowed(include_str!("../../sql/queries/dead_letter/requested.sql"));
     if mutation::on("parking.order") {
         sql = Cow::Owned(sql.replace("min(d.position)", "max(d.position)"));
@@ -115,12 +123,18 @@ pub(crate) async fn requested(
         (&key.projection.as_str(), Type::TEXT),
         (&key.generation, Type::INT4),
         (&key.partition, Type::INT4),
-        (&partitions, Type::INT4),
+        (&epoch.get(), Type::INT8),
         (&put_off, Type::TEXT_ARRAY),
     ];
     let rows = read(client, &sql, &parameters).await?;
-    let letter = |row: &Row| Ok((column(row, 8)?, event(row)?));
-    rows.first().map(letter).transpose()
+    let requested = |row: &Row| {
+        Ok(Requested {
+            key: column(row, 8)?,
+            event: event(row)?,
+            parking: column(row, 9)?,
+        })
+    };
+    rows.first().map(requested).transpose()
 }
 
 async fn read(

@@ -9,7 +9,7 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::pg::transaction::Tx;
 use crate::projection::typed::{self, OnUnknown};
-use crate::projection::{Applying, Coded, OnError, Projection};
+use crate::projection::{BatchWriter, OnError, Projection, RustProjection};
 use crate::source::{Batch, Keys};
 
 mod fold;
@@ -170,7 +170,7 @@ impl<V: KeyedView> Keyed<V> {
     ///
     /// # Errors
     /// If its name cannot name a schema, its event is no enum, or it has no key column.
-    pub fn new(view: V) -> Result<Coded<Keyed<V>>> {
+    pub fn new(view: V) -> Result<RustProjection<Keyed<V>>> {
         if typed::variants_of::<V::Event>().is_none() {
             let what = format!("the event of projection \"{}\" is no enum", view.name());
             return Err(Error::new(ErrorKind::Config, what)
@@ -181,7 +181,7 @@ impl<V: KeyedView> Keyed<V> {
             return Err(Error::new(ErrorKind::Config, what)
                 .with_hint("return the columns of its primary key from key_columns"));
         }
-        Coded::new(Keyed(view))
+        RustProjection::new(Keyed(view))
     }
 }
 
@@ -229,7 +229,7 @@ impl<V: KeyedView> Projection for Keyed<V> {
         Ok(folding.finish().await?)
     }
 
-    fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn Applying + 'a> {
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn BatchWriter + 'a> {
         Box::new(Folding::new(&self.0, tx))
     }
 }

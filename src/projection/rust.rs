@@ -4,23 +4,23 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
 use crate::projection::{
-    Applying, Definition, PARTITIONS_MAX, Projection, Runnable, Statements, failure, hash_of,
-    key_text, sql_text,
+    BatchWriter, Definition, DynProjection, PARTITIONS_MAX, Projection, Statements, failure,
+    hash_of, key_text, sql_text,
 };
 use crate::source::{Batch, BoxFuture, Keys};
 
 /// A projection in Rust, its definition taken once.
-pub struct Coded<P> {
+pub struct RustProjection<P> {
     projection: P,
     definition: Definition,
 }
 
-impl<P: Projection> Coded<P> {
+impl<P: Projection> RustProjection<P> {
     /// Takes the definition of `projection`.
     ///
     /// # Errors
     /// If its name cannot name a schema, or its `up` is not SQL that can be run in a transaction.
-    pub fn new(projection: P) -> Result<Coded<P>> {
+    pub fn new(projection: P) -> Result<RustProjection<P>> {
         let name: ProjectionName = projection.name().parse()?;
         let up = sql_text::normalise(projection.up()).map_err(|fault| {
             Error::new(ErrorKind::Config, fault.what)
@@ -51,7 +51,7 @@ impl<P: Projection> Coded<P> {
             text: None,
             key,
         };
-        Ok(Coded {
+        Ok(RustProjection {
             projection,
             definition,
         })
@@ -77,7 +77,7 @@ fn partitions_of(projection: &impl Projection) -> Result<u16> {
     Err(Error::new(ErrorKind::Config, what).with_hint(format!("return 1 to {PARTITIONS_MAX}")))
 }
 
-impl<P: Projection> Runnable for Coded<P> {
+impl<P: Projection> DynProjection for RustProjection<P> {
     fn definition(&self) -> &Definition {
         &self.definition
     }
@@ -93,7 +93,7 @@ impl<P: Projection> Runnable for Coded<P> {
         None
     }
 
-    fn begin<'a>(&'a self, tx: Tx<'a>) -> Result<Box<dyn Applying + 'a>> {
+    fn begin<'a>(&'a self, tx: Tx<'a>) -> Result<Box<dyn BatchWriter + 'a>> {
         Ok(self.projection.begin(tx))
     }
 }
@@ -110,7 +110,7 @@ impl<'a, P: Projection> EachBatch<'a, P> {
     }
 }
 
-impl<P: Projection> Applying for EachBatch<'_, P> {
+impl<P: Projection> BatchWriter for EachBatch<'_, P> {
     fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>> {
         let applying = self.projection.apply(batch, &self.tx);
         Box::pin(async { applying.await.map_err(failure::from_code) })

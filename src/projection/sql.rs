@@ -5,7 +5,7 @@ use crate::pg;
 use crate::pg::transaction::Tx;
 use crate::projection::file::{ProjectionFile, Section};
 use crate::projection::sql_text::BatchPlace;
-use crate::projection::{Applying, Definition, Runnable, Statements};
+use crate::projection::{BatchWriter, Definition, DynProjection, Statements};
 use crate::source::BoxFuture;
 
 type Locate = Box<dyn Fn(usize, Option<usize>) -> String + Send + Sync>;
@@ -84,7 +84,7 @@ fn locate_in(file: &ProjectionFile) -> Locate {
     })
 }
 
-impl Runnable for SqlProjection {
+impl DynProjection for SqlProjection {
     fn definition(&self) -> &Definition {
         &self.definition
     }
@@ -101,7 +101,7 @@ impl Runnable for SqlProjection {
         })
     }
 
-    fn begin<'a>(&'a self, _tx: Tx<'a>) -> Result<Box<dyn Applying + 'a>> {
+    fn begin<'a>(&'a self, _tx: Tx<'a>) -> Result<Box<dyn BatchWriter + 'a>> {
         let what = format!(
             "projection \"{}\" is SQL, and its source \"{}\" is not in the database of its read model",
             self.definition.name, self.definition.source

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, Report, Settings, Until};
 use crate::error::Result;
-use crate::projection::Runnable;
+use crate::projection::DynProjection;
 use crate::source::Source;
 use crate::testing::TestDatabase;
 
@@ -17,7 +17,7 @@ use crate::testing::TestDatabase;
 pub async fn run_to_head(
     database: &TestDatabase,
     source: Arc<dyn Source>,
-    projections: Vec<Arc<dyn Runnable>>,
+    projections: Vec<Arc<dyn DynProjection>>,
 ) -> Result<Report> {
     let engine = Engine::new(database.pooled(), Settings::default()).source(source);
     let engine = projections.into_iter().fold(engine, Engine::projection);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use highwater::internal::audit::{Audit, audit};
 use highwater::internal::engine::rebuild::{Rebuild, Rebuilt};
 use highwater::internal::engine::{Engine, Settings};
-use highwater::internal::projection::Runnable;
+use highwater::internal::projection::DynProjection;
 use highwater::internal::source::Source;
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{ErrorKind, ProjectionName};
@@ -19,7 +19,7 @@ use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn picky() -> Arc<dyn Runnable> {
+fn picky() -> Arc<dyn DynProjection> {
     sql_projection(
         "counts",
         &format!("/* highwater\nevents = [\"T\"]\n*/\n{COUNTS}"),

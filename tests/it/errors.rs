@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn ledger_after(
     up: &str,
     apply: &str,
-) -> std::sync::Arc<dyn highwater::internal::projection::Runnable> {
+) -> std::sync::Arc<dyn highwater::internal::projection::DynProjection> {
     let text = format!(
         "-- highwater: up\n{LEDGER};\n{up}\n-- highwater: apply\n{apply}
          insert into ledger (position, stream, version)

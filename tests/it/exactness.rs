@@ -9,7 +9,7 @@ use highwater::internal::engine::Engine;
 use highwater::internal::engine::Settings;
 use highwater::internal::pg::transaction::Tx;
 use highwater::internal::projection::file::ProjectionFile;
-use highwater::internal::projection::{Coded, Projection, Runnable, SqlProjection};
+use highwater::internal::projection::{DynProjection, Projection, RustProjection, SqlProjection};
 use highwater::internal::source::table::{EventTable, GapPolicy, TableSource};
 use highwater::internal::source::{Batch, Source};
 use highwater::testing::TestDatabase;
@@ -30,17 +30,17 @@ pub(crate) const LEDGER: &str = "create table ledger (
     applied bigint generated always as identity primary key,
     position bigint not null, stream text not null, version bigint not null)";
 
-pub(crate) fn ledger_in_sql(name: &str) -> Arc<dyn Runnable> {
+pub(crate) fn ledger_in_sql(name: &str) -> Arc<dyn DynProjection> {
     ledger_with(name, "")
 }
 
 /// A ledger of the events of one type.
-pub(crate) fn ledger_of_type(name: &str, event_type: &str) -> Arc<dyn Runnable> {
+pub(crate) fn ledger_of_type(name: &str, event_type: &str) -> Arc<dyn DynProjection> {
     let header = format!("/* highwater\nevents = [\"{event_type}\"]\n*/\n");
     ledger_with(name, &header)
 }
 
-fn ledger_with(name: &str, header: &str) -> Arc<dyn Runnable> {
+fn ledger_with(name: &str, header: &str) -> Arc<dyn DynProjection> {
     let text = format!(
         "{header}-- highwater: up\n{LEDGER};\n-- highwater: apply\n
          insert into ledger (position, stream, version)
@@ -76,12 +76,12 @@ impl Projection for Ledger {
     }
 }
 
-pub(crate) fn ledger_in_rust(name: &'static str) -> Arc<dyn Runnable> {
-    Arc::new(Coded::new(Ledger(name)).unwrap())
+pub(crate) fn ledger_in_rust(name: &'static str) -> Arc<dyn DynProjection> {
+    Arc::new(RustProjection::new(Ledger(name)).unwrap())
 }
 
 /// A ledger of a projection with so many partitions.
-pub(crate) fn ledger_partitioned(name: &str, partitions: usize) -> Arc<dyn Runnable> {
+pub(crate) fn ledger_partitioned(name: &str, partitions: usize) -> Arc<dyn DynProjection> {
     ledger_with(
         name,
         &format!("/* highwater\npartitions = {partitions}\n*/\n"),
@@ -109,8 +109,8 @@ impl Projection for SlowLedger {
     }
 }
 
-pub(crate) fn slow_ledger_in_rust(name: &'static str) -> Arc<dyn Runnable> {
-    Arc::new(Coded::new(SlowLedger(Ledger(name))).unwrap())
+pub(crate) fn slow_ledger_in_rust(name: &'static str) -> Arc<dyn DynProjection> {
+    Arc::new(RustProjection::new(SlowLedger(Ledger(name))).unwrap())
 }
 
 /// What a ledger says: exactly the log, in the order of positions and of versions.

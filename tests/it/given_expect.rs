@@ -7,7 +7,7 @@ use highwater::internal::given_expect::{How, Report, Subject, run, select};
 use highwater::internal::pg::connect::Connector;
 use highwater::internal::pg::transaction::Tx;
 use highwater::internal::projection::file::{ProjectionFile, load_directory};
-use highwater::internal::projection::{Coded, Projection};
+use highwater::internal::projection::{Projection, RustProjection};
 use highwater::internal::source::Batch;
 use highwater::testing::TestDatabase;
 use highwater::{BoxError, ErrorKind, Result};
@@ -204,7 +204,7 @@ async fn a_projection_in_rust_is_tested_alike() {
         )
         .replace("counts =", "streams =");
     std::fs::write(&tests, text).unwrap();
-    let subject = Subject::new(Arc::new(Coded::new(Streams).unwrap()), tests);
+    let subject = Subject::new(Arc::new(RustProjection::new(Streams).unwrap()), tests);
     let report = run(&server(&database), &[subject]).await.unwrap();
     assert!(report.passed(), "{}", report.render());
 }

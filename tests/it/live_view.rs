@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::internal::engine::{Monitor, RunnerState, Settings};
-use highwater::internal::projection::{Keyed, KeyedView, OnUnknown, Runnable};
+use highwater::internal::projection::{DynProjection, Keyed, KeyedView, OnUnknown};
 
 use highwater::internal::engine::Engine;
 use highwater::testing::TestDatabase;
@@ -75,12 +75,15 @@ impl KeyedView for Sums {
     }
 }
 
-pub(crate) fn sums() -> Arc<dyn Runnable> {
+pub(crate) fn sums() -> Arc<dyn DynProjection> {
     Arc::new(Keyed::new(Sums).unwrap())
 }
 
 /// An engine that has applied its first event.
-async fn live(database: &TestDatabase, projections: Vec<Arc<dyn Runnable>>) -> (Running, Monitor) {
+async fn live(
+    database: &TestDatabase,
+    projections: Vec<Arc<dyn DynProjection>>,
+) -> (Running, Monitor) {
     let engine = Engine::new(database.pooled(), Settings::default()).source(database.source());
     let count = projections.len() as i64;
     let engine = projections.into_iter().fold(engine, Engine::projection);

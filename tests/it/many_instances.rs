@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use highwater::internal::engine::Engine;
 use highwater::internal::engine::Settings;
-use highwater::internal::projection::Runnable;
+use highwater::internal::projection::DynProjection;
 use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Outcome, Until};
 use tokio_postgres::Client;
@@ -31,7 +31,7 @@ fn settings(listen: bool) -> Settings {
     settings
 }
 
-fn engine(database: &TestDatabase, listen: bool, projections: &[Arc<dyn Runnable>]) -> Engine {
+fn engine(database: &TestDatabase, listen: bool, projections: &[Arc<dyn DynProjection>]) -> Engine {
     let engine = Engine::new(database.pooled(), settings(listen)).source(database.source());
     projections.iter().fold(engine, |engine, projection| {
         engine.projection(projection.clone())

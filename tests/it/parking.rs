@@ -13,7 +13,7 @@ use std::time::Duration;
 use highwater::internal::dead_letters::{self, Selection};
 use highwater::internal::engine::Engine;
 use highwater::internal::engine::Settings;
-use highwater::internal::projection::Runnable;
+use highwater::internal::projection::DynProjection;
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{ErrorKind, Outcome, ProjectionName, Report, Until};
 use tokio_postgres::Client;
@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Keeps what was applied in the order in which it was. Events whose position is in `public.poison`
 /// cannot be.
-fn applied(header: &str) -> Arc<dyn Runnable> {
+fn applied(header: &str) -> Arc<dyn DynProjection> {
     let text = format!(
         "/* highwater
 on_error = \"park\"
@@ -73,7 +73,7 @@ async fn poisoned(client: &Client, positions: &[i64]) {
     client.execute(sql, &[&positions]).await.unwrap();
 }
 
-async fn run(database: &TestDatabase, projection: Arc<dyn Runnable>) -> Report {
+async fn run(database: &TestDatabase, projection: Arc<dyn DynProjection>) -> Report {
     run_to_head(database, database.source(), vec![projection])
         .await
         .unwrap()

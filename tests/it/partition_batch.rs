@@ -5,7 +5,7 @@ use std::sync::Arc;
 use highwater::internal::audit::audit;
 use highwater::internal::engine::operate::accept;
 use highwater::internal::pg::transaction::Tx;
-use highwater::internal::projection::{Coded, Projection, Runnable};
+use highwater::internal::projection::{DynProjection, Projection, RustProjection};
 use highwater::internal::source::{Batch, Source};
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
 use highwater::{BoxError, ErrorKind, NewEvent, Outcome, Result};
@@ -25,11 +25,11 @@ async fn append_orders(client: &Client) {
     client.batch_execute(sql).await.unwrap();
 }
 
-fn partitioned(partitions: i32, up: &str, apply: &str) -> Arc<dyn Runnable> {
+fn partitioned(partitions: i32, up: &str, apply: &str) -> Arc<dyn DynProjection> {
     with_key(KEY, partitions, up, apply)
 }
 
-fn with_key(key: &str, partitions: i32, up: &str, apply: &str) -> Arc<dyn Runnable> {
+fn with_key(key: &str, partitions: i32, up: &str, apply: &str) -> Arc<dyn DynProjection> {
     let text = format!(
         "/* highwater
 events = [\"Placed\"]
@@ -237,7 +237,7 @@ async fn partitions_of_a_projection_in_rust_get_each_event_once() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_orders(&client).await;
-    let noted: Arc<dyn Runnable> = Arc::new(Coded::new(Noted(KEY)).unwrap());
+    let noted: Arc<dyn DynProjection> = Arc::new(RustProjection::new(Noted(KEY)).unwrap());
     let report = run_to_head(&database, database.source(), vec![noted.clone()])
         .await
         .unwrap();
@@ -257,7 +257,7 @@ async fn partitions_of_a_projection_in_rust_get_each_event_once() {
         let event = NewEvent::new("Placed", &json!({})).unwrap();
         memory.append(&format!("s-{n}"), event);
     }
-    let noted: Arc<dyn Runnable> = Arc::new(Coded::new(Noted("stream")).unwrap());
+    let noted: Arc<dyn DynProjection> = Arc::new(RustProjection::new(Noted("stream")).unwrap());
     let report = run_to_head(&database, Arc::new(memory), vec![noted])
         .await
         .unwrap();
@@ -283,7 +283,7 @@ async fn a_key_that_would_not_stay_the_same_is_refused() {
     ] {
         let database = TestDatabase::new().await;
         append_rows(&database.client().await, "s", 1..=3).await;
-        let noted: Arc<dyn Runnable> = Arc::new(Coded::new(Noted(key)).unwrap());
+        let noted: Arc<dyn DynProjection> = Arc::new(RustProjection::new(Noted(key)).unwrap());
         let report = run_to_head(&database, database.source(), vec![noted])
             .await
             .unwrap();

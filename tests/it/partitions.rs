@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use highwater::internal::projection::{Coded, OnError, Projection, Runnable};
+use highwater::internal::projection::{DynProjection, OnError, Projection, RustProjection};
 use highwater::internal::source::{
     Batch, EventKey, Filter, Keys, Parked, Partition, ReadRequest, Source,
 };
@@ -208,13 +208,13 @@ impl Projection for Plain {
     }
 }
 
-fn plain(key: &'static str, partitions: u16, on_error: OnError) -> Result<Arc<dyn Runnable>> {
+fn plain(key: &'static str, partitions: u16, on_error: OnError) -> Result<Arc<dyn DynProjection>> {
     let plain = Plain {
         key,
         partitions,
         on_error,
     };
-    Ok(Arc::new(Coded::new(plain)?))
+    Ok(Arc::new(RustProjection::new(plain)?))
 }
 
 #[test]

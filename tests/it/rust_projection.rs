@@ -7,7 +7,7 @@ use std::time::Duration;
 use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::internal::pg::database::Database;
 use highwater::internal::pg::transaction::Tx;
-use highwater::internal::projection::{Coded, Keyed, KeyedView, OnUnknown, Projection};
+use highwater::internal::projection::{Keyed, KeyedView, OnUnknown, Projection, RustProjection};
 use highwater::internal::source::Batch;
 use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::{MemorySource, TestDatabase, run_to_head};
@@ -104,7 +104,7 @@ fn event(event_type: &str, data: serde_json::Value) -> NewEvent {
 }
 
 async fn run_one(database: &TestDatabase, source: &MemorySource, stop: bool) -> Outcome {
-    let projection: Arc<dyn highwater::internal::projection::Runnable> = if stop {
+    let projection: Arc<dyn highwater::internal::projection::DynProjection> = if stop {
         Arc::new(Keyed::new(Balances::<true>).unwrap())
     } else {
         Arc::new(Keyed::new(Balances::<false>).unwrap())
@@ -234,7 +234,7 @@ async fn a_projection_that_ends_or_breaks_its_transaction_is_stopped_and_nothing
         let database = TestDatabase::new().await;
         let source = MemorySource::new("default");
         source.append("s", event("T", json!({})));
-        let unruly = Arc::new(Coded::new(Unruly(deed)).unwrap());
+        let unruly = Arc::new(RustProjection::new(Unruly(deed)).unwrap());
         let report = run_to_head(&database, Arc::new(source), vec![unruly])
             .await
             .unwrap();
@@ -262,7 +262,7 @@ async fn a_projection_that_panicked_leaves_no_open_transaction_and_is_stored_as_
     let source: Arc<MemorySource> = Arc::new(MemorySource::new("default"));
     source.append("s", event("T", json!({})));
     for _ in 0..20 {
-        let unruly = Arc::new(Coded::new(Unruly("panic")).unwrap());
+        let unruly = Arc::new(RustProjection::new(Unruly("panic")).unwrap());
         let report = run_to_head(&database, source.clone(), vec![unruly])
             .await
             .unwrap();
@@ -293,7 +293,7 @@ async fn a_runner_never_holds_one_session_while_it_waits_for_another() {
     let source = TableSource::new("default", pool.clone(), None, EventTable::own());
     let engine = Engine::new(pool, Settings::default())
         .source(Arc::new(source))
-        .projection(Arc::new(Coded::new(Unruly("select 1")).unwrap()));
+        .projection(Arc::new(RustProjection::new(Unruly("select 1")).unwrap()));
     let run = engine.run(Until::CaughtUp, CancellationToken::new());
     let report = tokio::time::timeout(Duration::from_secs(20), run).await;
     let report = report.expect("one session is enough").unwrap();
@@ -362,7 +362,7 @@ async fn own_errors_are_retried_where_they_say_so_and_else_stop_at_the_event() {
     let rates = Rates {
         attempts: AtomicU32::new(0),
     };
-    let rates = Arc::new(Coded::new(rates).unwrap());
+    let rates = Arc::new(RustProjection::new(rates).unwrap());
     let report = run_to_head(&database, Arc::new(source), vec![rates]).await;
     let Outcome::Stopped(error) = report.unwrap().outcomes.pop().unwrap().1 else {
         panic!("XXX has no rate")

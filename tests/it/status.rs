@@ -17,7 +17,7 @@ use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn counts() -> Arc<dyn highwater::internal::projection::Runnable> {
+fn counts() -> Arc<dyn highwater::internal::projection::DynProjection> {
     sql_projection("counts", COUNTS)
 }
 

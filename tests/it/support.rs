@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater::internal::projection::file::ProjectionFile;
-use highwater::internal::projection::{Runnable, SqlProjection};
+use highwater::internal::projection::{DynProjection, SqlProjection};
 use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
@@ -30,7 +30,7 @@ pub(crate) async fn eventually(
 }
 
 /// A projection from the text of its file.
-pub(crate) fn sql_projection(name: &str, text: &str) -> Arc<dyn Runnable> {
+pub(crate) fn sql_projection(name: &str, text: &str) -> Arc<dyn DynProjection> {
     let path = format!("projections/{name}.sql");
     let file = ProjectionFile::parse(Path::new(&path), text).expect("a projection file");
     Arc::new(SqlProjection::new(file))

@@ -8,7 +8,7 @@ use highwater::internal::append::append_ndjson;
 use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::internal::ndjson::Reader;
 use highwater::internal::projection::file::load_directory;
-use highwater::internal::projection::{Keyed, Runnable, SqlProjection};
+use highwater::internal::projection::{DynProjection, Keyed, SqlProjection};
 use highwater::testing::TestDatabase;
 use highwater::{EventStore, Outcome};
 use tokio_util::sync::CancellationToken;
@@ -24,10 +24,10 @@ fn data(name: &str) -> std::path::PathBuf {
         .join(name)
 }
 
-fn projections() -> Vec<Arc<dyn Runnable>> {
+fn projections() -> Vec<Arc<dyn DynProjection>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("projections");
     let files = load_directory(&directory).unwrap();
-    let mut all: Vec<Arc<dyn Runnable>> = Vec::new();
+    let mut all: Vec<Arc<dyn DynProjection>> = Vec::new();
     for file in files {
         all.push(Arc::new(SqlProjection::new(file)));
     }

@@ -12,7 +12,7 @@ use crate::given_expect::Subject;
 use crate::name::ProjectionName;
 use crate::pg::projection;
 use crate::projection::file::{load_directory, load_sound, refuse_taken_names};
-use crate::projection::{Definition, Runnable, SqlProjection};
+use crate::projection::{Definition, DynProjection, SqlProjection};
 use crate::suggest::suggestion;
 
 impl Context {
@@ -29,7 +29,7 @@ impl Context {
     }
 
     /// The projections that are compiled in.
-    pub(in crate::cli) fn compiled(&self) -> &[Arc<dyn Runnable>] {
+    pub(in crate::cli) fn compiled(&self) -> &[Arc<dyn DynProjection>] {
         &self.compiled
     }
 
@@ -41,7 +41,7 @@ impl Context {
     pub(in crate::cli) fn projections(
         &self,
         names: &[String],
-    ) -> Result<Vec<Arc<dyn Runnable>>, Failure> {
+    ) -> Result<Vec<Arc<dyn DynProjection>>, Failure> {
         let mut all = self.compiled.clone();
         let directory = self.projections_dir()?;
         let is_needed = self.compiled.is_empty() || self.options.projections.is_some();
@@ -73,7 +73,7 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::projections`].
-    pub(in crate::cli) fn projection(&self, name: &str) -> Result<Arc<dyn Runnable>, Failure> {
+    pub(in crate::cli) fn projection(&self, name: &str) -> Result<Arc<dyn DynProjection>, Failure> {
         let found = self.projections(&[name.to_owned()])?.into_iter().next();
         let missing = || Error::new(ErrorKind::NotFound, format!("no projection \"{name}\""));
         Ok(found.ok_or_else(missing)?)
@@ -133,7 +133,7 @@ impl Context {
     /// As [`Context::projections`].
     pub(in crate::cli) fn subjects(&self, names: &[String]) -> Result<Vec<Subject>, Failure> {
         let directory = self.projections_dir()?;
-        let subject = |projection: Arc<dyn Runnable>| {
+        let subject = |projection: Arc<dyn DynProjection>| {
             let name = projection.definition().name.clone();
             let tests = directory.join(format!("{name}.test.toml"));
             Subject::beside(projection, tests)
@@ -152,14 +152,18 @@ fn as_config(faults: Vec<Error>) -> Vec<Error> {
 }
 
 /// The projections of these names, or all.
-fn select(all: Vec<Arc<dyn Runnable>>, names: &[String]) -> Result<Vec<Arc<dyn Runnable>>> {
+fn select(
+    all: Vec<Arc<dyn DynProjection>>,
+    names: &[String],
+) -> Result<Vec<Arc<dyn DynProjection>>> {
     let known: Vec<&str> = all.iter().map(|p| p.definition().name.as_str()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         let what = format!("unknown projection \"{}\"", unknown.escape_debug());
         return Err(Error::new(ErrorKind::Usage, what).with_hint(suggestion(unknown, &known)));
     }
     let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    let is_wanted =
-        |p: &Arc<dyn Runnable>| wanted.is_empty() || wanted.contains(p.definition().name.as_str());
+    let is_wanted = |p: &Arc<dyn DynProjection>| {
+        wanted.is_empty() || wanted.contains(p.definition().name.as_str())
+    };
     Ok(all.into_iter().filter(is_wanted).collect())
 }

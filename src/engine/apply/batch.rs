@@ -122,7 +122,7 @@ impl Woven {
 mod tests {
     use super::*;
     use crate::position::Position;
-    use crate::projection::Runnable;
+    use crate::projection::DynProjection;
     use crate::projection::SqlProjection;
     use crate::projection::file::ProjectionFile;
 

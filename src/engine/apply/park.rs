@@ -122,7 +122,7 @@ impl Applier {
     /// The statements that set aside what a batch passes of parked keys, where the server can read
     /// the log itself; nothing where no key is parked.
     pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> String {
-        if self.slice.parked.is_empty() {
+        if self.partition_filter.parked.is_empty() {
             return String::new();
         }
         let most = u64::from(self.parking.letters_max) + 1;

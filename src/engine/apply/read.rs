@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::{MaybeDone, maybe_done, try_join};
 
 use super::several::Several;
-use super::{Applier, Limits, Session, Slice, Work, panicked};
+use super::{Applier, Limits, PartitionFilter, Session, Work, panicked};
 use crate::engine::divergence;
 use crate::error::Result;
 use crate::event::RecordedEvent;
@@ -22,7 +22,7 @@ use crate::pg::checkpoint::{self, Key, LastEvent};
 use crate::pg::dead_letter;
 use crate::pg::transaction::{TextStatement, Tx};
 use crate::position::{Position, Range};
-use crate::projection::{Applying, Runnable};
+use crate::projection::{BatchWriter, DynProjection};
 use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest, Source};
 
 /// A batch that was read.
@@ -43,9 +43,9 @@ pub(in crate::engine) struct ReadWork {
 #[derive(Clone)]
 pub(super) struct BatchReader {
     source: Arc<dyn Source>,
-    projection: Arc<dyn Runnable>,
+    projection: Arc<dyn DynProjection>,
     key: Key,
-    slice: Slice,
+    partition_filter: PartitionFilter,
     /// How many events to read next: whoever applies them says so.
     pub(super) events_max: Arc<AtomicUsize>,
     bytes_max: usize,
@@ -53,7 +53,7 @@ pub(super) struct BatchReader {
 
 impl BatchReader {
     fn filter(&self) -> Filter<'_> {
-        self.slice.filter(&self.key, &*self.projection)
+        self.partition_filter.filter(&self.key, &*self.projection)
     }
 
     /// Reads what `range` holds, up to the limits. `read_up_to` is up to where nothing was missed.
@@ -69,10 +69,12 @@ impl BatchReader {
 
     /// The events of parked keys in a range, and how far they were read: at most up to the limits.
     async fn read_parked(&self, range: Range) -> Result<(Range, Vec<(EventKey, RecordedEvent)>)> {
-        if self.slice.parked.is_empty() {
+        if self.partition_filter.parked.is_empty() {
             return Ok((range, Vec::new()));
         }
-        let filter = self.filter().parked(Parked::Only(&self.slice.parked));
+        let filter = self
+            .filter()
+            .parked(Parked::Only(&self.partition_filter.parked));
         let read = self.source.read_keyed(self.request(range, filter)).await?;
         Ok((read.range, read.events))
     }
@@ -95,7 +97,7 @@ impl Applier {
             source: self.source.clone(),
             projection: self.projection.clone(),
             key: self.key.clone(),
-            slice: self.slice.clone(),
+            partition_filter: self.partition_filter.clone(),
             events_max: Arc::new(AtomicUsize::new(limits.events_max)),
             bytes_max: limits.bytes_max,
         };
@@ -193,7 +195,10 @@ impl Applier {
         unpanicked(applying.finish()).await
     }
 
-    pub(super) fn applying<'a>(&'a self, session: &'a Session) -> Result<Box<dyn Applying + 'a>> {
+    pub(super) fn applying<'a>(
+        &'a self,
+        session: &'a Session,
+    ) -> Result<Box<dyn BatchWriter + 'a>> {
         self.projection.begin(Tx::new(session.client()))
     }
 
@@ -222,7 +227,7 @@ impl Applier {
 /// Takes a batch once its transaction is open; what only reads is sent without waiting for that.
 async fn take_after(
     begin: impl Future<Output = Result<()>>,
-    applying: &mut dyn Applying,
+    applying: &mut dyn BatchWriter,
     batch: &Batch,
 ) -> Result<()> {
     if !applying.reads_first() {
@@ -290,7 +295,7 @@ mod tests {
         reads_first: bool,
     }
 
-    impl Applying for Faulty<'_> {
+    impl BatchWriter for Faulty<'_> {
         fn take<'a>(&'a mut self, _: &'a Batch) -> BoxFuture<'a, Result<()>> {
             Box::pin(async {
                 self.said.lock().unwrap().push("taken");
@@ -375,7 +380,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_that_was_read_is_used_before_the_transaction_is_open() {
         struct ReadsThenWrites<'a>(&'a AtomicUsize);
-        impl Applying for ReadsThenWrites<'_> {
+        impl BatchWriter for ReadsThenWrites<'_> {
             fn take<'a>(&'a mut self, _: &'a Batch) -> BoxFuture<'a, Result<()>> {
                 Box::pin(async {
                     yield_now().await;

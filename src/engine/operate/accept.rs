@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, column, dead_letter, projection};
-use crate::projection::{Definition, Runnable};
+use crate::projection::{Definition, DynProjection};
 use crate::source::Source;
 
 /// Takes a changed definition as one that builds the same read model, and a log that differs from
@@ -21,7 +21,7 @@ use crate::source::Source;
 /// If the projection has no read model yet, the log is behind a checkpoint, or the database refuses.
 pub async fn accept(
     target: &Database,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     source: &dyn Source,
 ) -> Result<bool> {
     let definition = projection.definition();

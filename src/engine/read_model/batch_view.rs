@@ -5,13 +5,13 @@ use tokio_postgres::Client;
 use crate::engine::apply::batch::of_types;
 use crate::error::{ErrorKind, Result};
 use crate::pg::{self, quote_identifier};
-use crate::projection::{Definition, Runnable};
+use crate::projection::{Definition, DynProjection};
 use crate::source::{Keys, Source};
 
 /// Puts the view `batch` into a schema, if the projection reads it there.
 pub(crate) async fn show_batch(
     client: &Client,
-    projection: &dyn Runnable,
+    projection: &dyn DynProjection,
     source: &dyn Source,
     schema: &str,
 ) -> Result<()> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use super::{Ended, Next, Runner, Turn};
+use super::decide::{Response, response};
+use super::{Ended, Parts, Runner, Step};
 use crate::engine::apply::{InFlight, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
@@ -19,84 +20,87 @@ pub(in crate::engine) const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
 impl Runner {
     /// What becomes of the runner after an error.
-    pub(super) async fn failed(&mut self, error: Error) -> Next {
+    pub(super) async fn failed(&mut self, error: Error) -> Step {
         self.attempts = self.attempts.saturating_add(1);
-        if error.kind() == ErrorKind::Fenced && error.sqlstate().is_some() {
-            return match self.read_again().await {
-                Ok(Turn::Ended(ended)) => Next::Ended(ended),
-                Ok(_) => Next::AtOnce,
-                Err(error) if error.kind() == ErrorKind::Fenced => self.lost(error),
-                Err(error) => self.retry_or_stop(error).await,
-            };
+        let claimed = self.claimed.as_ref();
+        let retries = claimed.is_some_and(|claimed| claimed.retries.may_make_room());
+        match response(&error, retries) {
+            Response::ReadAgain => match self.read_again().await {
+                Ok(step) => step,
+                Err(error) => self.failed_for_good(error).await,
+            },
+            Response::AwaitRetries => Step::Wait(None),
+            Response::Lose | Response::Retry | Response::Stop => self.failed_for_good(error).await,
         }
+    }
+
+    /// The same, where reading the checkpoint again would not help or has been done.
+    async fn failed_for_good(&mut self, error: Error) -> Step {
         if error.kind() == ErrorKind::Fenced {
             return self.lost(error);
         }
-        self.retry_or_stop(error).await
+        self.parts.shared.failed(&error);
+        metrics::failure(&self.parts.definition().name, error.kind());
+        match verdict(error.kind()) {
+            Verdict::Transient => self.retry(error).await,
+            Verdict::Poison | Verdict::Fatal => self.stopped(error).await,
+        }
     }
 
-    fn lost(&self, error: Error) -> Next {
-        tracing::info!(projection = %self.definition().name, partition = self.parts.partition, error = %error, "lost the checkpoint");
-        Next::Ended(Ended::Lost(error))
+    fn lost(&self, error: Error) -> Step {
+        tracing::info!(projection = %self.parts.definition().name, partition = self.parts.partition, error = %error, "lost the checkpoint");
+        Step::End(Ended::Lost(error))
+    }
+
+    async fn stopped(&self, error: Error) -> Step {
+        self.parts.set_state(RunnerState::Stopped);
+        tracing::error!(projection = %self.parts.definition().name, error = %error, "stopped");
+        self.report(RunnerState::Stopped, &error).await;
+        Step::End(Ended::Stopped(error))
+    }
+
+    /// What the connection took with it is read again: a commit may have gone through.
+    async fn retry(&mut self, error: Error) -> Step {
+        self.parts.set_state(RunnerState::Retrying);
+        tracing::warn!(projection = %self.parts.definition().name, attempt = self.attempts, error = %error, "trying again");
+        self.report(RunnerState::Retrying, &error).await;
+        match self.read_again().await {
+            Ok(Step::End(ended)) => Step::End(ended),
+            Ok(_) => Step::Retry,
+            Err(error) if error.kind() == ErrorKind::Fenced => self.lost(error),
+            Err(_) => {
+                // The next step begins with it, and fails the same way or finds out.
+                if let Some(claimed) = &mut self.claimed {
+                    claimed.session = 0;
+                }
+                Step::Retry
+            }
+        }
+    }
+
+    async fn read_again(&mut self) -> Result<Step> {
+        match &mut self.claimed {
+            Some(claimed) => claimed.read_again().await,
+            None => Ok(Step::Done),
+        }
     }
 
     /// The instance tries again to renew its lease.
     pub(super) fn waits_for_the_lease(&self) {
-        let trouble = self.parts.following.progress.borrow().trouble.clone();
+        let trouble = self.following.progress.borrow().trouble.clone();
         let trouble = trouble.unwrap_or_else(|| {
             let what = "the lease of this instance could not be renewed";
             Arc::new(Error::new(ErrorKind::ConnectionLost, what))
         });
-        self.waits_for_the_source(&trouble);
-    }
-
-    /// The reader tries again; until then there is nothing to do.
-    pub(super) fn waits_for_the_source(&self, trouble: &Error) {
-        self.parts.shared.failed(trouble);
-        self.set_state(RunnerState::Retrying);
-    }
-
-    async fn retry_or_stop(&mut self, error: Error) -> Next {
-        self.parts.shared.failed(&error);
-        metrics::failure(&self.definition().name, error.kind());
-        if verdict(error.kind()) == Verdict::Transient {
-            self.set_state(RunnerState::Retrying);
-            tracing::warn!(projection = %self.definition().name, attempt = self.attempts, error = %error, "trying again");
-            self.report(RunnerState::Retrying, &error).await;
-            // What the connection took with it is read again: a commit may have gone through.
-            return match self.forget_position().await {
-                Ok(Turn::Ended(ended)) => Next::Ended(ended),
-                Ok(_) => Next::Retry,
-                Err(error) => self.lost(error),
-            };
-        }
-        self.set_state(RunnerState::Stopped);
-        tracing::error!(projection = %self.definition().name, kind = %error.kind(), error = %error, "stopped");
-        self.report(RunnerState::Stopped, &error).await;
-        Next::Ended(Ended::Stopped(error))
-    }
-
-    /// After a transient error the stored position is not known until it is read again.
-    async fn forget_position(&mut self) -> Result<Turn> {
-        match self.read_again().await {
-            Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-            Err(_) => {
-                // The next turn begins with it, and fails the same way or finds out.
-                if let Some(claim) = &mut self.claim {
-                    claim.session = 0;
-                }
-                Ok(Turn::Again)
-            }
-            turn => turn,
-        }
+        self.parts.waits_for_the_source(&trouble);
     }
 
     /// Best effort: the log and the exit code say it too.
     async fn report(&self, state: RunnerState, error: &Error) {
-        let position = self
-            .claim
-            .as_ref()
-            .map_or_else(|| self.parts.shared.get().position, |claim| claim.stored);
+        let position = self.claimed.as_ref().map_or_else(
+            || self.parts.shared.get().position,
+            |claimed| claimed.stored,
+        );
         let value = checkpoint::error_value(error, position, self.attempts);
         let told = async {
             // Closed, not given back, if the time runs out while a lock keeps it waiting.
@@ -116,11 +120,19 @@ impl Runner {
     }
 
     async fn write_down(&self, client: &Client, state: RunnerState, error: &Value) -> Result<()> {
-        match &self.held {
+        match &self.owned {
             Some((key, epoch)) => {
                 checkpoint::report(client, key, *epoch, state.as_str(), Some(error)).await
             }
             None => Ok(()),
         }
+    }
+}
+
+impl Parts {
+    /// The reader tries again; until then there is nothing to do.
+    pub(super) fn waits_for_the_source(&self, trouble: &Error) {
+        self.shared.failed(trouble);
+        self.set_state(RunnerState::Retrying);
     }
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Runner;
+use super::Parts;
+use super::claimed::Claimed;
 use crate::config::format_duration;
 use crate::engine::apply::InFlight;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,10 +24,11 @@ use crate::pg::database::Database;
 use crate::position::Range;
 use crate::retry::is_eased_by_less;
 
-impl Runner {
+impl Parts {
     /// Waits for a batch, but not for longer than its limit, nor on a server that answers nobody.
     pub(super) async fn in_time<T>(
         &self,
+        in_flight: &InFlight,
         limit: Duration,
         batch: impl Future<Output = Result<T>>,
     ) -> Result<T> {
@@ -37,8 +39,8 @@ impl Runner {
             error = self.server_is_silent() => return Err(error),
             () = sleep(limit) => {}
         }
-        let answer = self.parts.settings.answer_timeout;
-        cancel(&self.in_flight, &self.parts.target, answer).await;
+        let answer = self.settings.answer_timeout;
+        cancel(in_flight, &self.target, answer).await;
         match timeout(answer, batch).await {
             // It ended, one way or the other.
             Ok(done) => done.map_err(|error| match error.kind() {
@@ -64,9 +66,9 @@ impl Runner {
     /// The server ends a transaction whose client says nothing for a lease; the driver knows of it
     /// only that the connection is closed.
     fn explain_loss(&self, error: Error, elapsed: Duration) -> Error {
-        let lease = self.parts.settings.lease;
-        let is_coded = self.parts.projection.statements().is_none();
-        if error.kind() != ErrorKind::ConnectionLost || !is_coded || elapsed < lease {
+        let lease = self.settings.lease;
+        let is_read = self.projection.statements().is_none();
+        if error.kind() != ErrorKind::ConnectionLost || !is_read || elapsed < lease {
             return error;
         }
         error.with_kind(ErrorKind::TimedOut).with_hint(format!(
@@ -79,7 +81,7 @@ impl Runner {
     /// Resolves when the server does not answer while a batch is in flight.
     async fn server_is_silent(&self) -> Error {
         loop {
-            sleep(self.parts.settings.answer_timeout).await;
+            sleep(self.settings.answer_timeout).await;
             let Err(error) = self.ask().await else {
                 continue;
             };
@@ -94,14 +96,16 @@ impl Runner {
     }
 
     async fn ask(&self) -> Result<()> {
-        let client = self.parts.target.short().await?;
+        let client = self.target.short().await?;
         let asked = async {
             let answer = client.simple_query("").await;
             answer.map_err(|e| pg::error("cannot reach the server", e))
         };
         client.within(asked).await.map(drop)
     }
+}
 
+impl Claimed {
     /// After a batch that failed for lack of time or room the next one is smaller. One event that
     /// is too much by itself is tried for ever, and says so.
     pub(super) fn ease(&mut self, error: Error, range: Range) -> Error {
@@ -144,15 +148,15 @@ pub(super) async fn cancel(in_flight: &InFlight, database: &Database, limit: Dur
     }
 }
 
-/// Resolves when a stop was asked for and the batch in flight had its grace: it is cancelled in
-/// the server, and the caller drops it.
-pub(super) async fn rolled_back(
+/// Resolves when a stop was requested and what is in flight had its grace: it is cancelled in the
+/// server, and the caller drops it.
+pub(super) async fn stopped(
     stop: &CancellationToken,
     grace: Duration,
     in_flight: &InFlight,
     database: &Database,
 ) {
     stop.cancelled().await;
-    tokio::time::sleep(grace).await;
+    sleep(grace).await;
     cancel(in_flight, database, Duration::from_secs(1)).await;
 }

@@ -1,8 +1,9 @@
 //! Parking in the loop: an event that cannot be applied is set aside with its key.
 
-use super::{Runner, Turn, limit};
-use crate::engine::apply::Slice;
-use crate::engine::isolate::{self, reference};
+use super::claimed::Claimed;
+use super::limit;
+use crate::engine::apply::PartitionFilter;
+use crate::engine::isolate::{self, Suspect, reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
@@ -16,96 +17,86 @@ use crate::position::{Position, Range};
 use crate::projection::OnError;
 use crate::retry::{Verdict, verdict};
 
-impl Runner {
+impl Claimed {
     /// A batch failed: halved if an event may be the reason.
-    pub(super) async fn batch_failed(&mut self, error: Error, range: Range) -> Result<Turn> {
+    pub(super) async fn batch_failed(&mut self, error: Error, range: Range) -> Result<()> {
         if verdict(error.kind()) != Verdict::Poison {
             return Err(self.ease(error, range));
         }
-        let Some(claim) = &self.claim else {
-            return Err(error);
-        };
-        let filter = claim.applier.filter();
-        let source = &*self.parts.source;
-        let limit = self.parts.settings.batch_timeout;
-        let failed = self.isolation.failed(range, source, filter);
-        match limit::at_most(limit, failed).await? {
-            isolate::Verdict::TryShorter => {
+        let filter = self.applier.filter();
+        let failed = self.isolation.failed(range, &*self.parts.source, filter);
+        match limit::at_most(self.parts.settings.batch_timeout, failed).await? {
+            Suspect::Several => {
                 tracing::debug!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
-                Ok(Turn::Again)
+                Ok(())
             }
-            isolate::Verdict::NoEvent => Err(error),
-            isolate::Verdict::Poison(event) => self.poisoned(error, range, *event).await,
+            Suspect::None => Err(error),
+            Suspect::One(event) => self.poisoned(error, range, *event).await,
         }
     }
 
     /// The events up to `position` are dealt with: of what is left of a range that failed the next
     /// half is tried.
     pub(super) async fn narrow_down(&mut self, position: Position) -> Result<()> {
-        if self.isolation.is_open()
-            && let Some(claim) = &self.claim
-        {
-            let filter = claim.applier.filter();
-            let source = &*self.parts.source;
-            let limit = self.parts.settings.batch_timeout;
-            let passed = self.isolation.passed(position, source, filter);
-            limit::at_most(limit, passed).await?;
+        if !self.isolation.is_open() {
+            return Ok(());
         }
-        Ok(())
+        let filter = self.applier.filter();
+        let source = &*self.parts.source;
+        let passed = self.isolation.passed(position, source, filter);
+        limit::at_most(self.parts.settings.batch_timeout, passed).await
     }
 
     /// An event cannot be applied: the projection stops before it, or its key is parked.
-    async fn poisoned(&mut self, error: Error, range: Range, event: RecordedEvent) -> Result<Turn> {
+    async fn poisoned(&mut self, error: Error, range: Range, event: RecordedEvent) -> Result<()> {
         if self.definition().on_error == OnError::Stop {
             return Err(isolate::poison(error, &self.definition().name, &event));
         }
         if range.after() < event.position.previous() {
             // What lies before it first, so that the checkpoint moves over this event alone.
             self.isolation.pass_before(event.position);
-            return Ok(Turn::Again);
+            return Ok(());
         }
-        let Some(claim) = &self.claim else {
-            return Ok(Turn::Again);
-        };
+        let position = event.position;
+        self.park(error, event).await?;
+        self.store(position);
+        self.read_parked_keys().await?;
+        self.narrow_down(position).await
+    }
+
+    async fn park(&self, error: Error, event: RecordedEvent) -> Result<()> {
         let name = &self.definition().name;
         let error = parked(error, name, &event);
         let cause = cause(&error, &event);
-        let _turn = self.parts.turns.clone().acquire_owned().await.ok();
-        let position = event.position;
-        let key = claim.applier.key_of(&event).await?;
-        let client = self.covered_session(claim).await?;
-        let parking = claim.applier.park(client, (key, event), &cause);
-        let done = self
-            .in_time(self.parts.settings.batch_timeout, parking)
-            .await;
+        let _row = self.retries.row().await;
+        let _permit = self.parts.permit().await;
+        let key = self.applier.key_of(&event).await?;
+        let client = self.covered_session().await?;
+        let parking = self.applier.park(client, (key, event), &cause);
+        let (in_flight, limit) = (&self.applier.in_flight, self.parts.settings.batch_timeout);
+        let done = self.parts.in_time(in_flight, limit, parking).await;
         done.map_err(|e| with_cause(e, &error))?;
         failpoint!("park.committed");
         metrics::failure(name, error.kind());
         tracing::warn!(projection = %name, error = %error, "parked");
-        self.stored_at(position);
-        self.look_at_parked().await?;
-        self.narrow_down(position).await?;
-        Ok(Turn::Again)
+        Ok(())
     }
 
-    /// Reads which keys are parked now, after this runner has changed it.
-    pub(super) async fn look_at_parked(&mut self) -> Result<()> {
-        let Some(claim) = &mut self.claim else {
-            return Ok(());
-        };
-        let key = &claim.applier.key;
+    /// Reads which keys are parked now, after this process has changed it.
+    pub(super) async fn read_parked_keys(&mut self) -> Result<()> {
+        let key = &self.applier.key;
         let checkpoint = {
             let client = self.parts.target.short().await?;
             client.within(checkpoint::read(&client, key)).await?
         };
-        // What else may have become of the row the fence finds out. What it compares tells whether
-        // any key was parked or set free: after most letters of a key none was.
-        let is_known = |c: &Checkpoint| {
-            let slice = &claim.applier.slice;
-            c.parking == slice.parking && c.partitions == slice.partitions
-        };
+        // The fence finds out what else may have become of the row. `parking` tells whether any key was
+        // parked or set free: after most dead letters of a key none was.
+        let known = &self.applier.partition_filter;
+        let is_known =
+            |c: &Checkpoint| c.parking == known.parking && c.partitions == known.partitions;
         if let Some(checkpoint) = checkpoint.filter(|c| !is_known(c)) {
-            claim.applier.slice = slice(&self.parts.target, key, &checkpoint).await?;
+            self.applier.partition_filter =
+                partition_filter(&self.parts.target, key, &checkpoint).await?;
         }
         Ok(())
     }
@@ -113,14 +104,18 @@ impl Runner {
 
 /// Which events are a runner's, by its checkpoint's row and the dead letters, which are read after
 /// the row: what is parked or set free since raised `parking`, and the fence compares that.
-pub(super) async fn slice(target: &Database, key: &Key, checkpoint: &Checkpoint) -> Result<Slice> {
+pub(super) async fn partition_filter(
+    target: &Database,
+    key: &Key,
+    checkpoint: &Checkpoint,
+) -> Result<PartitionFilter> {
     let client = target.short().await?;
     let reading = dead_letter::parked_keys(&client, key, checkpoint.partitions);
     let mut parked = client.within(reading).await?;
     if mutation::on("parking.followers") {
         parked.clear();
     }
-    Ok(Slice {
+    Ok(PartitionFilter {
         partitions: checkpoint.partitions,
         parking: checkpoint.parking,
         parked: parked.into(),

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::event::RecordedEvent;
 use crate::pg::transaction::{TextStatement, Tx};
 use crate::projection::typed::{self, OnUnknown};
-use crate::projection::{Applying, failure};
+use crate::projection::{BatchWriter, failure};
 use crate::source::{Batch, BoxFuture};
 
 /// Beyond this many bytes, as far as they can be estimated, rows are written back before the end
@@ -155,7 +155,7 @@ impl<'a, V: KeyedView> Folding<'a, V> {
     }
 }
 
-impl<V: KeyedView> Applying for Folding<'_, V> {
+impl<V: KeyedView> BatchWriter for Folding<'_, V> {
     fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.fold(batch))
     }

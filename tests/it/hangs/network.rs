@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use highwater::cluster::Cluster;
 use highwater::internal::pg::transaction::Tx;
-use highwater::internal::projection::{Coded, Projection};
+use highwater::internal::projection::{Projection, RustProjection};
 use highwater::internal::source::Batch;
 use highwater::testing::TestDatabase;
 use highwater::{BoxError, Result};
@@ -306,7 +306,7 @@ async fn code_that_is_silent_for_longer_than_a_lease_is_given_less() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "s", 1..=100).await;
-    let silent = Arc::new(Coded::new(Silent).unwrap());
+    let silent = Arc::new(RustProjection::new(Silent).unwrap());
     let engine = engine(database.url()).projection(silent);
     let monitor = engine.monitor();
     let running = Running::start(engine);

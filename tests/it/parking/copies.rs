@@ -16,7 +16,7 @@ const WAYS: [&str; 5] = [
      order by position;",
 ];
 
-fn by_view(events: &str, way: &str) -> Arc<dyn Runnable> {
+fn by_view(events: &str, way: &str) -> Arc<dyn DynProjection> {
     let text = format!(
         "/* highwater
 on_error = \"park\"

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use highwater::internal::pg::transaction::Tx;
-use highwater::internal::projection::{Coded, Keyed, KeyedView, OnError, OnUnknown, Projection};
+use highwater::internal::projection::{
+    Keyed, KeyedView, OnError, OnUnknown, Projection, RustProjection,
+};
 use highwater::internal::source::{Batch, Source};
 use highwater::testing::MemorySource;
 use highwater::{BoxError, Error, NewEvent, RecordedEvent, Result};
@@ -53,7 +55,7 @@ async fn parks_and_retries(database: &TestDatabase, client: &Client, source: Arc
     let poison = Arc::new(Mutex::new(BTreeSet::from([8, 31])));
     let run = async || {
         let poison = poison.clone();
-        let projection = Arc::new(Coded::new(Applied { poison }).unwrap());
+        let projection = Arc::new(RustProjection::new(Applied { poison }).unwrap());
         let report = run_to_head(database, source.clone(), vec![projection]);
         caught_up(&report.await.unwrap());
     };
@@ -187,7 +189,7 @@ async fn a_keyed_view_parks_what_it_cannot_read_and_a_mended_one_reads_it() {
     paid("a", json!({"cents": 2}));
     paid("b", json!({"cents": 20}));
     let sums = "select string_agg(stream || ' ' || cents, ', ' order by stream) from totals.total";
-    let run = async |projection: Arc<dyn Runnable>| {
+    let run = async |projection: Arc<dyn DynProjection>| {
         let report = run_to_head(&database, Arc::new(source.clone()), vec![projection]);
         caught_up(&report.await.unwrap());
     };
@@ -212,7 +214,7 @@ async fn a_runner_that_reads_the_events_learns_of_a_discard_before_its_next_batc
     let stop = CancellationToken::new();
     let engine = Engine::new(database.pooled(), Settings::default())
         .source(database.source())
-        .projection(Arc::new(Coded::new(Applied { poison }).unwrap()));
+        .projection(Arc::new(RustProjection::new(Applied { poison }).unwrap()));
     let engine = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
     let stands_at = async |position: i64| {
         let sql = format!("select count(*) from highwater.checkpoint where position = {position}");

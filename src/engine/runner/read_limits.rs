@@ -2,9 +2,10 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{LIVE_WITHIN, Runner};
+use super::claimed::Claimed;
+use super::decide::LIVE_WITHIN;
 use crate::engine::apply::{self, EVENTS_MAX, Limits};
-use crate::position::{Position, Range};
+use crate::position::Range;
 
 /// The most bytes of events that a batch with a transaction of its own is read with.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -14,13 +15,13 @@ const BATCH_READ_MAX: usize = 50_000;
 /// is read.
 const SHARED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-impl Runner {
-    /// A turn for the session that reads ahead, if the range is worth one. Never
-    /// waited for: with one turn each, two runners would wait for the other's.
-    pub(super) fn reading_turn(&self, range: Range) -> Option<OwnedSemaphorePermit> {
+impl Claimed {
+    /// A permit for the session that reads ahead, if the range is worth one. Never
+    /// waited for: with one permit each, two runners would wait for the other's.
+    pub(super) fn reading_permit(&self, range: Range) -> Option<OwnedSemaphorePermit> {
         let is_worth_it = self.is_read() && range.width() > LIVE_WITHIN;
         is_worth_it
-            .then(|| self.parts.turns.clone().try_acquire_owned().ok())
+            .then(|| self.parts.permits.clone().try_acquire_owned().ok())
             .flatten()
     }
 
@@ -29,7 +30,7 @@ impl Runner {
     }
 
     /// What is read at once, and whether that shares its transaction with what follows.
-    pub(super) fn limits(&self, read_up_to: Position, is_shared: bool) -> Limits<'_> {
+    pub(super) fn limits(&self, is_shared: bool) -> Limits<'_> {
         let (most, bytes_max) = match is_shared {
             true => (EVENTS_MAX, SHARED_BYTES_MAX),
             false => (BATCH_READ_MAX, BATCH_BYTES_MAX),
@@ -38,7 +39,7 @@ impl Runner {
         Limits {
             events_max: span.min(most),
             bytes_max,
-            read_up_to,
+            read_up_to: self.position,
             several: is_shared.then_some(&self.stop),
             last: None,
         }
