@@ -156,6 +156,15 @@ impl<'a> Tx<'a> {
             .await
     }
 
+    /// Runs a statement whose only parameter is a text, and returns its rows.
+    ///
+    /// # Errors
+    /// The server's error, with its SQLSTATE.
+    pub async fn query_text(&self, statement: &TextStatement) -> Result<Vec<Row>> {
+        self.query(&statement.sql, &[(&statement.text, Type::TEXT)])
+            .await
+    }
+
     /// Runs several statements without parameters in one round trip.
     ///
     /// # Errors

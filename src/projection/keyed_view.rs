@@ -218,8 +218,15 @@ where
 
     async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<()> {
         let mut folding = Folding::new(&self.view, *tx);
-        folding.take(batch).await?;
-        folding.finish().await
+        let rows = match folding.first_read(batch)? {
+            Some(read) => tx.query_text(&read).await?,
+            None => Vec::new(),
+        };
+        folding.apply(batch, rows).await?;
+        match folding.last_write().await? {
+            Some(write) => tx.execute_text(&write).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn BatchWriter + 'a> {

@@ -8,14 +8,14 @@ use crate::metrics::{self, Phase};
 use crate::name::ProjectionName;
 
 /// Times the phases of a batch one after the other.
-pub(super) struct Laps<'a> {
+pub(super) struct PhaseTimer<'a> {
     name: &'a ProjectionName,
     began: Instant,
 }
 
-impl<'a> Laps<'a> {
-    pub(super) fn of(name: &'a ProjectionName) -> Laps<'a> {
-        Laps {
+impl<'a> PhaseTimer<'a> {
+    pub(super) fn of(name: &'a ProjectionName) -> PhaseTimer<'a> {
+        PhaseTimer {
             name,
             began: Instant::now(),
         }

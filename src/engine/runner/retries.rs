@@ -264,7 +264,7 @@ impl Task {
         let letter = requested.event;
         self.applier.partition_filter.parking = requested.parking;
         let (client, _) = self.applier.session().await?;
-        let applying = self.applier.redrive(client, letter.clone());
+        let applying = self.applier.apply_dead_letter(client, letter.clone());
         let (in_flight, limit) = (&self.applier.in_flight, self.parts.settings.batch_timeout);
         let applied = self.parts.in_time(in_flight, limit, applying).await;
         match applied {
