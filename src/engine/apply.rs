@@ -13,7 +13,7 @@ use crate::pg::checkpoint::{self, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::pg::dead_letter::ParkingLimits;
-use crate::pg::transaction::Opening;
+use crate::pg::transaction::Prologue;
 use crate::pg::{quote_identifier, quote_literal};
 use crate::position::{Position, Range};
 use crate::projection::DynProjection;
@@ -51,7 +51,7 @@ pub(super) struct Applier {
     /// The schema that holds this generation.
     pub(super) schema: String,
     /// How each batch's transaction begins.
-    pub(super) opening: Opening,
+    pub(super) prologue: Prologue,
     /// What a large batch may take of the server's memory for each sort or hash, at least.
     pub(super) work_mem_mb: u32,
     pub(super) in_flight: InFlight,
@@ -213,5 +213,5 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
         text.unwrap_or("without a message")
     );
     Error::new(ErrorKind::Internal, what)
-        .hint("mend it and run again; nothing of the batch was committed")
+        .hint("fix it and run again; nothing of the batch was committed")
 }

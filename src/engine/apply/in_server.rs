@@ -10,7 +10,7 @@ use crate::failpoint::failpoint;
 use crate::pg;
 use crate::pg::checkpoint::{self, Fence, LastEvent};
 use crate::pg::dead_letter;
-use crate::pg::transaction::Opening;
+use crate::pg::transaction::Prologue;
 use crate::position::{Position, Range};
 use crate::projection::Statements;
 use crate::source::{BoxFuture, Filter};
@@ -154,8 +154,8 @@ impl Applier {
             range,
             last,
         } = message;
-        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
-        let before = format!("{opening};\n{fence};\n{place};\n");
+        let (prologue, place) = (self.prologue.as_str(), self.place_of_work(range));
+        let before = format!("{prologue};\n{fence};\n{place};\n");
         let woven = Woven::of(&statements, batch, range);
         let end = checkpoint::end_batch(range);
         let text = format!("{before}{}{last}{end};\ncommit", woven.text);
@@ -170,8 +170,8 @@ impl Applier {
                 let offset = pg::offset_of(&e)
                     .and_then(|at| at.checked_sub(before.chars().count()))
                     .map(|at| woven.origin(at));
-                // Before those of the projection: the opening, the fence, the path.
-                let before = Opening::STATEMENTS + fence_statements + 1;
+                // Before those of the projection: the prologue, the fence, the path.
+                let before = Prologue::STATEMENTS + fence_statements + 1;
                 let succeeded = answer.succeeded.checked_sub(before);
                 Err(self.place(e, statements, offset, succeeded))
             }
@@ -211,7 +211,7 @@ impl Applier {
             (None, Some(_)) => ours
                 .with_kind(ErrorKind::Config)
                 .at((statements.locate)(0, offset))
-                .hint("mend the statement, and run again"),
+                .hint("fix the statement, and run again"),
             (None, None) => ours,
         }
     }
@@ -222,7 +222,7 @@ fn explain_statement(error: Error) -> Error {
     if error.kind() != ErrorKind::Config || error.what_to_do().is_some() {
         return error;
     }
-    error.hint("mend the statement or what it names, and run again")
+    error.hint("fix the statement or what it names, and run again")
 }
 
 /// The server's hint would lead to a trigger on the view.
@@ -247,7 +247,7 @@ async fn run(
     while let Some(message) = messages.next().await {
         match message? {
             SimpleQueryMessage::CommandComplete(_) => answer.succeeded += 1,
-            SimpleQueryMessage::Row(row) => answer.row(&row, Opening::STATEMENTS),
+            SimpleQueryMessage::Row(row) => answer.row(&row, Prologue::STATEMENTS),
             _ => {}
         }
     }

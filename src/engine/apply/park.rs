@@ -36,7 +36,7 @@ impl Applier {
         let (position, id) = (letter.1.position, letter.1.id);
         let range = Range::new(position.previous(), position);
         let fence = self.fence().text(range, Some((position, id)));
-        let begin = format!("{};\n{fence}", self.opening.as_str());
+        let begin = format!("{};\n{fence}", self.prologue.as_str());
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin to park", e))?;
         dead_letter::insert(session.client(), &self.key, &[letter], Some(cause)).await?;
@@ -102,9 +102,9 @@ impl Applier {
         }
         let name = &self.key.projection;
         error.hint(format!(
-            "highwater dead-letters list {name} --by-error shows why; mend it and highwater \
+            "highwater dead-letters list {name} --by-error shows why; fix it and highwater \
              dead-letters retry {name} --all, or discard them, or raise the limit in highwater.toml; \
-             then highwater run {name} goes on"
+             then highwater run {name} resumes"
         ))
     }
 }

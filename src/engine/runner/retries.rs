@@ -135,7 +135,7 @@ impl Retries {
     /// Lets the dead letter that is being tried end, within the grace of a stop.
     pub(super) async fn end(self) {
         self.stop.cancel();
-        // A panic was told where it happened.
+        // A panic was reported where it happened.
         let _ = self.task.await;
     }
 }
