@@ -30,9 +30,9 @@ pub(crate) const BEGIN: &str = "begin isolation level read committed; \
 ///   no longer than that. Shorter limits of the role or the database stay;
 /// - its commit waits for the disk and for replicas, or does not ([`Commit`]).
 #[derive(Clone, Debug)]
-pub(crate) struct Opening(String);
+pub(crate) struct Prologue(String);
 
-impl Opening {
+impl Prologue {
     /// How many statements it is.
     pub(crate) const STATEMENTS: usize = 2;
 
@@ -41,8 +41,8 @@ impl Opening {
         statement_max: Duration,
         silence_max: Duration,
         commit: Commit,
-    ) -> Opening {
-        Opening(format!(
+    ) -> Prologue {
+        Prologue(format!(
             "begin isolation level read committed;\nselect highwater.open_batch({}, {}, {}, {})",
             quote_literal(&batch_name(key)),
             statement_max.as_millis(),
@@ -145,6 +145,14 @@ impl<'a> Tx<'a> {
     /// The server's error, with its SQLSTATE.
     pub async fn execute_text(&self, statement: &TextStatement) -> Result<u64> {
         self.execute(&statement.sql, &[&statement.text]).await
+    }
+
+    /// Runs a statement whose only parameter is a text, and returns its rows.
+    ///
+    /// # Errors
+    /// The server's error, with its SQLSTATE.
+    pub async fn query_text(&self, statement: &TextStatement) -> Result<Vec<Row>> {
+        self.query(&statement.sql, &[&statement.text]).await
     }
 
     /// Runs several statements without parameters in one round trip.
