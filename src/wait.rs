@@ -21,7 +21,6 @@ use crate::pg::{self, column, migrate};
 use crate::position::Position;
 use crate::projection::Definition;
 use crate::source::Source;
-use crate::source::table::TableSource;
 use crate::status::{self, LastError, ProjectionStatus, SourceStatus, span};
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -99,7 +98,7 @@ struct Polled {
 /// [`ErrorKind::NotFound`] for a name that nobody knows; what the database refuses.
 pub async fn until_visible(
     target: &Database,
-    sources: &[Arc<TableSource>],
+    sources: &[Arc<dyn Source>],
     known: &[Definition],
     name: &str,
     goal: Target,
@@ -227,7 +226,7 @@ async fn passed(
     })
 }
 
-async fn head(sources: &[Arc<TableSource>], name: &str) -> Result<Position> {
+async fn head(sources: &[Arc<dyn Source>], name: &str) -> Result<Position> {
     match sources.iter().find(|s| s.name() == name) {
         Some(source) => source.head().await,
         None => Err(Error::new(
@@ -268,7 +267,7 @@ async fn unknown(target: &Database, known: &[Definition], name: &str) -> Error {
 /// Looks once more, and says why it is not there.
 async fn timed_out(
     target: &Database,
-    sources: &[Arc<TableSource>],
+    sources: &[Arc<dyn Source>],
     known: &[Definition],
     name: &str,
     goal: Position,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use highwater::projection::file::ProjectionFile;
 use highwater::projection::{Runnable, SqlProjection};
+use highwater::source::Source;
 use highwater::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
@@ -70,7 +71,7 @@ on conflict (stream) do update set n = counts.n + excluded.n, last = excluded.la
 ";
 
 /// highwater's own event table as the source `default`, only polled.
-pub(crate) fn table_source(database: &TestDatabase) -> Arc<TableSource> {
+pub(crate) fn table_source(database: &TestDatabase) -> Arc<dyn Source> {
     let table = EventTable::own();
     Arc::new(TableSource::new("default", database.pooled(), None, table))
 }

@@ -53,7 +53,8 @@ impl Applier {
         };
         let mut last = self.set_aside(&batch, range);
         // Behind the statements that read: what is removed later had been read.
-        if let Some(check) = self.source.check_unread(work.read_up_to) {
+        let log = self.source.postgres();
+        if let Some(check) = log.and_then(|log| log.check_unread(work.read_up_to)) {
             last.push_str(&format!("{check};\n"));
         }
         let message = Message {
