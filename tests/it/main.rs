@@ -41,6 +41,7 @@ mod rebuild;
 mod runner;
 mod rust_projection;
 mod several_batches;
+mod sources;
 mod sql_files;
 mod status;
 mod support;
