@@ -57,6 +57,8 @@ pub struct Log {
     pub counted_later: u64,
     /// How many blocks could not be compared, for some of the oldest events were removed on purpose.
     pub trimmed: u64,
+    /// The source does not write down what is removed on purpose: that counts as a change.
+    pub removals_unknown: bool,
     /// Blocks that do not hold what they held, found by this audit.
     pub changes: Vec<Change>,
     /// The role may not write: what was found and counted is not on record.
@@ -188,6 +190,7 @@ async fn audit_log(
         events: 0,
         counted_later: 0,
         trimmed: 0,
+        removals_unknown: false,
         changes: Vec::new(),
         is_read_only: false,
     };
@@ -216,6 +219,8 @@ async fn audit_block(
     log: &mut Log,
 ) -> Result<()> {
     let removed = source.removed_in(block.range).await?;
+    log.removals_unknown |= removed.is_none();
+    let removed = removed.unwrap_or_default();
     let (_, now) = source.tally(block.range, u64::MAX).await?;
     match compare(block, now, &removed) {
         Verdict::Trimmed => log.trimmed += 1,

@@ -19,6 +19,7 @@ use crate::projection::file::{ProjectionFile, load_directory};
 use crate::projection::{
     Definition, DynProjection, Keyed, KeyedView, Projection, RustProjection, SqlProjection,
 };
+use crate::source::Source;
 use crate::source::table::{EventTable, TableSource};
 
 pub use handle::Handle;
@@ -42,7 +43,7 @@ const SOURCE_SESSIONS: usize = 4;
 pub struct Highwater {
     connector: Connector,
     target: Database,
-    source: Arc<TableSource>,
+    source: Arc<dyn Source>,
     store: EventStore,
     engine: Engine,
     definitions: Vec<Definition>,

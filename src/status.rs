@@ -23,7 +23,7 @@ use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::position::Position;
 use crate::projection::Definition;
-use crate::source::table::{HeldBy, TableSource};
+use crate::source::{HeldBy, Source};
 
 pub(crate) use render::span;
 
@@ -226,11 +226,11 @@ impl Serialize for State {
 /// `highwater init`. What is wrong with a source is in its status.
 pub async fn read(
     target: &Database,
-    sources: &[Arc<TableSource>],
+    sources: &[Arc<dyn Source>],
     known: &[Definition],
 ) -> Result<Status> {
     let stored = stored::read(target).await?;
-    let measured = join_all(sources.iter().map(|s| source::measure(s, &stored))).await;
+    let measured = join_all(sources.iter().map(|s| source::measure(&**s, &stored))).await;
     let projections = stored::merge(&stored, known, &measured);
     Ok(Status {
         sources: measured.into_iter().map(|m| m.status).collect(),

@@ -1,6 +1,7 @@
 //! For the tests of one's own projections: a database for each test, a source in memory, and a
-//! run to the head.
+//! run to the head. For those of one's own source: what every source must do.
 
+pub mod conformance;
 mod database;
 mod memory;
 mod run;

@@ -19,7 +19,6 @@ use crate::pg::{self, column, migrate, projection};
 use crate::position::Position;
 use crate::projection::Definition;
 use crate::source::Source;
-use crate::source::table::TableSource;
 use crate::status::{self, ProjectionStatus, SourceStatus, span};
 use crate::suggest;
 
@@ -106,7 +105,7 @@ struct Polled {
 /// [`ErrorKind::NotFound`] for a name that nobody knows; what the database refuses.
 pub async fn until_visible(
     target: &Database,
-    sources: &[Arc<TableSource>],
+    sources: &[Arc<dyn Source>],
     known: &[Definition],
     name: &str,
     goal: Target,
@@ -234,7 +233,7 @@ async fn passed(
     })
 }
 
-async fn head(sources: &[Arc<TableSource>], name: &str) -> Result<Position> {
+async fn head(sources: &[Arc<dyn Source>], name: &str) -> Result<Position> {
     match sources.iter().find(|s| s.name() == name) {
         Some(source) => source.head().await,
         None => Err(Error::new(
@@ -275,7 +274,7 @@ async fn unknown(target: &Database, known: &[Definition], name: &str) -> Error {
 /// Looks once more, and says why it is not there.
 async fn timed_out(
     target: &Database,
-    sources: &[Arc<TableSource>],
+    sources: &[Arc<dyn Source>],
     known: &[Definition],
     name: &str,
     goal: Position,

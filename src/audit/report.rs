@@ -43,6 +43,12 @@ impl Log {
         for change in &self.changes {
             text += &format!("source {source}: {}\n", change.render());
         }
+        if self.removals_unknown && !self.changes.is_empty() {
+            text += &format!(
+                "source {source}: it does not say what was removed on purpose, so that counts as a \
+                 change too\n"
+            );
+        }
         if self.is_read_only {
             text += &format!(
                 "source {source}: this role may not write, so nothing of this is on record\n"
@@ -59,6 +65,7 @@ impl Log {
             "events": self.events,
             "counted_later": self.counted_later,
             "trimmed": self.trimmed,
+            "removals_unknown": self.removals_unknown,
             "changes": changes,
             "read_only": self.is_read_only,
         })

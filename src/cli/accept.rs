@@ -32,7 +32,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let target = ctx.target().await?;
     let name = &projection.definition().name;
     let before = lowest(&target, name).await?;
-    let accepted = accept(&target, &*projection, &source).await?;
+    let accepted = accept(&target, &*projection, &*source).await?;
     let after = lowest(&target, name).await?;
     if ctx.wants_json() {
         ctx.json(&json!({ "name": name, "accepted": accepted, "position": after }))?;

@@ -1,12 +1,9 @@
 //! `audit`: compares what the log holds with what it held when it was passed.
 
-use std::sync::Arc;
-
 use super::context::Context;
 use super::exit::{Done, Exit};
 use crate::audit::audit;
 use crate::name::ProjectionName;
-use crate::source::Source;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -24,7 +21,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     if let Some(name) = &args.name {
         ctx.refuse_unknown(name).await?;
     }
-    let source: Arc<dyn Source> = Arc::new(ctx.source().await?);
+    let source = ctx.source().await?;
     let audited = audit(&ctx.target().await?, &[source], args.name.as_ref()).await?;
     if ctx.wants_json() {
         ctx.json(&audited.to_json())?;

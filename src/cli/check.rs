@@ -50,7 +50,7 @@ pub(super) async fn run(_: Args, ctx: &Context) -> Done {
 /// The database and its source; `None`, and a warning, if it does not answer.
 async fn reach(ctx: &Context) -> crate::Result<Option<(Database, Arc<dyn Source>)>> {
     match ctx.target().await {
-        Ok(database) => Ok(Some((database, Arc::new(ctx.source().await?)))),
+        Ok(database) => Ok(Some((database, ctx.source().await?))),
         Err(error) if error.kind() == ErrorKind::ConnectionLost => {
             ctx.ui().warn(&error.to_string());
             Ok(None)

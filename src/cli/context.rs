@@ -22,6 +22,7 @@ use crate::pg::connect::{Connector, check_server, resolve_database};
 use crate::pg::database::Database;
 use crate::pg::migrate::{self, Applied};
 use crate::projection::DynProjection;
+use crate::source::Source;
 use crate::source::table::{EventTable, TableSource};
 
 /// How long a command tries to reach its database.
@@ -268,17 +269,17 @@ impl Context {
     }
 
     /// highwater's own event table as the source `default`, with a pool of its own.
-    pub(super) async fn source(&self) -> Result<TableSource> {
+    pub(super) async fn source(&self) -> Result<Arc<dyn Source>> {
         let connector = self.connector().await?;
         let direct = self.config()?.engine.listen.then(|| connector.direct());
         let database = Database::new(connector.clone(), SOURCE_SESSIONS)?
             .with_answer_timeout(self.config()?.engine.answer_timeout);
-        Ok(TableSource::new(
+        Ok(Arc::new(TableSource::new(
             "default",
             database,
             direct,
             EventTable::own(),
-        ))
+        )))
     }
 
     /// Which database it is, for messages.

@@ -11,8 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event_store::EventStore;
 use crate::ndjson::to_line;
 use crate::position::Position;
-use crate::source::table::{HeldBy, TableSource};
-use crate::source::{Follower, OpenGap, Source, Step};
+use crate::source::{Follower, HeldBy, OpenGap, Source, Step};
 
 /// Events read at once.
 const PAGE: usize = 1_000;
@@ -58,7 +57,7 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
     ctx.verified().await?;
     let source = ctx.source().await?;
     let database = ctx.target().await?;
-    let floor = divergence::floor(&*database.client().await?, &source).await?;
+    let floor = divergence::floor(&*database.client().await?, &*source).await?;
     let mut follower = source.follow(floor).await?;
     let mut printer = Printer {
         store: EventStore::new(database),
@@ -69,7 +68,7 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
     };
     if args.follow {
         let slowest = ctx.config()?.engine.poll_slowest;
-        return follow(&mut printer, &source, &mut *follower, slowest, ctx).await;
+        return follow(&mut printer, &*source, &mut *follower, slowest, ctx).await;
     }
     let step = settle(&mut *follower).await?;
     printer.print_through(step.mark, ctx).await?;
@@ -77,7 +76,7 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
         .gap
         .filter(|_| step.mark < step.head && printer.left > 0)
     {
-        tell_held_back(&gap, &source, ctx).await?;
+        tell_held_back(&gap, &*source, ctx).await?;
     }
     Ok(())
 }
@@ -96,7 +95,7 @@ async fn settle(follower: &mut dyn Follower) -> Result<Step> {
 
 async fn follow(
     printer: &mut Printer,
-    source: &TableSource,
+    source: &dyn Source,
     follower: &mut dyn Follower,
     slowest: Duration,
     ctx: &Context,
@@ -165,8 +164,11 @@ impl Printer {
     }
 }
 
-async fn tell_held_back(gap: &OpenGap, source: &TableSource, ctx: &Context) -> Result<()> {
-    let holders = source.explain(&gap.held_by).await?;
+async fn tell_held_back(gap: &OpenGap, source: &dyn Source, ctx: &Context) -> Result<()> {
+    let holders = match source.postgres() {
+        Some(log) => log.holders(gap).await?,
+        None => Vec::new(),
+    };
     let holders: Vec<String> = holders.iter().map(describe).collect();
     let error = Error::new(
         ErrorKind::TimedOut,

@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
 async fn begin(projection: Arc<dyn DynProjection>, ctx: &Context) -> Result<Rebuild> {
     ctx.verified().await?;
     let settings = ctx.config()?.engine.clone();
-    let source = Arc::new(ctx.source().await?);
+    let source = ctx.source().await?;
     Ok(Rebuild::new(
         ctx.target().await?,
         source,

@@ -4,7 +4,6 @@ mod late;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -131,7 +130,7 @@ async fn engine(names: &[String], ctx: &Context) -> Result<(Engine, Database), F
     ctx.migrated().await?;
     let settings = ctx.config()?.engine.clone();
     let target = ctx.target().await?;
-    let engine = Engine::new(target.clone(), settings).source(Arc::new(ctx.source().await?));
+    let engine = Engine::new(target.clone(), settings).source(ctx.source().await?);
     let engine = projections.into_iter().fold(engine, Engine::projection);
     Ok((engine, target))
 }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::pg::database::Database;
 use crate::projection::Definition;
 use crate::retry::{Verdict, verdict};
-use crate::source::table::TableSource;
+use crate::source::Source;
 use crate::status::{self, Status};
 
 /// How often `--watch` looks.
@@ -58,7 +58,7 @@ async fn watch(ctx: &Context) -> Result<()> {
 /// Where a status is read from.
 struct Look {
     target: Database,
-    sources: [Arc<TableSource>; 1],
+    sources: [Arc<dyn Source>; 1],
     known: Vec<Definition>,
 }
 
@@ -66,7 +66,7 @@ async fn look(ctx: &Context) -> Result<Look> {
     ctx.verified().await?;
     Ok(Look {
         target: ctx.target().await?,
-        sources: [Arc::new(ctx.source().await?)],
+        sources: [ctx.source().await?],
         known: ctx.known(),
     })
 }

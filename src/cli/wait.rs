@@ -1,6 +1,5 @@
 //! `wait`: until a read model includes a position.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
@@ -40,7 +39,7 @@ fn target(text: &str) -> Result<Target, String> {
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     ctx.verified().await?;
     let target = ctx.target().await?;
-    let sources = [Arc::new(ctx.source().await?)];
+    let sources = [ctx.source().await?];
     let known = ctx.known();
     let (name, goal) = (&args.name, args.position);
     let waited = until_visible(&target, &sources, &known, name, goal, args.timeout).await;

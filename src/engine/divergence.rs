@@ -15,7 +15,7 @@ use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Key};
 use crate::pg::database::Database;
 use crate::position::Position;
-use crate::source::{Source, Standing};
+use crate::source::{LogState, Source};
 
 /// Up to where a source is proven by what was applied: its highest checkpoint whose last event the
 /// log still has.
@@ -36,8 +36,8 @@ pub(crate) async fn check(key: &Key, checkpoint: &Checkpoint, source: &dyn Sourc
         return Ok(());
     }
     let known = checkpoint.last_event.map(|(position, _)| position);
-    let standing = source.standing(checkpoint.position, known).await?;
-    match compare(checkpoint, &standing) {
+    let state = source.log_state(checkpoint.position, known).await?;
+    match compare(checkpoint, &state) {
         Ok(()) => Ok(()),
         Err(difference) => Err(difference.explain(key, checkpoint, source.name())),
     }
@@ -81,7 +81,7 @@ enum Difference {
     Stranded(Option<Position>),
 }
 
-fn compare(checkpoint: &Checkpoint, log: &Standing) -> Result<(), Difference> {
+fn compare(checkpoint: &Checkpoint, log: &LogState) -> Result<(), Difference> {
     if log.identity != checkpoint.source_identity {
         return Err(Difference::Identity(log.identity.clone()));
     }
@@ -97,7 +97,7 @@ fn compare(checkpoint: &Checkpoint, log: &Standing) -> Result<(), Difference> {
 }
 
 /// The last event that the checkpoint knows, and the last that the log has up to there.
-fn compare_events(checkpoint: &Checkpoint, log: &Standing) -> Result<(), Difference> {
+fn compare_events(checkpoint: &Checkpoint, log: &LogState) -> Result<(), Difference> {
     let (known_at, known) = match (checkpoint.last_event, log.last) {
         (None, None) => return Ok(()),
         (None, Some((at, id))) => return Err(Difference::NewEvent(at, id)),
@@ -216,7 +216,7 @@ pub(crate) async fn accept(
     let mut accepted = false;
     for (key, checkpoint) in checkpoint::live(client, projection).await? {
         let known = checkpoint.last_event.map(|(position, _)| position);
-        let log = source.standing(checkpoint.position, known).await?;
+        let log = source.log_state(checkpoint.position, known).await?;
         let Err(difference) = compare(&checkpoint, &log) else {
             continue;
         };
@@ -236,7 +236,7 @@ pub(crate) async fn accept(
 }
 
 /// Where a checkpoint goes on: where it is, or behind what was removed.
-fn accepted_position(checkpoint: &Checkpoint, log: &Standing, difference: &Difference) -> Position {
+fn accepted_position(checkpoint: &Checkpoint, log: &LogState, difference: &Difference) -> Position {
     let removed = log.removed.as_ref().map(|removed| removed.through);
     let cut = match (removed, difference) {
         (Some(through), _) => through,

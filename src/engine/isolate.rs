@@ -94,11 +94,11 @@ impl Isolation {
         }
         let request = ReadRequest {
             range: Range::new(events.first.previous(), events.first),
-            filter,
+            types: filter.types,
             events_max: 1,
             bytes_max: usize::MAX,
         };
-        let mut events = source.read(request).await?.events;
+        let mut events = source.read_keys(request, filter.keys).await?.events;
         Ok(match events.pop() {
             Some(event) => Suspect::One(Box::new(event)),
             None => Suspect::None,

@@ -11,7 +11,7 @@ use tokio_util::sync::DropGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::checkpoint::LastEvent;
 use crate::position::{Position, Range};
-use crate::source::{Occurred, OpenGap, Step};
+use crate::source::{OpenGap, RangeSummary, Step};
 
 /// Steps remembered with the types that occurred in them. A runner further behind reads itself.
 const STEPS_MAX: usize = 256;
@@ -36,7 +36,7 @@ pub(super) struct Progress {
 #[derive(Clone, Debug)]
 struct Passed {
     range: Range,
-    occurred: Arc<Occurred>,
+    occurred: Arc<RangeSummary>,
 }
 
 impl Progress {

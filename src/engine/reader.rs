@@ -145,7 +145,8 @@ async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Followe
     let client = target.own().await?;
     let floor = client.within(divergence::floor(&client, source)).await?;
     let mut follower = source.follow(floor).await?;
-    if let Some(server) = source.server().await?
+    if let Some(log) = source.postgres()
+        && let server = log.server().await?
         && server != client.within(database::server(&client)).await?
     {
         follower.until_durable();

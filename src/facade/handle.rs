@@ -1,5 +1,6 @@
 //! What stops, pauses and watches the projections of a program.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,22 +11,28 @@ use crate::error::Result;
 use crate::pause::{self, Paused};
 use crate::pg::database::Database;
 use crate::projection::Definition;
-use crate::source::table::TableSource;
+use crate::source::Source;
 use crate::status::{self, Status};
 use crate::wait::{self, Target, Waited};
 
 /// Stops, pauses and watches projections while they run. Clones are handles of the same run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle(Arc<Parts>);
 
 /// What a handle is made of.
-#[derive(Debug)]
 pub(super) struct Parts {
     pub(super) target: Database,
-    pub(super) source: Arc<TableSource>,
+    pub(super) source: Arc<dyn Source>,
     pub(super) definitions: Vec<Definition>,
     pub(super) monitor: Monitor,
     pub(super) stop: CancellationToken,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.definitions.iter().map(|definition| &definition.name);
+        f.debug_list().entries(names).finish()
+    }
 }
 
 impl Handle {

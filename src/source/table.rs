@@ -9,13 +9,12 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg;
 use crate::pg::connect::{Connector, Notifications};
-use crate::pg::database::{self, Database, Short};
-use crate::pg::{self, Parameter};
-use crate::position::{Position, Range};
+use crate::pg::database::{Database, Short};
+use crate::position::Position;
 use crate::source::{
-    Batch, BoxFuture, Filter, Follower, KeyedBatch, Keys, Middle, ReadRequest, RemovedIn, Source,
-    Standing, Tally, Wakes,
+    Batch, BoxFuture, Follower, Keys, Lag, LogState, PostgresLog, ReadRequest, Source, Wakes,
 };
 
 mod anchor;
@@ -23,15 +22,16 @@ mod durable;
 mod follower;
 mod gap;
 mod lag;
+mod log_state;
+mod postgres;
 mod primary;
 mod read;
 mod row;
-mod standing;
 
 use primary::SeenPrimary;
 use read::EventBytes;
 
-pub use gap::{GapPolicy, HeldBy};
+pub use gap::GapPolicy;
 
 /// The channel that appenders notify after their commit.
 pub const WAKE_CHANNEL: &str = "highwater_wake";
@@ -125,76 +125,6 @@ impl TableSource {
             .replace("{parked}", &keys.by_list(list))
     }
 
-    async fn middle_of(&self, range: Range, filter: Filter<'_>) -> Result<Option<Middle>> {
-        let client = self.client().await?;
-        client
-            .answered(async {
-                let (types, parked) = lists(&filter);
-                let text = include_str!("../../sql/queries/source/middle.sql");
-                let sql = self.keyed_sql(text, &filter.keys, "$4");
-                let parameters: [(&Parameter<'_>, Type); 4] = [
-                    (&range.after().get(), Type::INT8),
-                    (&range.through().get(), Type::INT8),
-                    (&types, Type::TEXT_ARRAY),
-                    (&parked, Type::TEXT_ARRAY),
-                ];
-                let row = client.query_typed_one(&sql, &parameters).await;
-                let row = row.map_err(|e| pg::error("cannot count the events of a range", e))?;
-                let count: i64 = pg::column(&row, 0)?;
-                if count == 0 {
-                    return Ok(None);
-                }
-                Ok(Some(Middle {
-                    count: count.unsigned_abs(),
-                    first: Position::new(pg::column(&row, 1)?),
-                    middle: Position::new(pg::column(&row, 2)?),
-                }))
-            })
-            .await
-    }
-
-    async fn tally_of(&self, range: Range, events_max: u64) -> Result<(Position, Tally)> {
-        let client = self.client().await?;
-        let sql = self.sql(include_str!("../../sql/queries/source/tally.sql"));
-        let most = i64::try_from(events_max).unwrap_or(i64::MAX);
-        let parameters: [(&Parameter<'_>, Type); 3] = [
-            (&range.after().get(), Type::INT8),
-            (&range.through().get(), Type::INT8),
-            (&most, Type::INT8),
-        ];
-        let counting = async {
-            let row = client.query_typed_one(&sql, &parameters).await;
-            row.map_err(|e| pg::error("cannot count the events of a range", e))
-        };
-        let row = client.within(counting).await?;
-        let tally = Tally {
-            events: pg::column::<i64>(&row, 0)?.cast_unsigned(),
-            digest: pg::column::<i64>(&row, 1)?.cast_unsigned(),
-        };
-        let last = pg::column::<Option<i64>>(&row, 2)?.map(Position::new);
-        let through = match last {
-            Some(last) if tally.events >= events_max => last,
-            _ => range.through(),
-        };
-        Ok((through, tally))
-    }
-
-    async fn first_in(&self, range: Range) -> Result<Option<Position>> {
-        let client = self.client().await?;
-        client
-            .within(async {
-                let sql = self.sql(include_str!("../../sql/queries/source/following.sql"));
-                let parameters: [(&Parameter<'_>, Type); 2] = [
-                    (&range.after().get(), Type::INT8),
-                    (&range.through().get(), Type::INT8),
-                ];
-                let row = client.query_typed_one(&sql, &parameters).await;
-                let row = row.map_err(|e| pg::error("cannot read the next position", e))?;
-                Ok(pg::column::<Option<i64>>(&row, 0)?.map(Position::new))
-            })
-            .await
-    }
-
     async fn last_event_at(&self, position: Position) -> Result<Option<(Position, Uuid)>> {
         let client = self.client().await?;
         client
@@ -207,14 +137,6 @@ impl TableSource {
                 row.map(|row| Ok((Position::new(pg::column(&row, 0)?), pg::column(&row, 1)?)))
                     .transpose()
             })
-            .await
-    }
-
-    /// Who the transactions are that hold the mark, by their names in the lock table.
-    pub async fn explain(&self, names: &[String]) -> Result<Vec<HeldBy>> {
-        let client = self.client().await?;
-        client
-            .within(async { gap::explain(&client, names).await })
             .await
     }
 }
@@ -241,14 +163,14 @@ impl Source for TableSource {
         })
     }
 
-    fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
+    fn log_state(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<LogState>> {
         Box::pin(async move {
             let client = self.client().await?;
-            let standing = async {
+            let state = async {
                 self.seen_primary.check(&client, &self.name).await?;
-                standing::of(&client, &self.table, at, known).await
+                log_state::of(&client, &self.table, at, known).await
             };
-            client.within(standing).await
+            client.within(state).await
         })
     }
 
@@ -257,7 +179,7 @@ impl Source for TableSource {
             let client = self.client().await?;
             let check = async {
                 self.seen_primary.check(&client, &self.name).await?;
-                standing::given(&client, &self.table).await.map(drop)
+                log_state::given(&client, &self.table).await.map(drop)
             };
             client.within(check).await
         })
@@ -274,40 +196,7 @@ impl Source for TableSource {
     }
 
     fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>> {
-        Box::pin(self.read_batch(request))
-    }
-
-    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
-        Box::pin(self.read_with_keys(request))
-    }
-
-    fn middle<'a>(
-        &'a self,
-        range: Range,
-        filter: Filter<'a>,
-    ) -> BoxFuture<'a, Result<Option<Middle>>> {
-        Box::pin(self.middle_of(range, filter))
-    }
-
-    fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>> {
-        Box::pin(self.tally_of(range, events_max))
-    }
-
-    fn removed_in(&self, range: Range) -> BoxFuture<'_, Result<RemovedIn>> {
-        Box::pin(async move {
-            // Only our own table has the triggers that write it down.
-            match &self.table.identity {
-                Some(_) => Ok(RemovedIn::default()),
-                None => {
-                    let client = self.client().await?;
-                    client.within(standing::removed_in(&client, range)).await
-                }
-            }
-        })
-    }
-
-    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
-        Box::pin(self.first_in(range))
+        Box::pin(self.read_keys_of(request, Keys::ALL))
     }
 
     fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
@@ -330,32 +219,18 @@ impl Source for TableSource {
                 return Ok(Position::START);
             }
             let client = self.client().await?;
-            let (_, removed) = standing::removed(&client, &[]).await?;
+            let (_, removed) = log_state::removed(&client, &[]).await?;
             Ok(removed.through)
         })
     }
 
-    fn check_unread(&self, read_up_to: Position) -> Option<String> {
-        let is_ours = self.table.identity.is_none();
-        is_ours.then(|| format!("select highwater.check_unread({read_up_to})"))
+    fn lag<'a>(&'a self, positions: &'a [Position]) -> BoxFuture<'a, Result<Lag>> {
+        Box::pin(self.lag_behind(positions))
     }
 
-    fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {
-        Box::pin(async move {
-            let client = self.client().await?;
-            client.within(database::server(&client)).await.map(Some)
-        })
+    fn postgres(&self) -> Option<&dyn PostgresLog> {
+        Some(self)
     }
-
-    fn relation(&self) -> Option<&str> {
-        (!self.is_elsewhere).then_some(self.table.relation.as_str())
-    }
-}
-
-/// The types and the parked keys of a filter, as parameters.
-fn lists(filter: &Filter<'_>) -> (Option<Vec<String>>, Vec<String>) {
-    let types = filter.types.map(<[String]>::to_vec);
-    (types, Keys::listed(filter.keys.named()))
 }
 
 struct TableWakes(Notifications);

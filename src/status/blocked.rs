@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::pg;
 use crate::pg::checkpoint::Key;
 use crate::pg::transaction::batch_name;
-use crate::source::table::HeldBy;
+use crate::source::HeldBy;
 
 /// The holders by the name of the batch that waits for them.
 #[derive(Default)]

@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use super::Gap;
 use crate::error::Result;
 use crate::position::Position;
-use crate::source::table::{HeldBy, TableSource};
-use crate::source::{OpenGap, Source};
+use crate::source::{HeldBy, OpenGap, Source};
 
 /// How long a mark that does not reach the head is followed: most appends end in this time.
 const PATIENCE: Duration = Duration::from_millis(150);
@@ -17,7 +16,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Follows the rule of [`crate::mark`] from `floor` until the mark is at the head, or patience
 /// ends.
 pub(super) async fn follow(
-    source: &TableSource,
+    source: &dyn Source,
     floor: Position,
 ) -> Result<(Position, Option<Gap>)> {
     let mut follower = source.follow(floor).await?;
@@ -38,13 +37,18 @@ pub(super) async fn follow(
     }
 }
 
-async fn explain(source: &TableSource, open: OpenGap) -> Result<Gap> {
-    let holders = source.explain(&open.held_by).await?;
-    let recorded = source.recorded_after(open.to).await?;
+async fn explain(source: &dyn Source, open: OpenGap) -> Result<Gap> {
+    let held_by = match source.postgres() {
+        None => Vec::new(),
+        Some(log) => {
+            let holders = log.holders(&open).await?;
+            suspects(holders, log.recorded_after(open.to).await?)
+        }
+    };
     Ok(Gap {
         from: open.from,
         to: open.to,
-        held_by: suspects(holders, recorded),
+        held_by,
     })
 }
 

@@ -8,7 +8,6 @@ use super::{SourceStatus, mark};
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::source::Source;
-use crate::source::table::TableSource;
 
 /// A source's status, and what the projections' lag is taken from.
 pub(super) struct Measured {
@@ -18,7 +17,7 @@ pub(super) struct Measured {
 }
 
 /// Measures a source. What fails is told in the status, beside what could be read.
-pub(super) async fn measure(source: &Arc<TableSource>, stored: &Stored) -> Measured {
+pub(super) async fn measure(source: &dyn Source, stored: &Stored) -> Measured {
     let mut status = SourceStatus {
         name: source.name().to_owned(),
         head: None,
@@ -38,7 +37,9 @@ pub(super) async fn measure(source: &Arc<TableSource>, stored: &Stored) -> Measu
     let ages = match source.lag(&positions).await {
         Ok(lag) => {
             status.head = Some(lag.head);
-            positions.into_iter().zip(lag.ages).collect()
+            let ages = positions.into_iter().zip(lag.ages);
+            ages.filter_map(|(position, age)| Some((position, age?)))
+                .collect()
         }
         Err(error) => {
             status.problem.get_or_insert_with(|| Arc::new(error));
@@ -49,7 +50,7 @@ pub(super) async fn measure(source: &Arc<TableSource>, stored: &Stored) -> Measu
 }
 
 async fn follow(
-    source: &TableSource,
+    source: &dyn Source,
     stored: &Stored,
 ) -> Result<(Position, Option<super::Gap>), Error> {
     let identity = source.identity().await?;

@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, BoxFuture, EventKey, Filter, Follower, KeyedBatch, Keys, Middle, Occurred, ReadRequest,
-    Removed, Source, Standing, Step, Tally, Wakes,
+    Batch, BoxFuture, Follower, LogState, RangeSummary, ReadRequest, Removed, Source, Step, Types,
+    Wakes,
 };
 
 /// A source in memory. Clones share their events.
@@ -73,6 +73,16 @@ impl MemorySource {
         log.last = log.last.forward(count);
     }
 
+    /// Takes back everything after a position, as a restored backup does: its positions are given again.
+    pub fn rewind(&self, to: Position) {
+        let mut log = self.log();
+        log.events.retain(|event| event.position <= to);
+        log.last = to;
+        let head = log.events.last().map(|event| event.position);
+        drop(log);
+        self.0.head.send_replace(head.unwrap_or_default());
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,20 +93,14 @@ impl MemorySource {
         log.events.iter().filter(within).cloned().collect()
     }
 
-    fn wanted_in(&self, range: Range, filter: Filter<'_>) -> Result<Vec<RecordedEvent>> {
-        check_key(&filter.keys)?;
+    fn wanted_in(&self, range: Range, types: Types<'_>) -> Vec<RecordedEvent> {
         let mut events = self.all_in(range);
-        events.retain(|event| {
-            filter
-                .types
-                .is_none_or(|types| types.contains(&event.event_type))
-                && filter.keys.want(&key_of(event))
-        });
-        Ok(events)
+        events.retain(|event| types.is_none_or(|types| types.contains(&event.event_type)));
+        events
     }
 
-    fn batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
-        let mut events = self.wanted_in(request.range, request.filter)?;
+    fn batch(&self, request: ReadRequest<'_>) -> Batch {
+        let mut events = self.wanted_in(request.range, request.types);
         let mut bytes = 0;
         let fitting = events.iter().take_while(|event| {
             bytes += event.data.get().len() + event.metadata.get().len();
@@ -109,28 +113,11 @@ impl MemorySource {
             Some(last) if cut => last.position,
             _ => request.range.through(),
         };
-        Ok(Batch {
+        Batch {
             range: Range::new(request.range.after(), through),
             events,
-        })
+        }
     }
-}
-
-fn key_of(event: &RecordedEvent) -> EventKey {
-    Some(event.stream.clone())
-}
-
-/// There is no server here that could evaluate an expression.
-fn check_key(keys: &Keys<'_>) -> Result<()> {
-    if keys.key == Keys::STREAM {
-        return Ok(());
-    }
-    let what = format!(
-        "the source in memory knows the key stream only, not {}",
-        keys.key
-    );
-    Err(Error::new(ErrorKind::Config, what)
-        .with_hint("use an event table for a projection with a key of its own"))
 }
 
 #[allow(clippy::expect_used, reason = "a constant that is JSON")]
@@ -151,11 +138,11 @@ impl Source for MemorySource {
         Box::pin(async { Ok(*self.0.head.borrow()) })
     }
 
-    fn standing(&self, at: Position, _: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
+    fn log_state(&self, at: Position, _: Option<Position>) -> BoxFuture<'_, Result<LogState>> {
         Box::pin(async move {
             let last = self.last_at(at).await?;
             let log = self.log();
-            Ok(Standing {
+            Ok(LogState {
                 identity: self.0.identity.clone(),
                 reached: log.last,
                 oldest: log.events.first().map(|event| event.position),
@@ -174,54 +161,7 @@ impl Source for MemorySource {
     }
 
     fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Batch>> {
-        Box::pin(async move { self.batch(request) })
-    }
-
-    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
-        Box::pin(async move {
-            let Batch { range, events } = self.batch(request)?;
-            let events = events.into_iter().map(|event| (key_of(&event), event));
-            Ok(KeyedBatch {
-                range,
-                events: events.collect(),
-            })
-        })
-    }
-
-    fn middle<'a>(
-        &'a self,
-        range: Range,
-        filter: Filter<'a>,
-    ) -> BoxFuture<'a, Result<Option<Middle>>> {
-        Box::pin(async move {
-            let events = self.wanted_in(range, filter)?;
-            let Some(first) = events.first() else {
-                return Ok(None);
-            };
-            Ok(Some(Middle {
-                count: events.len() as u64,
-                first: first.position,
-                middle: events[(events.len() - 1) / 2].position,
-            }))
-        })
-    }
-
-    fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>> {
-        Box::pin(async move {
-            let (mut tally, mut through) = (Tally::default(), range.through());
-            for event in self.all_in(range) {
-                tally.add(event.position, event.id);
-                if tally.events == events_max {
-                    through = event.position;
-                    break;
-                }
-            }
-            Ok((through, tally))
-        })
-    }
-
-    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
-        Box::pin(async move { Ok(self.all_in(range).first().map(|e| e.position)) })
+        Box::pin(async move { Ok(self.batch(request)) })
     }
 
     fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
@@ -235,10 +175,6 @@ impl Source for MemorySource {
         let wakes = MemoryWakes(self.0.head.subscribe());
         Box::pin(async { Ok(Some(Box::new(wakes) as Box<dyn Wakes>)) })
     }
-
-    fn relation(&self) -> Option<&str> {
-        None
-    }
 }
 
 struct MemoryFollower {
@@ -251,7 +187,7 @@ impl Follower for MemoryFollower {
         Box::pin(async move {
             let head = (*self.source.0.head.borrow()).max(self.mark);
             let passed = Range::new(self.mark, head);
-            let mut occurred = Occurred::default();
+            let mut occurred = RangeSummary::default();
             for event in self.source.all_in(passed) {
                 occurred.push(event.position, event.id, event.event_type.into());
             }

@@ -42,6 +42,7 @@ mod pooler;
 mod rebuild;
 mod runner;
 mod rust_projection;
+mod sources;
 mod sql_files;
 mod status;
 mod support;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use highwater::internal::projection::file::ProjectionFile;
 use highwater::internal::projection::{DynProjection, SqlProjection};
+use highwater::internal::source::Source;
 use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
@@ -70,7 +71,7 @@ on conflict (stream) do update set n = counts.n + excluded.n, last = excluded.la
 ";
 
 /// highwater's own event table as the source `default`, only polled.
-pub(crate) fn table_source(database: &TestDatabase) -> Arc<TableSource> {
+pub(crate) fn table_source(database: &TestDatabase) -> Arc<dyn Source> {
     let table = EventTable::own();
     Arc::new(TableSource::new("default", database.pooled(), None, table))
 }

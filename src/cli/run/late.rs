@@ -77,7 +77,7 @@ impl Late {
 }
 
 async fn look(ctx: &Context, monitor: &Monitor) -> Result<Late> {
-    let sources = [Arc::new(ctx.source().await?)];
+    let sources = [ctx.source().await?];
     let status = status::read(&ctx.target().await?, &sources, &[]).await?;
     let mut late = HashMap::new();
     for run in monitor.projections() {

@@ -101,7 +101,8 @@ impl InServerRange<'_> {
         };
         let mut last = applier.set_aside(&batch, range);
         // Behind the statements that read: what is removed later had been read.
-        if let Some(check) = applier.source.check_unread(self.read_up_to) {
+        let log = applier.source.postgres();
+        if let Some(check) = log.and_then(|log| log.check_unread(self.read_up_to)) {
             last.push_str(&format!("{check};\n"));
         }
         let message = Message {

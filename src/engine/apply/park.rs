@@ -66,13 +66,14 @@ impl Applier {
     /// The key of an event, as the source sees it.
     pub(in crate::engine) async fn key_of(&self, event: &RecordedEvent) -> Result<EventKey> {
         let range = Range::new(event.position.previous(), event.position);
+        let keys = self.filter().parked(Parked::With).keys;
         let request = ReadRequest {
             range,
-            filter: self.filter().parked(Parked::With),
+            types: None,
             events_max: 1,
             bytes_max: usize::MAX,
         };
-        let read = self.source.read_keyed(request).await?.events.pop();
+        let read = self.source.read_keyed(request, keys).await?.events.pop();
         let gone = || {
             let what = format!(
                 "the event at position {} is not there any more",

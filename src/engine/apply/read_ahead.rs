@@ -71,7 +71,10 @@ impl BatchReader {
     /// Reads what `range` holds, up to the limits. `read_up_to` is up to where nothing was missed.
     pub(super) async fn read(&self, range: Range, read_up_to: Position) -> Result<ReadBatch> {
         let (range, mut parked) = self.read_parked(range).await?;
-        let batch = self.source.read(self.request(range, self.filter())).await?;
+        let batch = self
+            .source
+            .read_keys(self.request(range), self.filter().keys)
+            .await?;
         // After the events: what was removed later had been read.
         divergence::check_unread(&self.key, read_up_to, &*self.source).await?;
         let through = batch.range.through();
@@ -86,14 +89,17 @@ impl BatchReader {
             return Ok((range, Vec::new()));
         }
         let filter = self.filter().parked(Parked::Only(keys));
-        let read = self.source.read_keyed(self.request(range, filter)).await?;
+        let read = self
+            .source
+            .read_keyed(self.request(range), filter.keys)
+            .await?;
         Ok((read.range, read.events))
     }
 
-    fn request<'a>(&self, range: Range, filter: Filter<'a>) -> ReadRequest<'a> {
+    fn request(&self, range: Range) -> ReadRequest<'_> {
         ReadRequest {
             range,
-            filter,
+            types: self.filter().types,
             events_max: self.events_max.load(Ordering::Relaxed),
             bytes_max: self.bytes_max,
         }

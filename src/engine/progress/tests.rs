@@ -10,7 +10,7 @@ fn step(after: i64, through: i64, types: Option<&[&str]>) -> Step {
         head: range.through(),
         passed: range,
         occurred: types.map(|types| {
-            let mut occurred = Occurred::default();
+            let mut occurred = RangeSummary::default();
             for &name in types {
                 occurred.push(range.through(), Uuid::nil(), name.into());
             }

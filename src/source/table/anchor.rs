@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{EventTable, standing};
+use super::{EventTable, log_state};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::{self, column};
 use crate::position::Position;
@@ -69,7 +69,7 @@ impl Anchor {
             return Err(went_back(table, &gone));
         }
         let asked: Vec<Position> = [position].into_iter().chain(now.0.map(|e| e.0)).collect();
-        let (_, removed) = standing::removed(client, &asked).await?;
+        let (_, removed) = log_state::removed(client, &asked).await?;
         match now.0 {
             Some((at, _)) if removed.contains(at) => {
                 Err(went_back(table, &format!("position {at} was given again")))

@@ -17,7 +17,7 @@ use crate::mutation::{self, Stale};
 use crate::pg::database::Short;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
-use crate::source::{BUSY_FROM, BoxFuture, Follower, Occurred, OpenGap, Step};
+use crate::source::{BUSY_FROM, BoxFuture, Follower, OpenGap, RangeSummary, Step};
 
 /// Rows that one read returns at most: bounds the memory of a step.
 const ROWS_MAX: i64 = 10_000;
@@ -309,8 +309,8 @@ impl TableFollower {
 }
 
 /// What occurs in `passed`.
-fn occurred_in(rows: &Rows, passed: Range) -> Occurred {
-    let mut occurred = Occurred::default();
+fn occurred_in(rows: &Rows, passed: Range) -> RangeSummary {
+    let mut occurred = RangeSummary::default();
     let rows = rows.positions.iter().zip(&rows.ids).zip(&rows.types);
     for ((&position, &id), event_type) in rows {
         if passed.contains(position) {

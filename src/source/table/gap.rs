@@ -1,7 +1,5 @@
 //! How a gap is told dead from alive: one look at the locks, and who holds it.
 
-use jiff::Timestamp;
-use serde::Serialize;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
@@ -10,6 +8,7 @@ use crate::mark::Holder;
 use crate::pg::{self, Parameter, column, column_named};
 use crate::position::Position;
 use crate::retry::{Verdict, verdict};
+use crate::source::HeldBy;
 
 use super::EventTable;
 
@@ -204,29 +203,6 @@ fn broken(relation: &str, what: &str, hint: &str) -> Error {
     Error::new(ErrorKind::Precondition, format!("{relation} {what}")).with_hint(hint)
 }
 
-/// A transaction that others wait for: it holds the mark, or a lock. What the role may not see is `None`; `pg_monitor` sees all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HeldBy {
-    /// Its name in the lock table, or that of the batch that waits for it.
-    #[serde(skip)]
-    pub name: String,
-    /// The server process; `None` for a prepared transaction.
-    pub pid: Option<i32>,
-    /// The role.
-    pub user: Option<String>,
-    /// What the client calls itself.
-    pub application: Option<String>,
-    /// The query it runs or ran last.
-    pub query: Option<String>,
-    /// When the transaction began, or was prepared.
-    pub since: Option<Timestamp>,
-    /// The name it was prepared under.
-    pub prepared: Option<String>,
-    /// What its session does: `active`, `idle in transaction`. Only for messages.
-    #[serde(skip)]
-    pub state: Option<String>,
-}
-
 /// Who the transactions with these names are.
 pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<HeldBy>> {
     let sql = include_str!("../../../sql/queries/mark/explain.sql");
@@ -235,20 +211,4 @@ pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<Hel
         .await
         .map_err(|e| pg::error("cannot see who holds the mark", e))?;
     rows.iter().map(HeldBy::read).collect()
-}
-
-impl HeldBy {
-    /// From a row with the columns in the order of the fields.
-    pub(crate) fn read(row: &Row) -> Result<HeldBy> {
-        Ok(HeldBy {
-            name: column(row, 0)?,
-            pid: column(row, 1)?,
-            user: column(row, 2)?,
-            application: column(row, 3)?,
-            query: column(row, 4)?,
-            since: column(row, 5)?,
-            prepared: column(row, 6)?,
-            state: column(row, 7)?,
-        })
-    }
 }

@@ -7,17 +7,11 @@ use super::TableSource;
 use crate::error::Result;
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
-
-/// The head, and for each position asked for the age of the first event after it.
-pub(crate) struct Lag {
-    pub(crate) head: Position,
-    /// In seconds; 0 where nothing follows.
-    pub(crate) ages: Vec<f64>,
-}
+use crate::source::Lag;
 
 impl TableSource {
     /// The head and the ages after `positions`, in one statement that only uses the index.
-    pub(crate) async fn lag(&self, positions: &[Position]) -> Result<Lag> {
+    pub(super) async fn lag_behind(&self, positions: &[Position]) -> Result<Lag> {
         let client = self.client().await?;
         client
             .within(async {
@@ -31,14 +25,20 @@ impl TableSource {
                 Ok(Lag {
                     head: Position::new(column(&row, 0)?),
                     // A clock that went back makes no event younger than now.
-                    ages: ages.iter().map(|a| a.unwrap_or(0.0).max(0.0)).collect(),
+                    ages: ages
+                        .iter()
+                        .map(|a| Some(a.unwrap_or(0.0).max(0.0)))
+                        .collect(),
                 })
             })
             .await
     }
 
     /// When the first event after `position` was recorded.
-    pub(crate) async fn recorded_after(&self, position: Position) -> Result<Option<Timestamp>> {
+    pub(super) async fn first_recorded_after(
+        &self,
+        position: Position,
+    ) -> Result<Option<Timestamp>> {
         let client = self.client().await?;
         client
             .within(async {

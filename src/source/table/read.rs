@@ -11,12 +11,12 @@ use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use super::{TableSource, lists, row};
+use super::{TableSource, row};
 use crate::error::Result;
 use crate::event::RecordedEvent;
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
-use crate::source::{Batch, EventKey, KeyedBatch, ReadRequest};
+use crate::source::{Batch, EventKey, KeyedBatch, Keys, ReadRequest};
 
 /// The mean size of the events that were read last.
 pub(super) struct EventBytes(AtomicUsize);
@@ -68,11 +68,12 @@ impl<T> Taken<T> {
         client: &Client,
         sql: &str,
         request: &ReadRequest<'_>,
+        parked: &[String],
         rows: usize,
         take: impl Fn(&Row, RecordedEvent) -> Result<T>,
     ) -> Result<Ended> {
         let doing = "cannot read events";
-        let (types, parked) = lists(&request.filter);
+        let types = request.types;
         let after = self.last.unwrap_or(request.range.after()).get();
         let through = request.range.through().get();
         let limit = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -111,10 +112,13 @@ impl TableSource {
     async fn read_rows<T>(
         &self,
         request: ReadRequest<'_>,
-        sql: &str,
+        keys: Keys<'_>,
+        text: &str,
         take: impl Fn(&Row, RecordedEvent) -> Result<T>,
     ) -> Result<(Range, Vec<T>)> {
         let client = self.client().await?;
+        let sql = self.keyed_sql(text, &keys, "$5");
+        let parked = Keys::listed(keys.named());
         let mut taken = Taken {
             events: Vec::new(),
             bytes: 0,
@@ -124,7 +128,7 @@ impl TableSource {
             let events = request.events_max.max(1) - taken.events.len();
             let bytes = request.bytes_max.saturating_sub(taken.bytes);
             let rows = self.event_bytes.rows(events, bytes);
-            let from = taken.from(&client, sql, &request, rows, &take);
+            let from = taken.from(&client, &sql, &request, &parked, rows, &take);
             let ended = client.answered(from).await?;
             self.event_bytes.saw(taken.events.len(), taken.bytes);
             // The last rows of a batch are not worth statements of their own.
@@ -146,18 +150,25 @@ impl TableSource {
         Ok((Range::new(request.range.after(), through), taken.events))
     }
 
-    pub(super) async fn read_batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
+    pub(super) async fn read_keys_of(
+        &self,
+        request: ReadRequest<'_>,
+        keys: Keys<'_>,
+    ) -> Result<Batch> {
         let text = include_str!("../../../sql/queries/source/read.sql");
-        let sql = self.keyed_sql(text, &request.filter.keys, "$5");
-        let (range, events) = self.read_rows(request, &sql, |_, event| Ok(event)).await?;
+        let read = self.read_rows(request, keys, text, |_, event| Ok(event));
+        let (range, events) = read.await?;
         Ok(Batch { range, events })
     }
 
-    pub(super) async fn read_with_keys(&self, request: ReadRequest<'_>) -> Result<KeyedBatch> {
+    pub(super) async fn read_with_keys(
+        &self,
+        request: ReadRequest<'_>,
+        keys: Keys<'_>,
+    ) -> Result<KeyedBatch> {
         let text = include_str!("../../../sql/queries/source/read_keyed.sql");
-        let sql = self.keyed_sql(text, &request.filter.keys, "$5");
         let keyed = |row: &Row, event| Ok((pg::column::<EventKey>(row, 8)?, event));
-        let (range, events) = self.read_rows(request, &sql, keyed).await?;
+        let (range, events) = self.read_rows(request, keys, text, keyed).await?;
         Ok(KeyedBatch { range, events })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::{at, since};
-use crate::source::table::HeldBy;
+use crate::source::HeldBy;
 use crate::status::{Gap, ProjectionStatus, SourceStatus};
 
 const QUERY_SHOWN_MAX: usize = 200;

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use highwater::internal::pg::connect::Connector;
 use highwater::internal::pg::database::Database;
-use highwater::internal::source::table::{EventTable, GapPolicy, HeldBy, TableSource};
-use highwater::internal::source::{Filter, Follower, ReadRequest, Source, Step};
+use highwater::internal::source::table::{EventTable, GapPolicy, TableSource};
+use highwater::internal::source::{
+    Follower, HeldBy, OpenGap, PostgresLog, ReadRequest, Source, Step,
+};
 use highwater::testing::TestDatabase;
 use highwater::{Position, Range, Result};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -132,7 +134,7 @@ impl Stage {
     async fn read(&mut self, range: Range) -> Result<()> {
         let request = ReadRequest {
             range,
-            filter: Filter::ALL,
+            types: None,
             events_max: 1_000_000,
             bytes_max: usize::MAX,
         };
@@ -182,7 +184,7 @@ impl Stage {
         loop {
             let step = self.step().await;
             if let Some(gap) = step.gap.as_ref().filter(|gap| !gap.held_by.is_empty()) {
-                let holders = self.source.explain(&gap.held_by).await.unwrap();
+                let holders = self.source.holders(gap).await.unwrap();
                 panic!("held by {holders:?}");
             }
             if step.mark.get() == position {
@@ -205,7 +207,13 @@ impl Stage {
     }
 
     pub(super) async fn explained(&self, names: &[String]) -> Vec<HeldBy> {
-        self.source.explain(names).await.unwrap()
+        let gap = OpenGap {
+            from: self.mark.next(),
+            to: self.mark.next(),
+            since: Instant::now(),
+            held_by: names.to_vec(),
+        };
+        self.source.holders(&gap).await.unwrap()
     }
 
     /// What was delivered so far, in the order of delivery.

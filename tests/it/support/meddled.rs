@@ -1,10 +1,11 @@
 //! A source with something happening on the way to it.
 
 use highwater::internal::source::{
-    Batch, BoxFuture, Filter, Follower, KeyedBatch, Middle, ReadRequest, RemovedIn, Source,
-    Standing, Tally, Wakes,
+    Batch, BoxFuture, Filter, Follower, HeldBy, KeyedBatch, Keys, Lag, LogState, Middle, OpenGap,
+    PostgresLog, ReadRequest, RemovedIn, Source, Tally, Wakes,
 };
 use highwater::{Position, Range, Result};
+use jiff::Timestamp;
 use uuid::Uuid;
 
 /// What happens on the way.
@@ -28,6 +29,10 @@ impl<M: Meddling> Meddled<M> {
     fn source(&self) -> &dyn Source {
         self.0.source()
     }
+
+    fn postgres_log(&self) -> &dyn PostgresLog {
+        self.source().postgres().expect("a source in PostgreSQL")
+    }
 }
 
 impl<M: Meddling> Source for Meddled<M> {
@@ -47,8 +52,8 @@ impl<M: Meddling> Source for Meddled<M> {
         self.source().check()
     }
 
-    fn standing(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<Standing>> {
-        self.source().standing(at, known)
+    fn log_state(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<LogState>> {
+        self.source().log_state(at, known)
     }
 
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
@@ -60,26 +65,6 @@ impl<M: Meddling> Source for Meddled<M> {
         self.source().read(request)
     }
 
-    fn read_keyed<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<KeyedBatch>> {
-        self.source().read_keyed(request)
-    }
-
-    fn middle<'a>(
-        &'a self,
-        range: Range,
-        filter: Filter<'a>,
-    ) -> BoxFuture<'a, Result<Option<Middle>>> {
-        self.source().middle(range, filter)
-    }
-
-    fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>> {
-        self.source().tally(range, events_max)
-    }
-
-    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
-        self.source().first(range)
-    }
-
     fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>> {
         self.source().last_at(position)
     }
@@ -88,23 +73,75 @@ impl<M: Meddling> Source for Meddled<M> {
         self.source().wakes()
     }
 
-    fn removed_in(&self, range: Range) -> BoxFuture<'_, Result<RemovedIn>> {
-        self.source().removed_in(range)
-    }
-
     fn removed_through(&self) -> BoxFuture<'_, Result<Position>> {
         self.source().removed_through()
     }
 
-    fn check_unread(&self, read_up_to: Position) -> Option<String> {
-        self.source().check_unread(read_up_to)
+    fn lag<'a>(&'a self, positions: &'a [Position]) -> BoxFuture<'a, Result<Lag>> {
+        self.source().lag(positions)
     }
 
-    fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {
-        self.source().server()
+    fn postgres(&self) -> Option<&dyn PostgresLog> {
+        self.source().postgres()?;
+        Some(self)
     }
+}
 
+impl<M: Meddling> PostgresLog for Meddled<M> {
     fn relation(&self) -> Option<&str> {
-        self.source().relation()
+        self.postgres_log().relation()
+    }
+
+    fn check_unread(&self, read_up_to: Position) -> Option<String> {
+        self.postgres_log().check_unread(read_up_to)
+    }
+
+    fn read_keys<'a>(
+        &'a self,
+        request: ReadRequest<'a>,
+        keys: Keys<'a>,
+    ) -> BoxFuture<'a, Result<Batch>> {
+        self.0.reads();
+        self.postgres_log().read_keys(request, keys)
+    }
+
+    fn read_keyed<'a>(
+        &'a self,
+        request: ReadRequest<'a>,
+        keys: Keys<'a>,
+    ) -> BoxFuture<'a, Result<KeyedBatch>> {
+        self.postgres_log().read_keyed(request, keys)
+    }
+
+    fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>> {
+        self.postgres_log().first(range)
+    }
+
+    fn middle<'a>(
+        &'a self,
+        range: Range,
+        filter: Filter<'a>,
+    ) -> BoxFuture<'a, Result<Option<Middle>>> {
+        self.postgres_log().middle(range, filter)
+    }
+
+    fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>> {
+        self.postgres_log().tally(range, events_max)
+    }
+
+    fn removed_in(&self, range: Range) -> BoxFuture<'_, Result<Option<RemovedIn>>> {
+        self.postgres_log().removed_in(range)
+    }
+
+    fn server(&self) -> BoxFuture<'_, Result<String>> {
+        self.postgres_log().server()
+    }
+
+    fn holders<'a>(&'a self, gap: &'a OpenGap) -> BoxFuture<'a, Result<Vec<HeldBy>>> {
+        self.postgres_log().holders(gap)
+    }
+
+    fn recorded_after(&self, position: Position) -> BoxFuture<'_, Result<Option<Timestamp>>> {
+        self.postgres_log().recorded_after(position)
     }
 }

@@ -8,7 +8,7 @@ use super::{EventTable, gap};
 use crate::error::Result;
 use crate::pg::{self, Parameter, column_named};
 use crate::position::{Position, Range};
-use crate::source::{Removed, RemovedIn, Standing};
+use crate::source::{LogState, Removed, RemovedIn};
 
 /// What `table` says at `at`; `known` is a position whose event may have been removed.
 pub(super) async fn of(
@@ -16,8 +16,8 @@ pub(super) async fn of(
     table: &EventTable,
     at: Position,
     known: Option<Position>,
-) -> Result<Standing> {
-    let sql = include_str!("../../../sql/queries/source/standing.sql")
+) -> Result<LogState> {
+    let sql = include_str!("../../../sql/queries/source/log_state.sql")
         .replace("{events}", &table.relation);
     let row = match client
         .query_typed_one(&sql, &[(&at.get(), Type::INT8)])
@@ -51,7 +51,7 @@ pub(super) async fn of(
         true => head,
         false => head.max(given(client, table).await?),
     };
-    Ok(Standing {
+    Ok(LogState {
         identity,
         reached,
         oldest: oldest.map(Position::new),

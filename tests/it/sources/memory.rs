@@ -1,0 +1,43 @@
+//! The source in memory under test.
+
+use std::future::ready;
+use std::sync::Arc;
+
+use highwater::internal::source::{BoxFuture, Source};
+use highwater::testing::MemorySource;
+use highwater::testing::conformance::{Pending, Subject};
+use highwater::{NewEvent, Position};
+
+pub(super) struct InMemory(pub(super) MemorySource);
+
+impl Subject for InMemory {
+    fn source(&self) -> Arc<dyn Source> {
+        Arc::new(self.0.clone())
+    }
+
+    fn append<'a>(&'a self, stream: &'a str, event: NewEvent) -> BoxFuture<'a, Position> {
+        Box::pin(ready(self.0.append(stream, event)))
+    }
+
+    fn begin<'a>(&'a self, _: &'a str, _: NewEvent) -> BoxFuture<'a, Option<Pending>> {
+        Box::pin(ready(None))
+    }
+
+    fn burn(&self, count: u32) -> BoxFuture<'_, bool> {
+        self.0.burn(u64::from(count));
+        Box::pin(ready(true))
+    }
+
+    fn rewind(&self, to: Position) -> BoxFuture<'_, bool> {
+        self.0.rewind(to);
+        Box::pin(ready(true))
+    }
+
+    fn remove_through(&self, _: Position) -> BoxFuture<'_, bool> {
+        Box::pin(ready(false))
+    }
+
+    fn disconnect(&self) -> BoxFuture<'_, bool> {
+        Box::pin(ready(false))
+    }
+}
