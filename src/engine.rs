@@ -34,6 +34,7 @@ mod progress;
 pub(crate) mod read_model;
 mod reader;
 pub mod rebuild;
+mod recent;
 pub(crate) mod recorder;
 mod runner;
 mod share;

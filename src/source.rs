@@ -10,12 +10,12 @@ use crate::position::{Position, Range};
 
 mod follow;
 mod keys;
+pub(crate) mod pacing;
 mod postgres;
 mod select;
 pub mod table;
 
 pub use crate::block::Tally;
-pub(crate) use follow::BUSY_FROM;
 pub use follow::{Follower, OpenGap, RangeSummary, Step, Wakes};
 pub use keys::{EventKey, Filter, Keys, Parked, Partition};
 pub use postgres::{HeldBy, Middle, PostgresLog, RemovedIn};

@@ -12,6 +12,7 @@ use crate::event_store::EventStore;
 use crate::ndjson::to_line;
 use crate::position::Position;
 use crate::source::{Follower, HeldBy, OpenGap, Source, Step};
+use crate::status;
 
 /// Events read at once.
 const PAGE: usize = 1_000;
@@ -57,8 +58,12 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
     ctx.verified().await?;
     let source = ctx.source().await?;
     let database = ctx.target().await?;
-    let floor = divergence::floor(&*database.client().await?, &*source).await?;
-    let mut follower = source.follow(floor).await?;
+    let (floor, reported) = {
+        let client = database.client().await?;
+        let floor = divergence::floor(&client, &*source).await?;
+        let (_, marks) = status::reported(&client).await?;
+        (floor, marks.get(source.name()).copied())
+    };
     let mut printer = Printer {
         store: EventStore::new(database),
         after: Position::new(args.after),
@@ -66,6 +71,12 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
         stream: args.stream,
         types: args.types,
     };
+    if !args.follow
+        && let Some(head) = status::proven_head(&*source, reported, floor).await?
+    {
+        return printer.print_through(head, ctx).await;
+    }
+    let mut follower = source.follow(floor).await?;
     if args.follow {
         let slowest = ctx.config()?.engine.poll_slowest;
         return follow(&mut printer, &*source, &mut *follower, slowest, ctx).await;

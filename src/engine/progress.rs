@@ -1,6 +1,5 @@
 //! What the reader of a source knows, as its runners see it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -8,13 +7,11 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
+use super::recent::RecentSteps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::checkpoint::LastEvent;
 use crate::position::{Position, Range};
-use crate::source::{OpenGap, RangeSummary, Step};
-
-/// Steps remembered with the types that occurred in them. A runner further behind reads itself.
-const STEPS_MAX: usize = 256;
+use crate::source::{OpenGap, Step, Types};
 
 /// Where a source stands.
 #[derive(Clone, Debug, Default)]
@@ -30,54 +27,18 @@ pub(super) struct Progress {
     /// The reader has given up.
     pub(super) failed: Option<Arc<Error>>,
     /// Shared, for runners copy this at each of their turns.
-    recent: Arc<VecDeque<Passed>>,
-}
-
-#[derive(Clone, Debug)]
-struct Passed {
-    range: Range,
-    occurred: Arc<RangeSummary>,
+    recent: Arc<RecentSteps>,
 }
 
 impl Progress {
-    /// Whether an event of `types` may lie in `(after, mark]`. Yes, unless the steps that are
-    /// remembered reach back to `after` and none of the types occurred in them.
-    pub(super) fn may_hold(&self, after: Position, types: Option<&[String]>) -> bool {
-        let Some(wanted) = types else {
-            return after < self.mark;
-        };
-        let mut reached = after;
-        for passed in self.recent.iter().filter(|p| p.range.through() > after) {
-            if passed.range.after() > reached {
-                return true;
-            }
-            if passed.occurred.holds(Some(wanted)) {
-                return true;
-            }
-            reached = passed.range.through();
-        }
-        reached < self.mark
+    /// Whether an event of `types` may lie in `(after, mark]`.
+    pub(super) fn may_hold(&self, after: Position, types: Types<'_>) -> bool {
+        self.recent.may_hold(after, self.mark, types)
     }
 
-    /// The last event of a range, which may hold none, if whole steps that are remembered are this range.
+    /// The last event of a range, which may hold none, if the steps that are remembered tell it.
     pub(super) fn last_in(&self, range: Range) -> Option<LastEvent> {
-        let steps = self.whole_steps(range)?;
-        Some(steps.iter().rev().find_map(|step| step.occurred.last))
-    }
-
-    /// The steps that are remembered and that together are this range.
-    fn whole_steps(&self, range: Range) -> Option<Vec<&Passed>> {
-        let within =
-            |p: &&Passed| p.range.through() > range.after() && p.range.after() < range.through();
-        let steps: Vec<&Passed> = self.recent.iter().filter(within).collect();
-        let mut reached = range.after();
-        for step in &steps {
-            if step.range.after() != reached {
-                return None;
-            }
-            reached = step.range.through();
-        }
-        (reached == range.through()).then_some(steps)
+        self.recent.last_in(range)
     }
 
     fn begin(&mut self, session: u64) {
@@ -97,16 +58,7 @@ impl Progress {
         }
         match step.occurred {
             None => self.recent = Arc::default(),
-            Some(occurred) => {
-                let recent = Arc::make_mut(&mut self.recent);
-                if recent.len() == STEPS_MAX {
-                    recent.pop_front();
-                }
-                recent.push_back(Passed {
-                    range: step.passed,
-                    occurred: Arc::new(occurred),
-                });
-            }
+            Some(summary) => Arc::make_mut(&mut self.recent).push(step.passed, summary),
         }
     }
 }

@@ -21,16 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
 use crate::pg::database::{self, Database};
 use crate::retry::{Verdict, delays, verdict};
-use crate::source::{BUSY_FROM, Follower, Source, Step};
-
-/// How often an active source is polled that wakes arrive from, and one that is only polled; timers
-/// are late by up to a millisecond and a half. And for how long after its last event.
-const POLL_WOKEN: Duration = Duration::from_millis(1);
-const POLL_ACTIVE: Duration = Duration::from_micros(500);
-const ACTIVE_FOR: Duration = Duration::from_secs(1);
-/// How often a busy source is looked at, whatever wakes arrive. 600 times a second took 12 % of two cores
-/// from its 32 writers; 90 times take 3 %.
-const POLL_BUSY: Duration = Duration::from_millis(10);
+use crate::source::pacing::{self, Pause, Stepped};
+use crate::source::{Follower, Source, Step};
 
 pub(super) struct Reader {
     pub(super) source: Arc<dyn Source>,
@@ -175,21 +167,11 @@ impl Wake {
     }
 }
 
-/// What lies between two steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pause {
-    /// So long, whatever arrives.
-    Whole(Duration),
-    /// So long at most.
-    UntilNews(Duration),
-}
-
-/// When to step again: at most 2 ms apart for a second after the last event, 10 ms while many write, then
-/// slowing down.
+/// Says after each step when to poll again, by the rules of [`pacing`].
 struct Cadence {
     slowest: Duration,
     last_event: Instant,
-    pause: Duration,
+    idle: Duration,
 }
 
 impl Cadence {
@@ -197,37 +179,25 @@ impl Cadence {
         Cadence {
             slowest,
             last_event: Instant::now(),
-            pause: POLL_WOKEN,
+            idle: Duration::ZERO,
         }
     }
 
     fn pause(&mut self, step: &Step, is_woken: bool, is_awaited: bool) -> Pause {
-        let pause = self.until_next(step, is_woken);
-        if pause.is_zero() {
-            return Pause::UntilNews(pause);
-        }
-        if !is_awaited && step.again.is_none() {
-            return Pause::UntilNews(self.slowest);
-        }
-        match step.passed.width() >= BUSY_FROM {
-            true => Pause::Whole(POLL_BUSY.min(self.slowest)),
-            false => Pause::UntilNews(pause),
-        }
-    }
-
-    fn until_next(&mut self, step: &Step, is_woken: bool) -> Duration {
         if !step.passed.is_empty() {
             self.last_event = Instant::now();
         }
-        if let Some(again) = step.again {
-            return again;
-        }
-        self.pause = if self.last_event.elapsed() < ACTIVE_FOR {
-            if is_woken { POLL_WOKEN } else { POLL_ACTIVE }
-        } else {
-            (self.pause * 2).min(self.slowest)
+        let stepped = Stepped {
+            positions: step.passed.width(),
+            follower_poll: step.again,
+            since_event: self.last_event.elapsed(),
+            is_woken,
+            is_awaited,
         };
-        self.pause.min(self.slowest)
+        if step.again.is_none() {
+            self.idle = pacing::idle_poll(&stepped, self.idle, self.slowest);
+        }
+        pacing::reader_pause(&stepped, self.idle, self.slowest)
     }
 }
 
@@ -263,70 +233,5 @@ pub(super) struct Aborting(pub(super) tokio::task::JoinHandle<()>);
 impl Drop for Aborting {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::position::{Position, Range};
-
-    const SLOWEST: Duration = Duration::from_millis(200);
-
-    fn step(passed: i64) -> Step {
-        let mark = Position::new(100 + passed);
-        Step {
-            mark,
-            head: mark,
-            passed: Range::new(Position::new(100), mark),
-            occurred: None,
-            gap: None,
-            again: None,
-        }
-    }
-
-    #[test]
-    fn a_busy_source_is_looked_at_ten_milliseconds_apart_whatever_wakes_arrive() {
-        let mut cadence = Cadence::new(SLOWEST);
-        assert_eq!(
-            cadence.pause(&step(15), true, true),
-            Pause::UntilNews(POLL_WOKEN)
-        );
-        assert_eq!(
-            cadence.pause(&step(16), true, true),
-            Pause::Whole(POLL_BUSY)
-        );
-        let gap = Step {
-            again: Some(Duration::from_millis(2)),
-            ..step(16)
-        };
-        assert_eq!(cadence.pause(&gap, true, true), Pause::Whole(POLL_BUSY));
-    }
-
-    #[test]
-    fn what_can_be_known_at_once_waits_for_nothing() {
-        let more = Step {
-            again: Some(Duration::ZERO),
-            ..step(10_000)
-        };
-        let pause = Cadence::new(SLOWEST).pause(&more, true, true);
-        assert_eq!(pause, Pause::UntilNews(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_source_that_nobody_waits_for_is_looked_at_as_if_it_were_idle() {
-        let mut cadence = Cadence::new(SLOWEST);
-        assert_eq!(
-            cadence.pause(&step(1), false, false),
-            Pause::UntilNews(SLOWEST)
-        );
-        assert_eq!(
-            cadence.pause(&step(99), false, false),
-            Pause::UntilNews(SLOWEST)
-        );
-        assert_eq!(
-            cadence.pause(&step(1), false, true),
-            Pause::UntilNews(POLL_ACTIVE)
-        );
     }
 }

@@ -19,9 +19,6 @@ pub trait Follower: Send {
     fn until_durable(&mut self) {}
 }
 
-/// After so many positions passed in one step more are most likely on their way.
-pub(crate) const BUSY_FROM: u64 = 16;
-
 /// What one step found.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -80,6 +77,13 @@ pub struct OpenGap {
     pub since: Instant,
     /// The transactions that hold it, by their name in the lock table.
     pub held_by: Vec<String>,
+}
+
+impl OpenGap {
+    /// How long this follower has seen it.
+    pub(crate) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
 }
 
 /// A connection on which wakes arrive.

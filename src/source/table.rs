@@ -22,11 +22,13 @@ mod durable;
 mod follower;
 mod gap;
 mod lag;
+mod locks;
 mod log_state;
 mod postgres;
 mod primary;
 mod read;
 mod row;
+mod rows;
 
 use primary::SeenPrimary;
 use read::EventBytes;

@@ -1,17 +1,50 @@
-//! Where the mark of a source stands, asked once and without an engine.
+//! Where the mark of a source stands, asked once: as instances report it, else followed for a moment.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::Client;
 
 use super::Gap;
 use crate::error::Result;
+use crate::pg::{self, column};
 use crate::position::Position;
 use crate::source::{HeldBy, OpenGap, Source};
 
 /// How long a mark that does not reach the head is followed: most appends end in this time.
 const PATIENCE: Duration = Duration::from_millis(150);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// The database's time, and the highest mark of each source that a living instance reports.
+pub(crate) async fn reported(client: &Client) -> Result<(Timestamp, HashMap<String, Position>)> {
+    let sql = include_str!("../../sql/queries/status/marks.sql");
+    let row = client.query_typed_one(sql, &[]).await;
+    let row = row.map_err(|e| pg::error("cannot read the marks", e))?;
+    let marks: HashMap<String, i64> =
+        serde_json::from_value(column::<Value>(&row, 1)?).unwrap_or_default();
+    let marks = marks.into_iter();
+    let marks = marks.map(|(name, mark)| (name, Position::new(mark)));
+    Ok((column(&row, 0)?, marks.collect()))
+}
+
+/// The head, if a living instance or the checkpoints have proven everything up to there. A report is up
+/// to a third of a lease old: one that lies below the head says nothing about what is between.
+///
+/// Refuses what [`Source::follow`] would refuse.
+pub(crate) async fn proven_head(
+    source: &dyn Source,
+    reported: Option<Position>,
+    floor: Position,
+) -> Result<Option<Position>> {
+    let Some(reported) = reported else {
+        return Ok(None);
+    };
+    source.check().await?;
+    let head = source.head().await?;
+    Ok((reported.max(floor) == head).then_some(head))
+}
 
 /// Follows the rule of [`crate::mark`] from `floor` until the mark is at the head, or patience
 /// ends.

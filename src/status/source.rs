@@ -53,6 +53,11 @@ async fn follow(
     source: &dyn Source,
     stored: &Stored,
 ) -> Result<(Position, Option<super::Gap>), Error> {
+    let name = source.name();
     let identity = source.identity().await?;
-    mark::follow(source, stored.floor(source.name(), &identity)).await
+    let floor = stored.floor(name, &identity);
+    if let Some(head) = mark::proven_head(source, stored.reported(name), floor).await? {
+        return Ok((head, None));
+    }
+    mark::follow(source, floor).await
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio_postgres::{Client, Row};
 
 use super::blocked::Blocked;
+use super::mark;
 use super::source::Measured;
 use super::{Gone, Known, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State};
 use crate::engine::RunnerState;
@@ -14,7 +15,7 @@ use crate::error::{Result, StoredError};
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::Key;
 use crate::pg::database::Database;
-use crate::pg::{self, column, column_named, migrate};
+use crate::pg::{self, column_named, migrate};
 use crate::position::Position;
 use crate::projection::Definition;
 use crate::retry::{Verdict, verdict};
@@ -73,21 +74,15 @@ pub(super) async fn read(target: &Database) -> Result<Stored> {
 }
 
 async fn query(client: &Client) -> Result<Stored> {
-    let marks = include_str!("../../sql/queries/status/marks.sql");
     let projections = include_str!("../../sql/queries/status/projections.sql");
-    let (marks, rows) = tokio::try_join!(
-        client.query_typed_one(marks, &[]),
-        client.query_typed(projections, &[]),
-    )
-    .map_err(|e| pg::error("cannot read the checkpoints", e))?;
-    let reported: HashMap<String, i64> =
-        serde_json::from_value(column::<Value>(&marks, 1)?).unwrap_or_default();
+    let projections = async {
+        let rows = client.query_typed(projections, &[]).await;
+        rows.map_err(|e| pg::error("cannot read the checkpoints", e))
+    };
+    let ((at, marks), rows) = tokio::try_join!(mark::reported(client), projections)?;
     let mut stored = Stored {
-        at: column(&marks, 0)?,
-        marks: reported
-            .into_iter()
-            .map(|(name, mark)| (name, Position::new(mark)))
-            .collect(),
+        at,
+        marks,
         projections: BTreeMap::new(),
         blocked: Blocked::default(),
     };
@@ -137,14 +132,18 @@ impl Stored {
         positions
     }
 
+    /// The highest mark that a living instance reports.
+    pub(super) fn reported(&self, source: &str) -> Option<Position> {
+        self.marks.get(source).copied()
+    }
+
     /// Everything at or below this was proven by some engine.
     pub(super) fn floor(&self, source: &str, identity: &str) -> Position {
         let checkpoints = self.projections.values().flat_map(|p| &p.checkpoints);
         let same_log = checkpoints.filter(|c| c.source_identity == identity);
-        let reported = self.marks.get(source).copied();
         same_log
             .map(|c| c.position)
-            .chain(reported)
+            .chain(self.reported(source))
             .max()
             .unwrap_or_default()
     }

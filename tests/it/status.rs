@@ -7,12 +7,14 @@ use std::time::Duration;
 use highwater::internal::engine::Engine;
 use highwater::internal::engine::Settings;
 use highwater::internal::projection::Definition;
+use highwater::internal::source::{BoxFuture, Follower, Source};
 use highwater::internal::status::{self, Known, Status};
 use highwater::testing::{TestDatabase, run_to_head};
-use highwater::{ErrorKind, Until};
+use highwater::{Error, ErrorKind, Position, Result, Until};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::meddled::{Meddled, Meddling};
 use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -441,4 +443,57 @@ async fn a_stranded_projection_is_not_told_to_run_again_nor_that_nothing_is_lost
     assert!(text.contains("kind    stranded"), "{text}");
     assert!(text.contains("highwater accept counts"), "{text}");
     assert!(!text.contains("nothing is lost"), "{text}");
+}
+
+/// A source that nobody may follow.
+struct Unfollowed(Arc<dyn Source>);
+
+impl Meddling for Unfollowed {
+    fn source(&self) -> &dyn Source {
+        &*self.0
+    }
+
+    fn follow(&self, _: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
+        Box::pin(async { Err(Error::new(ErrorKind::Internal, "it was followed")) })
+    }
+}
+
+async fn read_unfollowed(database: &TestDatabase) -> Status {
+    let sources: [Arc<dyn Source>; 1] = [Arc::new(Meddled(Unfollowed(table_source(database))))];
+    status::read(&database.pooled(), &sources, &[])
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_a_living_instance_reports_is_not_followed_once_more() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append(&client, "s", 1).await;
+    let problem = |status: &Status| status.sources[0].problem.as_ref().map(|p| p.to_string());
+    let status = read_unfollowed(&database).await;
+    assert!(problem(&status).unwrap().contains("it was followed"));
+    let report = "insert into highwater.instance (id, host, pid, lease, marks, projections)
+        select gen_random_uuid(), 'h', 1, interval '1 minute',
+               jsonb_build_object('default', max(position)), '{}' from highwater.event";
+    client.batch_execute(report).await.unwrap();
+    let status = read_unfollowed(&database).await;
+    assert_eq!(problem(&status), None);
+    assert_eq!(status.sources[0].mark, status.sources[0].head);
+
+    append(&client, "s", 2).await;
+    let status = read_unfollowed(&database).await;
+    assert!(
+        problem(&status).unwrap().contains("it was followed"),
+        "a report below the head does not say what is between"
+    );
+
+    let cached = "update highwater.instance set marks = jsonb_build_object('default', 2);
+                  alter sequence highwater.event_position_seq cache 10";
+    client.batch_execute(cached).await.unwrap();
+    let status = read_unfollowed(&database).await;
+    assert!(
+        problem(&status).unwrap().contains("CACHE 10"),
+        "as if it were followed"
+    );
 }

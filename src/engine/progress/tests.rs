@@ -2,6 +2,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
+use crate::source::RangeSummary;
 
 fn step(after: i64, through: i64, types: Option<&[&str]>) -> Step {
     let range = Range::new(Position::new(after), Position::new(through));

@@ -1,4 +1,4 @@
-//! How a gap is told dead from alive: one look at the locks, and who holds it.
+//! How a gap is told dead from alive: a snapshot of the locks, and who holds them.
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -31,20 +31,24 @@ pub enum GapPolicy {
     Dense,
 }
 
-/// What one look found.
+/// Who holds the locks at one moment, and where the positions come from.
 #[derive(Default)]
-pub(super) struct Look {
+pub(super) struct LockSnapshot {
     pub(super) holders: Vec<Holder>,
     /// The sequence that the positions come from, where the policy goes by one.
     pub(super) sequence: Option<String>,
 }
 
-/// Looks at the locks and at what the proof rests on. Send it only after the statement that read
+/// Reads the locks and what the proof rests on. Send it only after the statement that read
 /// the rows has been answered.
-pub(super) async fn look(client: &Client, relation: &str, policy: &GapPolicy) -> Result<Look> {
+pub(super) async fn snapshot(
+    client: &Client,
+    relation: &str,
+    policy: &GapPolicy,
+) -> Result<LockSnapshot> {
     let table = (&relation as &Parameter<'_>, Type::TEXT);
     let row = match policy {
-        GapPolicy::Dense => return Ok(Look::default()),
+        GapPolicy::Dense => return Ok(LockSnapshot::default()),
         GapPolicy::Sequence { named } => {
             let sql = include_str!("../../../sql/queries/mark/look_sequence.sql");
             let column: &Parameter<'_> = &"position";
@@ -70,7 +74,7 @@ pub(super) async fn look(client: &Client, relation: &str, policy: &GapPolicy) ->
     };
     check(&row, relation, policy)?;
     let names: Vec<String> = column_named(&row, "holders")?;
-    Ok(Look {
+    Ok(LockSnapshot {
         holders: names.into_iter().map(holder).collect(),
         sequence: match policy {
             GapPolicy::Sequence { .. } => column_named(&row, "sequence")?,
@@ -84,7 +88,7 @@ pub(super) async fn why(client: &Client, table: &EventTable, error: Error) -> Er
     if verdict(error.kind()) == Verdict::Transient {
         return error;
     }
-    match look(client, &table.relation, &table.gap).await {
+    match snapshot(client, &table.relation, &table.gap).await {
         Err(found) if found.kind() == ErrorKind::Precondition => found,
         _ => error,
     }
@@ -135,7 +139,7 @@ fn holder(text: String) -> Holder {
     }
 }
 
-/// The preconditions: refused by name, at the start and at every look, for they can change.
+/// The preconditions: refused by name, at the start and with every snapshot, for they can change.
 fn check(row: &Row, relation: &str, policy: &GapPolicy) -> Result<()> {
     if column_named(row, "subscribed")? {
         return Err(broken(

@@ -47,7 +47,7 @@ pub(super) async fn of(
         }
     };
     let reached = match head >= at {
-        // To ask the sequence takes a look at the locks.
+        // To ask the sequence takes a snapshot of the locks.
         true => head,
         false => head.max(given(client, table).await?),
     };
@@ -63,8 +63,8 @@ pub(super) async fn of(
 /// The last number that the sequence of the table gave; 0 where there is none to ask. Refuses a table
 /// that cannot be followed.
 pub(super) async fn given(client: &Client, table: &EventTable) -> Result<Position> {
-    let look = gap::look(client, &table.relation, &table.gap).await?;
-    match look.sequence {
+    let snapshot = gap::snapshot(client, &table.relation, &table.gap).await?;
+    match snapshot.sequence {
         Some(sequence) => gap::last_value(client, &table.relation, &sequence).await,
         None => Ok(Position::START),
     }

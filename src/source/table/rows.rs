@@ -1,0 +1,188 @@
+//! Reads the rows after the mark, each time from the last event that the mark has passed.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
+
+use super::anchor::Anchor;
+use super::{EventTable, TypeNames, durable, gap};
+use crate::error::Result;
+use crate::pg::{self, Parameter, column};
+use crate::position::{Position, Range};
+use crate::source::RangeSummary;
+
+/// Rows that one read returns at most: bounds the memory of a step.
+const ROWS_MAX: i64 = 10_000;
+/// The same of the first read: where nobody holds it back the mark then goes to the head at once, and
+/// runners read a backlog themselves.
+const FIRST_ROWS_MAX: i64 = 1_000;
+
+pub(super) struct RowReader {
+    table: EventTable,
+    types: TypeNames,
+    anchor: Anchor,
+    /// Nothing was read yet.
+    is_first: bool,
+    /// Whether an event counts only when its commit is on disk.
+    durable: bool,
+}
+
+/// The rows of one read.
+pub(super) struct Rows {
+    pub(super) positions: Vec<Position>,
+    ids: Vec<Uuid>,
+    types: Vec<Arc<str>>,
+    /// There may be more of them.
+    pub(super) more: bool,
+    /// How far the sequence was, if that was asked for and could be told.
+    pub(super) sequence: Option<Position>,
+}
+
+impl RowReader {
+    pub(super) async fn start(
+        client: &Client,
+        table: &EventTable,
+        floor: Position,
+    ) -> Result<RowReader> {
+        Ok(RowReader {
+            table: table.clone(),
+            types: TypeNames::default(),
+            anchor: Anchor::at(client, table, floor).await?,
+            is_first: true,
+            durable: false,
+        })
+    }
+
+    pub(super) fn until_durable(&mut self) {
+        self.durable = true;
+    }
+
+    /// With `sequence`, also how far that one is: at idle it costs no statement of its own.
+    pub(super) async fn read(
+        &mut self,
+        client: &Client,
+        mark: Position,
+        sequence: Option<&str>,
+    ) -> Result<Rows> {
+        let rows = self.new_rows(client, sequence).await?;
+        let mut read = Rows {
+            positions: Vec::with_capacity(rows.len()),
+            ids: Vec::with_capacity(rows.len()),
+            types: Vec::with_capacity(rows.len()),
+            more: rows.len() as i64 == self.rows_max(),
+            sequence: None,
+        };
+        self.is_first = false;
+        if let (Some(row), Some(_)) = (rows.first(), sequence) {
+            read.sequence = column::<Option<i64>>(row, row.len() - 1)?.map(Position::new);
+        }
+        let mut known = Vec::new();
+        for row in &rows {
+            let (position, id) = (Position::new(column(row, 0)?), column(row, 2)?);
+            if position <= mark {
+                known.push((position, id));
+                continue;
+            }
+            read.positions.push(position);
+            read.ids.push(id);
+            read.types.push(self.types.intern(column(row, 1)?));
+        }
+        if !self.anchor.is(&known) {
+            self.anchor = self.anchor.again(client, &self.table, mark, &known).await?;
+        }
+        Ok(read)
+    }
+
+    /// What the mark has passed counts: from now on the last event of it must stay where it is.
+    pub(super) async fn hold_on(
+        &mut self,
+        client: &Client,
+        rows: &Rows,
+        passed: Range,
+        rows_cover_it: bool,
+    ) -> Result<()> {
+        if passed.is_empty() {
+            return Ok(());
+        }
+        if self.durable {
+            durable::wait(client).await?;
+        }
+        if !rows_cover_it {
+            self.anchor = Anchor::at(client, &self.table, passed.through()).await?;
+            return Ok(());
+        }
+        if let Some(last) = rows.last_through(passed.through()) {
+            self.anchor = Anchor::of(Some(last));
+        }
+        Ok(())
+    }
+
+    async fn new_rows(&self, client: &Client, sequence: Option<&str>) -> Result<Vec<Row>> {
+        let parameters: [(&Parameter<'_>, Type); 3] = [
+            (&self.anchor.from().get(), Type::INT8),
+            (&self.rows_max(), Type::INT8),
+            (&sequence, Type::TEXT),
+        ];
+        let parameters = match sequence {
+            Some(_) => &parameters[..],
+            None => &parameters[..2],
+        };
+        let sql = self.new_sql(sequence.is_some());
+        match client.query_typed(&sql, parameters).await {
+            Ok(rows) => Ok(rows),
+            Err(e) => {
+                let error = pg::error("cannot read new events", e);
+                Err(gap::why(client, &self.table, error).await)
+            }
+        }
+    }
+
+    fn rows_max(&self) -> i64 {
+        match self.is_first {
+            true => FIRST_ROWS_MAX,
+            false => ROWS_MAX,
+        }
+    }
+
+    fn new_sql(&self, tells_sequence: bool) -> String {
+        let sql = include_str!("../../../sql/queries/source/new.sql");
+        let sequence = include_str!("../../../sql/queries/mark/sequence_value.sql");
+        let also = match tells_sequence {
+            true => format!(",\n(\n{})", sequence.replace("$1", "$3")),
+            false => String::new(),
+        };
+        sql.replace("{events}", &self.table.relation)
+            .replace("{also}", &also)
+    }
+}
+
+impl Rows {
+    pub(super) fn last(&self) -> Option<Position> {
+        self.positions.last().copied()
+    }
+
+    /// The first position from `from` on.
+    pub(super) fn first_from(&self, from: Position) -> Option<Position> {
+        self.positions.iter().copied().find(|&row| row >= from)
+    }
+
+    /// The last event up to `through`.
+    fn last_through(&self, through: Position) -> Option<(Position, Uuid)> {
+        let mut events = self.positions.iter().copied().zip(self.ids.iter().copied());
+        events.rfind(|(position, _)| *position <= through)
+    }
+
+    /// What occurs in a range that they cover.
+    pub(super) fn summary(&self, range: Range) -> RangeSummary {
+        let mut summary = RangeSummary::default();
+        let rows = self.positions.iter().zip(&self.ids).zip(&self.types);
+        for ((&position, &id), event_type) in rows {
+            if range.contains(position) {
+                summary.push(position, id, event_type.clone());
+            }
+        }
+        summary
+    }
+}
