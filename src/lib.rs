@@ -103,6 +103,7 @@ pub mod projection;
 pub mod retry;
 mod runner_state;
 pub mod source;
+pub mod sql_text;
 pub mod status;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -11,12 +11,14 @@ pub(crate) mod dead_letter;
 pub(crate) mod event;
 pub(crate) mod instance;
 pub mod migrate;
+pub(crate) mod sql;
 mod sqlstate;
 mod tls;
 pub mod transaction;
 pub(crate) mod wake;
 
 pub use conninfo::redact;
+pub use sql::quote_identifier;
 
 use tokio_postgres::Row;
 use tokio_postgres::error::ErrorPosition;
@@ -125,32 +127,5 @@ pub(crate) fn offset_of(error: &tokio_postgres::Error) -> Option<usize> {
     match error.as_db_error()?.position()? {
         ErrorPosition::Original(position) => (*position as usize).checked_sub(1),
         ErrorPosition::Internal { .. } => None,
-    }
-}
-
-/// An identifier, quoted for SQL text. The only function that does so.
-pub fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A string literal for SQL text, whatever `standard_conforming_strings` says.
-pub(crate) fn quote_literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if text.contains('\\') {
-        format!(" E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quotes_inside_names_and_texts_are_doubled() {
-        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
-        assert_eq!(quote_literal("it's"), "'it''s'");
-        assert_eq!(quote_literal("a\\b"), " E'a\\\\b'");
     }
 }

@@ -31,7 +31,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
-use crate::pg::{self, Parameter, column, dead_letter, quote_identifier};
+use crate::pg::sql::{Sql, sql};
+use crate::pg::{self, Parameter, column, dead_letter};
 use crate::position::Position;
 use crate::projection::{Definition, Runnable};
 use crate::source::Source;
@@ -425,11 +426,11 @@ async fn swap(client: &Client, name: &ProjectionName, generation: i32) -> Result
         return Err(Error::new(ErrorKind::Fenced, what).hint("let one of the two end"));
     }
     let (next, old) = (next_schema(name), old_schema(name));
-    let renames = format!(
+    let renames = sql!(
         "alter schema {live} rename to {old}; alter schema {next} rename to {live}",
-        live = quote_identifier(name.as_str()),
-        old = quote_identifier(&old),
-        next = quote_identifier(&next),
+        live = Sql::identifier(name.as_str()),
+        old = Sql::identifier(&old),
+        next = Sql::identifier(&next),
     );
     let renamed = client.batch_execute(&renames).await;
     renamed.map_err(|e| pg::error("cannot rename the schemas", e))?;
@@ -453,7 +454,10 @@ async fn schema_exists(client: &Client, schema: &str) -> Result<bool> {
 
 /// Drops a schema of ours with all that is in it, if it is there.
 async fn drop_schema(client: &Client, schema: &str) -> Result<()> {
-    let sql = format!("drop schema if exists {} cascade", quote_identifier(schema));
+    let sql = sql!(
+        "drop schema if exists {schema} cascade",
+        schema = Sql::identifier(schema)
+    );
     let dropped = client.batch_execute(&sql).await;
     dropped.map_err(|e| pg::error(&format!("cannot drop the schema \"{schema}\""), e))
 }

@@ -14,8 +14,9 @@ use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::database::Database;
+use crate::pg::sql::{Sql, query, sql};
 use crate::pg::transaction::{BEGIN, Tx};
-use crate::pg::{self, Parameter, column, quote_identifier};
+use crate::pg::{self, Parameter, column};
 use crate::projection::{Definition, Runnable};
 use crate::source::{Keys, Source};
 
@@ -283,7 +284,7 @@ async fn insert_rows(client: &Client, definition: &Definition, identity: &str) -
 
 /// Creates an empty schema, and refuses one that is there: it is not ours.
 pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
-    let sql = format!("create schema {}", quote_identifier(schema));
+    let sql = sql!("create schema {schema}", schema = Sql::identifier(schema));
     client.batch_execute(&sql).await.map_err(|e| {
         let code = e.code().map(|c| c.code().to_owned());
         let error = pg::error(&format!("cannot create the schema \"{schema}\""), e);
@@ -306,9 +307,9 @@ pub(crate) async fn fill_schema(
     projection: &dyn Runnable,
     schema: &str,
 ) -> Result<()> {
-    let path = format!(
-        "set local search_path to {}, public",
-        quote_identifier(schema)
+    let path = sql!(
+        "set local search_path to {schema}, public",
+        schema = Sql::identifier(schema)
     );
     let set = client.batch_execute(&path).await;
     set.map_err(|e| pg::error("cannot set the search path", e))?;
@@ -375,13 +376,15 @@ pub(crate) async fn check_key(
     if key == Keys::STREAM {
         return Ok(());
     }
-    let table = format!("{}.highwater_key", quote_identifier(schema));
-    let index = include_str!("../../sql/queries/projection/index_key.sql")
-        .replace("{schema}", &quote_identifier(schema))
-        .replace("{key}", key);
-    let tried = format!(
+    let table = Sql::qualified(schema, "highwater_key");
+    let index = query!("projection/index_key.sql")
+        .fill(&[("table", &table), ("key", &Sql::expression(key)?)])?;
+    let tried = sql!(
         "create table {table} as select position, stream, version, type, data, metadata, id, \
-         recorded_at from {relation} with no data;\n{index};\ndrop table {table}"
+         recorded_at from {events} with no data;\n{index};\ndrop table {table}",
+        table = table,
+        events = Sql::relation(relation)?,
+        index = index,
     );
     let tried = client.batch_execute(&tried).await;
     tried.map_err(|e| {
@@ -412,14 +415,17 @@ pub(crate) async fn create_view(
     relation: &str,
     schema: &str,
 ) -> Result<()> {
-    let sql = include_str!("../../sql/queries/projection/create_view.sql")
-        .replace("{schema}", &quote_identifier(schema))
-        .replace("{events}", relation)
-        .replace("{types}", &of_types(definition.events.as_deref()))
-        .replace("{key}", &definition.key);
-    let restrict = include_str!("../../sql/queries/projection/restrict_view.sql")
-        .replace("{schema}", &quote_identifier(schema));
-    let both = format!("{sql};\n{restrict}");
+    let view = query!("projection/create_view.sql").fill(&[
+        ("schema", &Sql::identifier(schema)),
+        ("events", &Sql::relation(relation)?),
+        ("types", &of_types(definition.events.as_deref())),
+        ("key", &Sql::expression(&definition.key)?),
+    ])?;
+    let both = sql!(
+        "{view};\nselect highwater.restrict_view({schema})",
+        view = view,
+        schema = Sql::literal(schema)
+    );
     client.batch_execute(&both).await.map_err(|e| {
         let error = pg::error("cannot create the view \"batch\"", e);
         match error.code() {

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::sql::{Sql, Template, query};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 
@@ -48,8 +49,8 @@ pub(crate) struct Around {
 
 /// Renews an instance, which looks around in the same statement.
 pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Renewed> {
-    let sql = include_str!("../../sql/queries/instance/renew.sql")
-        .replace("{observed}", &OBSERVE.replace("{instances}", "living"));
+    let observed = OBSERVE.fill(&[("instances", &Sql::trusted("living"))])?;
+    let sql = query!("instance/renew.sql").fill(&[("observed", &observed)])?;
     let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let lease = renewal.lease.as_secs_f64();
     let parameters: [(&Parameter<'_>, Type); 7] = [
@@ -118,11 +119,11 @@ pub(crate) struct ObservedCheckpoint {
     pub(crate) error: Option<Value>,
 }
 
-const OBSERVE: &str = include_str!("../../sql/queries/instance/observe.sql");
+const OBSERVE: Template = query!("instance/observe.sql");
 
 /// Looks around between two renewals.
 pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Around> {
-    let sql = OBSERVE.replace("{instances}", "highwater.instance");
+    let sql = OBSERVE.fill(&[("instances", &Sql::trusted("highwater.instance"))])?;
     let row = client
         .query_typed_one(&sql, &[(&instance, Type::UUID)])
         .await;

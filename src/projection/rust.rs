@@ -4,10 +4,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
 use crate::projection::{
-    Applying, Definition, PARTITIONS_MAX, Projection, Runnable, Statements, hash_of, key_text,
-    sql_text,
+    Applying, Definition, PARTITIONS_MAX, Projection, Runnable, Statements, hash_of,
 };
 use crate::source::{Batch, BoxFuture, Keys};
+use crate::sql_text;
 
 /// A projection in Rust, its definition taken once.
 pub struct Coded<P> {
@@ -59,7 +59,7 @@ impl<P: Projection> Coded<P> {
 }
 
 fn key_of(projection: &impl Projection) -> Result<String> {
-    key_text::normalised(projection.key_sql()).map_err(|fault| {
+    sql_text::expression(projection.key_sql()).map_err(|fault| {
         let what = format!("the key is no SQL expression: {}", fault.what);
         Error::new(ErrorKind::Config, what).hint(fault.hint)
     })

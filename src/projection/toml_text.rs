@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::near;
-use crate::projection::sql_text::Lines;
+use crate::sql_text::Lines;
 
 /// A TOML text and where it stands.
 pub(crate) struct TomlText<'a> {

@@ -6,6 +6,7 @@
 
 mod batch;
 mod control;
+mod expression;
 mod lexer;
 mod split;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 pub use batch::BatchPlace;
 pub(crate) use batch::batch_place;
 pub(crate) use control::refusal;
+pub(crate) use expression::expression;
 pub(crate) use lexer::{Kind, Piece, lex};
 pub(crate) use split::split;
 
