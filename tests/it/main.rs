@@ -27,6 +27,7 @@ mod failover;
 mod fence;
 mod given_expect;
 mod hangs;
+mod hostile;
 mod live_view;
 mod lock_order;
 mod many_instances;
