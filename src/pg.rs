@@ -2,6 +2,7 @@
 //!
 //! Only this layer and the sources read `sql/`; only `sqlstate` turns a SQLSTATE into a kind.
 
+pub(crate) mod action;
 pub(crate) mod block;
 pub mod checkpoint;
 pub mod connect;
@@ -76,9 +77,8 @@ pub(crate) fn own_error(doing: &str, error: tokio_postgres::Error) -> Error {
 
 const RIGHTS: &str = "grant the role what it needs on schema highwater: select on all tables and \
                       all sequences to read; insert on event to append; insert, update and delete \
-                      on projection, checkpoint, instance, ledger, dead_letter, discarded and \
-                      dropped to run \
-                      projections";
+                      on projection, checkpoint, instance, block, dead_letter, discarded and \
+                      dropped to run projections; insert on action to operate them";
 
 /// An error of one of highwater's own statements on its own schema: what the server refuses there
 /// is the event, or something about the database.

@@ -30,6 +30,7 @@ use super::{Engine, Handle, Outcome, Settings, Until, divergence, setup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
+use crate::pg::action::{self, Action};
 use crate::pg::database::Database;
 use crate::pg::sql::{Sql, sql};
 use crate::pg::{self, Parameter, column, dead_letter};
@@ -199,6 +200,7 @@ impl Rebuild {
             setup::fill_schema(client, &*self.projection, &schema).await?;
             setup::create_positions(client, &schema, name, next).await?;
             setup::show_batch(client, &*self.projection, &*self.source, &schema).await?;
+            action::record(client, Action::RebuildBegun(name, next)).await?;
             failpoint!("rebuild.begun");
             Ok(next)
         };
@@ -245,6 +247,7 @@ impl Rebuild {
                 return Err(Error::new(ErrorKind::TimedOut, what).hint("run it again to go on"));
             }
             swap(&client, name, generation).await?;
+            action::record(&client, Action::RebuildSwapped(name, generation)).await?;
             failpoint!("swap.renamed");
             Ok(live.max(self.board.get().position))
         };
@@ -284,6 +287,15 @@ pub async fn accept(
         setup::show_batch(&client, projection, source, definition.name.as_str()).await?;
         let differed = divergence::accept(&client, &definition.name, source).await?;
         setup::set_positions(&client, &definition.name).await?;
+        let accepted = Action::Accepted {
+            projection: &definition.name,
+            hash: &definition.hash,
+            definition_changed: changed > 0,
+            log_differed: differed,
+        };
+        if changed > 0 || differed {
+            action::record(&client, accepted).await?;
+        }
         failpoint!("accept.changed");
         Ok(changed > 0 || differed)
     };
@@ -335,6 +347,7 @@ pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result
         ] {
             drop_schema(&client, &schema).await?;
         }
+        action::record(&client, Action::Dropped(name)).await?;
         failpoint!("drop.deleted");
         Ok(())
     };
@@ -389,10 +402,11 @@ async fn give_up(client: &Client, name: &ProjectionName, generation: i32) -> Res
             [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
         let given_up = client.execute_typed(sql, &parameters).await;
         let given_up = given_up.map_err(|e| pg::own_error("cannot give the rebuild up", e))?;
-        match given_up {
-            0 => Ok(()),
-            _ => drop_schema(client, &next_schema(name)).await,
+        if given_up == 0 {
+            return Ok(());
         }
+        drop_schema(client, &next_schema(name)).await?;
+        action::record(client, Action::RebuildGivenUp(name, generation)).await
     };
     setup::end(client, done.await).await
 }

@@ -7,6 +7,7 @@
     reason = "in a test a panic is the report, and nobody uses it from outside"
 )]
 
+mod actions;
 mod append;
 mod append_file;
 mod append_id;
