@@ -9,6 +9,7 @@ use crate::engine::transaction::{begin, end, warn_if_blocked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
+use crate::pg::action::{self, Action};
 use crate::pg::database::Database;
 use crate::pg::{self, column, instance, projection};
 
@@ -57,11 +58,13 @@ pub async fn retry(
 ) -> Result<Requested> {
     check_name(target, name).await?;
     let client = target.short().await?;
-    let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
-    let requesting = query(&client, sql, name, selection, &[]);
-    let rows = client.within(requesting).await?;
+    let requesting = async {
+        begin(&client).await?;
+        let done = request(&client, name, selection).await;
+        end(&client, done).await
+    };
+    let (keys, letters) = client.within(requesting).await?;
     failpoint!("retry.requested");
-    let (keys, letters) = counted(&rows)?;
     selection.check_found(name, letters)?;
     let sql = include_str!("../../sql/queries/dead_letter/is_run.sql");
     let parameters = [(&name.as_str() as &pg::Parameter<'_>, Type::TEXT)];
@@ -77,6 +80,27 @@ pub async fn retry(
         dead_letters: letters,
         is_run: column(&row, 0)?,
     })
+}
+
+/// Asks for another try, and records who did. Says how many keys and letters are meant.
+async fn request(
+    client: &Client,
+    name: &ProjectionName,
+    selection: &Selection,
+) -> Result<(i64, i64)> {
+    let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
+    let (keys, letters) = counted(&query(client, sql, name, selection, &[]).await?)?;
+    if letters > 0 {
+        let (which, the_one) = selection.parameters();
+        let retried = Action::Retried {
+            projection: name,
+            which,
+            the_one: the_one.as_deref(),
+            dead_letters: letters,
+        };
+        action::record(client, retried).await?;
+    }
+    Ok((keys, letters))
 }
 
 /// Gives the letters selected up for good: they are written down in `highwater.discarded` with the
@@ -120,6 +144,17 @@ async fn in_transaction(
     let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
     let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
     selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;
+    if !gone.is_empty() {
+        let (which, the_one) = selection.parameters();
+        let discarded = Action::Discarded {
+            projection: name,
+            which,
+            the_one: the_one.as_deref(),
+            dead_letters: gone.len(),
+            reason,
+        };
+        action::record(client, discarded).await?;
+    }
     failpoint!("discard.settled");
     let keys: Result<Vec<Option<String>>> = gone.iter().map(|row| column(row, 0)).collect();
     let keys = keys?;

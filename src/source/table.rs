@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::connect::{Connector, Notifications};
 use crate::pg::database::{self, Database, Short};
+use crate::pg::sql::{Sql, Template, query, sql};
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
@@ -55,6 +56,17 @@ impl EventTable {
             gap: GapPolicy::Sequence { named: None },
             identity: None,
         }
+    }
+
+    /// The query of its last event at or before the position `$1`.
+    fn last_sql(&self) -> Result<Sql> {
+        query!("source/last.sql")
+            .fill(&[("events", &self.sql()?), ("position", &Sql::trusted("$1"))])
+    }
+
+    /// Its name, checked.
+    fn sql(&self) -> Result<Sql> {
+        Sql::relation(&self.relation)
     }
 }
 
@@ -112,17 +124,28 @@ impl TableSource {
         self.database.short().await
     }
 
-    /// Fills `{events}` in a query of `sql/queries/source`.
-    fn sql(&self, text: &str) -> String {
-        text.replace("{events}", &self.table.relation)
+    /// A query of the table.
+    fn sql(&self, query: Template) -> Result<Sql> {
+        query.fill(&[("events", &self.table.sql()?)])
     }
 
-    /// The same with the key and the conditions for it.
-    fn keyed_sql(&self, text: &str, keys: &Keys<'_>, list: &str) -> String {
-        self.sql(text)
-            .replace("{key}", keys.key)
-            .replace("{partition}", &keys.in_partition())
-            .replace("{parked}", &keys.by_list(list))
+    /// A query of the table with conditions for the key; `list` is where it has the parked keys.
+    fn keyed_sql(
+        &self,
+        query: Template,
+        keys: &Keys<'_>,
+        list: &'static str,
+        others: &[(&str, &Sql)],
+    ) -> Result<Sql> {
+        let (events, partition) = (self.table.sql()?, keys.in_partition()?);
+        let parked = keys.by_list(list)?;
+        let mut values = vec![
+            ("events", &events),
+            ("partition", &partition),
+            ("parked", &parked),
+        ];
+        values.extend(others);
+        query.fill(&values)
     }
 
     async fn middle_of(&self, range: Range, filter: Filter<'_>) -> Result<Option<Middle>> {
@@ -130,8 +153,8 @@ impl TableSource {
         client
             .answered(async {
                 let (types, parked) = lists(&filter);
-                let text = include_str!("../../sql/queries/source/middle.sql");
-                let sql = self.keyed_sql(text, &filter.keys, "$4");
+                let query = query!("source/middle.sql");
+                let sql = self.keyed_sql(query, &filter.keys, "$4", &[])?;
                 let parameters: [(&Parameter<'_>, Type); 4] = [
                     (&range.after().get(), Type::INT8),
                     (&range.through().get(), Type::INT8),
@@ -155,7 +178,7 @@ impl TableSource {
 
     async fn tally_of(&self, range: Range, events_max: u64) -> Result<(Position, Tally)> {
         let client = self.client().await?;
-        let sql = self.sql(include_str!("../../sql/queries/source/tally.sql"));
+        let sql = self.sql(query!("source/tally.sql"))?;
         let most = i64::try_from(events_max).unwrap_or(i64::MAX);
         let parameters: [(&Parameter<'_>, Type); 3] = [
             (&range.after().get(), Type::INT8),
@@ -183,7 +206,7 @@ impl TableSource {
         let client = self.client().await?;
         client
             .within(async {
-                let sql = self.sql(include_str!("../../sql/queries/source/following.sql"));
+                let sql = self.sql(query!("source/following.sql"))?;
                 let parameters: [(&Parameter<'_>, Type); 2] = [
                     (&range.after().get(), Type::INT8),
                     (&range.through().get(), Type::INT8),
@@ -199,7 +222,7 @@ impl TableSource {
         let client = self.client().await?;
         client
             .within(async {
-                let sql = self.sql(include_str!("../../sql/queries/source/last.sql"));
+                let sql = self.table.last_sql()?;
                 let row = client
                     .query_typed_opt(&sql, &[(&position.get(), Type::INT8)])
                     .await
@@ -337,7 +360,13 @@ impl Source for TableSource {
 
     fn check_unread(&self, read_up_to: Position) -> Option<String> {
         let is_ours = self.table.identity.is_none();
-        is_ours.then(|| format!("select highwater.check_unread({read_up_to})"))
+        let check = |position| {
+            sql!(
+                "select highwater.check_unread({position})",
+                position = position
+            )
+        };
+        is_ours.then(|| check(Sql::number(read_up_to.get())).into())
     }
 
     fn server(&self) -> BoxFuture<'_, Result<Option<String>>> {
@@ -389,8 +418,7 @@ fn no_identity() -> Error {
 
 /// The highest committed position of a table.
 pub(crate) async fn head(client: &Client, table: &EventTable) -> Result<Position> {
-    let sql =
-        include_str!("../../sql/queries/source/head.sql").replace("{events}", &table.relation);
+    let sql = query!("source/head.sql").fill(&[("events", &table.sql()?)])?;
     let row = client
         .query_typed_one(&sql, &[])
         .await

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::pg;
 use crate::pg::checkpoint::{self, Fence, LastEvent};
+use crate::pg::sql::Sql;
 use crate::pg::transaction::Opening;
 use crate::position::{Position, Range};
 use crate::projection::Statements;
@@ -46,12 +47,12 @@ impl Applier {
         work: InServer<'_>,
         range: Range,
     ) -> Result<Position> {
-        let batch = self.batch_text(work.relation);
+        let batch = self.batch_text(work.relation)?;
         let fence = match work.last {
             Some(last) => self.fence().text_timed(range, last),
-            None => self.fence().text_in_server(range, work.relation),
+            None => self.fence().text_in_server(range, work.relation)?,
         };
-        let mut last = self.set_aside(&batch, range);
+        let mut last = self.set_aside(&batch, range)?;
         // Behind the statements that read: what is removed later had been read.
         if let Some(check) = self.source.check_unread(work.read_up_to) {
             last.push_str(&format!("{check};\n"));
@@ -84,7 +85,7 @@ impl Applier {
         } = message;
         let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
         let before = format!("{opening};\n{fence};\n{place};\n");
-        let woven = Woven::of(&statements, batch, range);
+        let woven = Woven::of(&statements, batch, range)?;
         let end = checkpoint::end_batch(range);
         let text = format!("{before}{}{last}{end};\ncommit", woven.text);
         let laps = self.laps();
@@ -107,13 +108,13 @@ impl Applier {
     }
 
     /// What `batch` is for the server, where it can read `relation` itself.
-    pub(in crate::engine) fn batch_text<'a>(&'a self, relation: &'a str) -> BatchText<'a> {
-        BatchText {
-            relation,
+    pub(in crate::engine) fn batch_text(&self, relation: &str) -> Result<BatchText<'_>> {
+        Ok(BatchText {
+            relation: Sql::relation(relation)?,
             filter: self.filter(),
             projection: &self.key.projection,
             generation: self.key.generation,
-        }
+        })
     }
 
     /// Says in which line of the projection a statement failed.

@@ -71,9 +71,8 @@ impl Applier {
         let settle = dead_letter::settle(&self.key, position);
         let in_server = self.projection.statements().zip(self.source.relation());
         if let Some((statements, _)) = in_server {
-            let relation = dead_letter::relation(&self.key, position);
             let batch = BatchText {
-                relation: &relation,
+                relation: dead_letter::relation(&self.key, position),
                 filter: Filter::ALL,
                 projection: &self.key.projection,
                 generation: self.key.generation,
@@ -121,13 +120,16 @@ impl Applier {
 
     /// The statements that set aside what a batch passes of parked keys, where the server can read
     /// the log itself; nothing where no key is parked.
-    pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> String {
+    pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> Result<String> {
         if self.partition_filter.parked.is_empty() {
-            return String::new();
+            return Ok(String::new());
         }
         let most = u64::from(self.parking.letters_max) + 1;
-        let set_aside = batch.set_aside(range, &self.key, most);
-        format!("{set_aside};\n{};\n", self.parking.check(&self.key))
+        let set_aside = batch.set_aside(range, &self.key, most)?;
+        Ok(format!(
+            "{set_aside};\n{};\n",
+            self.parking.check(&self.key)
+        ))
     }
 
     /// What to do when more would be parked than may be.

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mark::{Advance, Holder, Mark, Seen};
 use crate::mutation::{self, Stale};
 use crate::pg::database::Short;
+use crate::pg::sql::{Sql, query, sql};
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
 use crate::source::{BUSY_FROM, BoxFuture, Follower, Occurred, OpenGap, Step};
@@ -180,7 +181,7 @@ impl TableFollower {
             sequence: None,
         };
         if let (Some(row), Some(_)) = (rows.first(), sequence) {
-            read.sequence = column::<Option<i64>>(row, row.len() - 1)?.map(Position::new);
+            read.sequence = column::<Option<i64>>(row, 3)?.map(Position::new);
         }
         let mut passed = Vec::new();
         for row in &rows {
@@ -210,7 +211,7 @@ impl TableFollower {
             Some(_) => &parameters[..],
             None => &parameters[..2],
         };
-        let sql = self.new_sql(sequence.is_some());
+        let sql = self.new_sql(sequence.is_some())?;
         match self.client.query_typed(&sql, parameters).await {
             Ok(rows) => Ok(rows),
             Err(e) => {
@@ -227,15 +228,17 @@ impl TableFollower {
         }
     }
 
-    fn new_sql(&self, tells_sequence: bool) -> String {
-        let sql = include_str!("../../../sql/queries/source/new.sql");
-        let sequence = include_str!("../../../sql/queries/mark/sequence_value.sql");
-        let also = match tells_sequence {
-            true => format!(",\n(\n{})", sequence.replace("$1", "$3")),
-            false => String::new(),
+    fn new_sql(&self, tells_sequence: bool) -> Result<Sql> {
+        let last_value = match tells_sequence {
+            true => {
+                let value = query!("mark/sequence_value.sql");
+                let value = value.fill(&[("sequence", &Sql::trusted("$3"))])?;
+                sql!("(\n{value}\n)", value = value)
+            }
+            false => Sql::trusted("null::bigint"),
         };
-        sql.replace("{events}", &self.table.relation)
-            .replace("{also}", &also)
+        query!("source/new.sql")
+            .fill(&[("events", &self.table.sql()?), ("last_value", &last_value)])
     }
 
     /// Looks at the locks if it is time to; says whether something is proven now.

@@ -14,6 +14,7 @@ use tokio_postgres::{Client, Row};
 use super::{TableSource, lists, row};
 use crate::error::Result;
 use crate::event::RecordedEvent;
+use crate::pg::sql::query;
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{Batch, EventKey, KeyedBatch, ReadRequest};
@@ -147,15 +148,16 @@ impl TableSource {
     }
 
     pub(super) async fn read_batch(&self, request: ReadRequest<'_>) -> Result<Batch> {
-        let text = include_str!("../../../sql/queries/source/read.sql");
-        let sql = self.keyed_sql(text, &request.filter.keys, "$5");
+        let query = query!("source/read.sql");
+        let sql = self.keyed_sql(query, &request.filter.keys, "$5", &[])?;
         let (range, events) = self.read_rows(request, &sql, |_, event| Ok(event)).await?;
         Ok(Batch { range, events })
     }
 
     pub(super) async fn read_with_keys(&self, request: ReadRequest<'_>) -> Result<KeyedBatch> {
-        let text = include_str!("../../../sql/queries/source/read_keyed.sql");
-        let sql = self.keyed_sql(text, &request.filter.keys, "$5");
+        let query = query!("source/read_keyed.sql");
+        let key = request.filter.keys.expression()?;
+        let sql = self.keyed_sql(query, &request.filter.keys, "$5", &[("key", &key)])?;
         let keyed = |row: &Row, event| Ok((pg::column::<EventKey>(row, 8)?, event));
         let (range, events) = self.read_rows(request, &sql, keyed).await?;
         Ok(KeyedBatch { range, events })
