@@ -156,6 +156,7 @@ mod projection;
 mod retry;
 mod runner_state;
 mod source;
+mod sql_text;
 mod status;
 mod suggest;
 #[cfg(feature = "testing")]

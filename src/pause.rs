@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use crate::engine::transaction::{begin, end};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
+use crate::pg::action::{self, Action};
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, checkpoint, column, instance};
 use crate::position::Position;
@@ -33,7 +35,7 @@ pub struct Paused {
 /// If there is no such projection, or the database refuses.
 pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) -> Result<Paused> {
     let client = target.short().await?;
-    let is_new = client.within(set(&client, name, true)).await?;
+    let is_new = client.within(change(&client, name, true)).await?;
     instance::wake(&client).await;
     let ended = async {
         while client.within(is_held(&client, name)).await? {
@@ -61,9 +63,24 @@ pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) ->
 /// As [`pause`].
 pub async fn resume(target: &Database, name: &ProjectionName) -> Result<bool> {
     let client = target.short().await?;
-    let changed = client.within(set(&client, name, false)).await?;
+    let changed = client.within(change(&client, name, false)).await?;
     instance::wake(&client).await;
     Ok(changed)
+}
+
+/// Holds a projection or lets it go on, and records who did. False if nothing changed.
+async fn change(client: &Client, name: &ProjectionName, paused: bool) -> Result<bool> {
+    begin(client).await?;
+    let done = async {
+        let changed = set(client, name, paused).await?;
+        match (changed, paused) {
+            (false, _) => {}
+            (true, true) => action::record(client, name, Action::Paused).await?,
+            (true, false) => action::record(client, name, Action::Resumed).await?,
+        }
+        Ok(changed)
+    };
+    end(client, done.await).await
 }
 
 async fn set(client: &Client, name: &ProjectionName, paused: bool) -> Result<bool> {

@@ -2,6 +2,7 @@
 //!
 //! Only `sqlstate` turns a SQLSTATE into a kind of error.
 
+pub(crate) mod action;
 pub(crate) mod block;
 pub mod checkpoint;
 pub mod connect;
@@ -12,6 +13,7 @@ pub(crate) mod event;
 pub(crate) mod instance;
 pub mod migrate;
 pub(crate) mod projection;
+pub(crate) mod sql;
 mod sqlstate;
 mod tls;
 pub mod transaction;
@@ -19,6 +21,7 @@ pub mod value;
 pub(crate) mod wake;
 
 pub use conninfo::redact;
+pub use sql::quote_identifier;
 
 use tokio_postgres::Row;
 use tokio_postgres::error::ErrorPosition;
@@ -76,9 +79,9 @@ pub(crate) fn own_error(doing: &str, error: tokio_postgres::Error) -> Error {
 
 const RIGHTS: &str = "grant the role what it needs on schema highwater: select on all tables and \
                       all sequences to read; insert on event to append; insert, update and delete \
-                      on projection, checkpoint, instance, ledger, dead_letter, discarded and \
-                      dropped to run \
-                      projections";
+                      on projection, generation, checkpoint, instance, block, block_change, \
+                      dead_letter, discarded and dropped, and insert on action, to run \
+                      projections and to operate them";
 
 /// An error of one of highwater's own statements on its own schema: what the server refuses there
 /// is the event, or something about the database.
@@ -130,32 +133,5 @@ pub(crate) fn offset_of(error: &tokio_postgres::Error) -> Option<usize> {
     match error.as_db_error()?.position()? {
         ErrorPosition::Original(position) => (*position as usize).checked_sub(1),
         ErrorPosition::Internal { .. } => None,
-    }
-}
-
-/// An identifier, quoted for SQL text. The only function that does so.
-pub fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A string literal for SQL text, whatever `standard_conforming_strings` says.
-pub(crate) fn quote_literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if text.contains('\\') {
-        format!(" E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quotes_inside_names_and_texts_are_doubled() {
-        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
-        assert_eq!(quote_literal("it's"), "'it''s'");
-        assert_eq!(quote_literal("a\\b"), " E'a\\\\b'");
     }
 }

@@ -9,16 +9,14 @@ use tokio_postgres::Row;
 use crate::error::{BoxError, Error, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::{TextStatement, Tx};
-use crate::projection::sql_text::BatchPlace;
 use crate::source::{Batch, BoxFuture, Keys};
+use crate::sql_text::BatchPlace;
 
 mod failure;
 pub mod file;
-mod key_text;
 mod keyed_view;
 mod rust;
 mod sql;
-pub mod sql_text;
 pub mod test_file;
 mod toml_text;
 mod typed;

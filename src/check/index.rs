@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::{Candidate, Finding};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::sql::{Sql, query};
 use crate::pg::{self, column};
 use crate::source::Source;
 
@@ -55,7 +56,7 @@ async fn table(client: &Client, relation: &str) -> Result<Option<(f64, bool)>> {
 }
 
 async fn estimate(client: &Client, relation: &str, types: &[String]) -> Result<f64> {
-    let sql = include_str!("../../sql/queries/check/estimate.sql").replace("{events}", relation);
+    let sql = query!("check/estimate.sql").fill(&[("events", &Sql::relation(relation)?)])?;
     let row = client
         .query_typed_one(&sql, &[(&types, Type::TEXT_ARRAY)])
         .await;

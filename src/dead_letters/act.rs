@@ -9,6 +9,7 @@ use crate::engine::transaction::{begin, end, warn_if_blocked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
+use crate::pg::action::{self, Action, Selected};
 use crate::pg::database::Database;
 use crate::pg::{self, column, instance, projection};
 
@@ -57,11 +58,13 @@ pub async fn retry(
 ) -> Result<Requested> {
     check_name(target, name).await?;
     let client = target.short().await?;
-    let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
-    let requesting = query(&client, sql, name, selection, &[]);
-    let rows = client.within(requesting).await?;
+    let requesting = async {
+        begin(&client).await?;
+        let done = request(&client, name, selection).await;
+        end(&client, done).await
+    };
+    let (keys, letters) = client.within(requesting).await?;
     failpoint!("retry.requested");
-    let (keys, letters) = counted(&rows)?;
     selection.check_found(name, letters)?;
     let sql = include_str!("../../sql/queries/dead_letter/is_run.sql");
     let parameters = [(&name.as_str() as &pg::Parameter<'_>, Type::TEXT)];
@@ -77,6 +80,20 @@ pub async fn retry(
         dead_letters: letters,
         is_run: column(&row, 0)?,
     })
+}
+
+/// Asks for another try, and records who did. Says how many keys and letters are meant.
+async fn request(
+    client: &Client,
+    name: &ProjectionName,
+    selection: &Selection,
+) -> Result<(i64, i64)> {
+    let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
+    let (keys, letters) = counted(&query(client, sql, name, selection, &[]).await?)?;
+    if let Some(selected) = selected(selection, letters) {
+        action::record(client, name, Action::Retried(selected)).await?;
+    }
+    Ok((keys, letters))
 }
 
 /// Gives the letters selected up for good: they are written down in `highwater.discarded` with the
@@ -119,7 +136,11 @@ async fn in_transaction(
     warn_if_blocked(name, locking).await?;
     let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
     let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
-    selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;
+    let found = i64::try_from(gone.len()).unwrap_or(i64::MAX);
+    selection.check_found(name, found)?;
+    if let Some(selected) = selected(selection, found) {
+        action::record(client, name, Action::Discarded { selected, reason }).await?;
+    }
     failpoint!("discard.settled");
     let keys: Result<Vec<Option<String>>> = gone.iter().map(|row| column(row, 0)).collect();
     let keys = keys?;
@@ -139,6 +160,16 @@ async fn in_transaction(
         left_behind,
         still_failing: still_failing.unwrap_or_default(),
         key: first.cloned(),
+    })
+}
+
+/// What a command was about; `None` if it was about nothing.
+fn selected(selection: &Selection, dead_letters: i64) -> Option<Selected> {
+    let (by, value) = selection.parameters();
+    (dead_letters > 0).then_some(Selected {
+        by,
+        value,
+        dead_letters,
     })
 }
 

@@ -14,8 +14,8 @@ use crate::pg::checkpoint::{self, Epoch, Fence, Key, LastEvent};
 use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::pg::dead_letter::ParkingLimits;
+use crate::pg::sql::{Sql, sql};
 use crate::pg::transaction::Prologue;
-use crate::pg::{quote_identifier, quote_literal};
 use crate::position::{Position, Range};
 use crate::projection::DynProjection;
 use crate::source::{EventKey, Filter, Keys, Parked, Partition, Source};
@@ -188,19 +188,20 @@ impl Applier {
     /// The statement that says where unqualified names are and, for a large batch, how much memory
     /// a sort or a hash may take: what is enough for the server's usual statements sends one over
     /// a million events to disk.
-    fn place_of_work(&self, range: Range) -> String {
-        let path = format!("{}, public", quote_identifier(&self.schema));
-        let path = format!(
-            "select set_config('search_path', {}, true)",
-            quote_literal(&path)
+    fn place_of_work(&self, range: Range) -> Sql {
+        let path = sql!("{schema}, public", schema = Sql::identifier(&self.schema));
+        let path = sql!(
+            "select set_config('search_path', {path}, true)",
+            path = Sql::literal(&path)
         );
         if range.width() < LARGE {
             return path;
         }
-        format!(
+        sql!(
             "{path}, set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, \
-             {} * 1024) || 'kB', true)",
-            self.work_mem_mb
+             {megabytes} * 1024) || 'kB', true)",
+            path = path,
+            megabytes = Sql::number(self.work_mem_mb)
         )
     }
 }

@@ -5,8 +5,9 @@ use tokio_postgres::types::Type;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
+use crate::pg::sql::{Sql, sql};
 use crate::pg::transaction::Tx;
-use crate::pg::{self, Parameter, column, quote_identifier};
+use crate::pg::{self, Parameter, column};
 use crate::projection::DynProjection;
 
 mod batch_view;
@@ -25,7 +26,7 @@ pub(super) fn old_schema(name: &ProjectionName) -> String {
 
 /// Creates an empty schema, and refuses one that is there: it is not ours.
 pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
-    let sql = format!("create schema {}", quote_identifier(schema));
+    let sql = sql!("create schema {schema}", schema = Sql::identifier(schema));
     client.batch_execute(&sql).await.map_err(|e| {
         let code = e.code().map(|c| c.code().to_owned());
         let error = pg::error(&format!("cannot create the schema \"{schema}\""), e);
@@ -48,9 +49,9 @@ pub(crate) async fn fill_schema(
     projection: &dyn DynProjection,
     schema: &str,
 ) -> Result<()> {
-    let path = format!(
-        "set local search_path to {}, public",
-        quote_identifier(schema)
+    let path = sql!(
+        "set local search_path to {schema}, public",
+        schema = Sql::identifier(schema)
     );
     let set = client.batch_execute(&path).await;
     set.map_err(|e| pg::error("cannot set the search path", e))?;
@@ -79,7 +80,10 @@ pub(super) async fn schema_exists(client: &Client, schema: &str) -> Result<bool>
 
 /// Drops a schema of ours with all that is in it, if it is there.
 pub(super) async fn drop_schema(client: &Client, schema: &str) -> Result<()> {
-    let sql = format!("drop schema if exists {} cascade", quote_identifier(schema));
+    let sql = sql!(
+        "drop schema if exists {schema} cascade",
+        schema = Sql::identifier(schema)
+    );
     let dropped = client.batch_execute(&sql).await;
     dropped.map_err(|e| pg::error(&format!("cannot drop the schema \"{schema}\""), e))
 }
@@ -87,11 +91,11 @@ pub(super) async fn drop_schema(client: &Client, schema: &str) -> Result<()> {
 /// Renames the schema of the next generation into the place of the live one, with the grants of that.
 pub(super) async fn swap_schemas(client: &Client, name: &ProjectionName) -> Result<()> {
     let (next, old) = (next_schema(name), old_schema(name));
-    let renames = format!(
+    let renames = sql!(
         "alter schema {live} rename to {old}; alter schema {next} rename to {live}",
-        live = quote_identifier(name.as_str()),
-        old = quote_identifier(&old),
-        next = quote_identifier(&next),
+        live = Sql::identifier(name.as_str()),
+        old = Sql::identifier(&old),
+        next = Sql::identifier(&next),
     );
     let renamed = client.batch_execute(&renames).await;
     renamed.map_err(|e| pg::error("cannot rename the schemas", e))?;

@@ -34,6 +34,7 @@ use super::{Engine, Monitor, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
+use crate::pg::action::{self, Action};
 use crate::pg::database::Database;
 use crate::pg::projection::{self, StoredProjection};
 use crate::position::Position;
@@ -190,6 +191,7 @@ impl Rebuild {
             fill_schema(client, &*self.projection, &schema).await?;
             projection::create_positions(client, &schema, name, next).await?;
             show_batch(client, &*self.projection, &*self.source, &schema).await?;
+            action::record(client, name, Action::RebuildBegun(next)).await?;
             failpoint!("rebuild.begun");
             Ok(next)
         };
@@ -239,6 +241,7 @@ impl Rebuild {
             }
             next::swap(&client, name, generation).await?;
             swap_schemas(&client, name).await?;
+            action::record(&client, name, Action::RebuildSwapped(generation)).await?;
             failpoint!("swap.renamed");
             Ok(live.max(self.board.get().position))
         };

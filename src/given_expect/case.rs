@@ -14,7 +14,8 @@ use super::scratch::Scratch;
 use crate::dead_letters;
 use crate::engine::{Engine, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::{self, Parameter, column, quote_identifier};
+use crate::pg::sql::{Sql, query, sql};
+use crate::pg::{self, Parameter, column};
 use crate::projection::DynProjection;
 use crate::projection::test_file::{ExpectedTable, GivenEvent, Test, TestFile, compare};
 use crate::retry::{Verdict, delays, verdict};
@@ -81,11 +82,11 @@ impl Run<'_> {
 
     /// What the run before has left in flight in the server may stand in the way for a moment.
     async fn empty(&self, client: &Client) -> Result<()> {
-        let sql = format!(
-            "{};\n{}",
-            include_str!("../../sql/queries/given_expect/drop_schema.sql")
-                .replace("{schema}", &quote_identifier(self.schema())),
-            include_str!("../../sql/queries/given_expect/forget.sql"),
+        let schema = Sql::identifier(self.schema());
+        let sql = sql!(
+            "{drop};\n{forget}",
+            drop = query!("given_expect/drop_schema.sql").fill(&[("schema", &schema)])?,
+            forget = query!("given_expect/forget.sql").fill(&[])?,
         );
         let mut pauses = delays(EMPTY_PAUSE_MAX).take(EMPTY_RETRIES);
         loop {
@@ -237,8 +238,8 @@ async fn tables(client: &Client, schema: &str) -> Result<Vec<String>> {
 }
 
 async fn rows(client: &Client, schema: &str, table: &str) -> Result<Vec<Map<String, Value>>> {
-    let name = format!("{}.{}", quote_identifier(schema), quote_identifier(table));
-    let sql = include_str!("../../sql/queries/given_expect/rows.sql").replace("{table}", &name);
+    let name = Sql::qualified(schema, table);
+    let sql = query!("given_expect/rows.sql").fill(&[("table", &name)])?;
     let rows = client.query_typed(&sql, &[]).await;
     let rows = rows.map_err(|e| pg::error(&format!("cannot read {name}"), e))?;
     rows.iter()

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::connect::Connector;
 use crate::pg::database::Database;
+use crate::pg::sql::{Sql, sql};
 use crate::pg::{self, migrate, quote_identifier};
 
 /// Sessions of the scratch database: the runner, the heartbeat, and one to spare.
@@ -23,9 +24,9 @@ impl Scratch {
     pub(super) async fn create(server: &Connector) -> Result<Scratch> {
         let name = format!("highwater_test_{}", Uuid::new_v4().simple());
         let admin = server.connect().await?;
-        let sql = format!(
-            "create database {} template template0",
-            quote_identifier(&name)
+        let sql = sql!(
+            "create database {name} template template0",
+            name = Sql::identifier(&name)
         );
         let created = admin.batch_execute(&sql).await;
         created.map_err(|error| cannot_create(error, server))?;
@@ -50,9 +51,9 @@ impl Scratch {
 
     async fn prepare(&self, admin: &Client) -> Result<()> {
         // It is thrown away: nothing is gained by waiting for the disk.
-        let sql = format!(
-            "alter database {} set synchronous_commit = off",
-            quote_identifier(&self.name)
+        let sql = sql!(
+            "alter database {name} set synchronous_commit = off",
+            name = Sql::identifier(&self.name)
         );
         let set = admin.batch_execute(&sql).await;
         set.map_err(|e| pg::error("cannot set up the scratch database", e))?;
@@ -70,9 +71,9 @@ impl Scratch {
 
 async fn drop_database(server: &Connector, name: &str) -> Result<()> {
     let admin = server.connect().await?;
-    let sql = format!(
-        "drop database if exists {} with (force)",
-        quote_identifier(name)
+    let sql = sql!(
+        "drop database if exists {name} with (force)",
+        name = Sql::identifier(name)
     );
     let dropped = admin.batch_execute(&sql).await;
     dropped.map_err(|e| {

@@ -31,7 +31,8 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result, StoredError};
 use crate::name::ProjectionName;
-use crate::pg::{self, Parameter, column, quote_identifier, quote_literal};
+use crate::pg::sql::{Sql, query, sql};
+use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
 
 pub(crate) use anchor::{anchor, live};
@@ -105,62 +106,72 @@ impl Fence<'_> {
     /// How many statements it is.
     pub(crate) const STATEMENTS: usize = 2;
 
-    /// What the row must say, as SQL text.
-    pub(crate) fn row(&self) -> String {
-        format!(
-            "row({}, {}, {}, {}, {})::highwater.fence",
-            quote_literal(self.key.projection.as_str()),
-            self.key.generation,
-            self.key.partition,
-            self.epoch.0,
-            self.parking,
+    /// What the row must say.
+    pub(crate) fn row(&self) -> Sql {
+        sql!(
+            "row({projection}, {generation}, {partition}, {epoch}, {parking})::highwater.fence",
+            projection = Sql::literal(self.key.projection.as_str()),
+            generation = Sql::number(self.key.generation),
+            partition = Sql::number(self.key.partition),
+            epoch = Sql::number(self.epoch.0),
+            parking = Sql::number(self.parking),
         )
     }
 
-    /// As SQL text, to be sent together with the statements it protects.
-    /// `last` and `from` are SQL: position and id of the last event of the range, and where they are from.
-    fn sql(&self, range: Range, last: &str, from: &str) -> String {
-        let (after, through) = (range.after(), range.through());
-        format!(
-            "select highwater.begin_batch({}, {after}, {through}, {last}){from};\n\
-             update {}.highwater_position set position = {through} where partition = {}",
-            self.row(),
-            quote_identifier(self.schema),
-            self.key.partition,
+    /// To be sent together with the statements it protects. `last` is position and id of the last
+    /// event of the range, `from` where they are from.
+    fn sql(&self, range: Range, last: &Sql, from: &Sql) -> Sql {
+        sql!(
+            "select highwater.begin_batch({row}, {after}, {through}, {last}){from};\n\
+             update {schema}.highwater_position set position = {through} where partition = {partition}",
+            row = self.row(),
+            after = Sql::number(range.after().get()),
+            through = Sql::number(range.through().get()),
+            last = last,
+            from = from,
+            schema = Sql::identifier(self.schema),
+            partition = Sql::number(self.key.partition),
         )
     }
 
     /// The fence where the caller knows the last event of the range.
-    pub(crate) fn text(&self, range: Range, last: LastEvent) -> String {
-        self.sql(range, &literal(last), "")
+    pub(crate) fn text(&self, range: Range, last: LastEvent) -> Sql {
+        self.sql(range, &position_and_id(last), &Sql::trusted(""))
     }
 
     /// The same, which says how long the transaction has been open.
-    pub(crate) fn text_timed(&self, range: Range, last: LastEvent) -> String {
-        self.sql(range, &literal(last), &format!(", {ELAPSED}"))
+    pub(crate) fn text_timed(&self, range: Range, last: LastEvent) -> Sql {
+        let from = sql!(", {elapsed}", elapsed = ELAPSED);
+        self.sql(range, &position_and_id(last), &from)
     }
 
     /// The fence where the server looks the last event of the range up in `relation`.
-    pub(crate) fn text_in_server(&self, range: Range, relation: &str) -> String {
-        let last = include_str!("../../sql/queries/source/last.sql")
-            .replace("{events}", relation)
-            .replace("$1", &range.through().to_string());
-        let from = format!(", {ELAPSED} from (select) one left join lateral ({last}) e on true");
-        self.sql(range, "e.position, e.id", &from)
+    pub(crate) fn text_in_server(&self, range: Range, relation: &str) -> Result<Sql> {
+        let last = query!("source/last.sql").fill(&[
+            ("events", &Sql::relation(relation)?),
+            ("position", &Sql::number(range.through().get())),
+        ])?;
+        let from = sql!(
+            ", {elapsed} from (select) one left join lateral ({last}) e on true",
+            elapsed = ELAPSED,
+            last = last
+        );
+        Ok(self.sql(range, &Sql::trusted("e.position, e.id"), &from))
     }
 }
 
-fn literal(last: LastEvent) -> String {
+fn position_and_id(last: LastEvent) -> Sql {
     match last {
-        Some((position, id)) => format!("{position}, '{id}'"),
-        None => "null, null".to_owned(),
+        Some((position, id)) => Sql::join([Sql::number(position.get()), Sql::uuid(id)], ", "),
+        None => Sql::trusted("null, null"),
     }
 }
 
 /// How long the transaction has been open, by the server's clock: the second column of the fence's
 /// answer and of the last statement's, where the server does all the work and only it can tell what took how
 /// long.
-const ELAPSED: &str = "extract(epoch from clock_timestamp() - transaction_timestamp())";
+const ELAPSED: Sql =
+    Sql::trusted("extract(epoch from clock_timestamp() - transaction_timestamp())");
 
 impl Key {
     fn parameters(&self) -> [(&str, i32, i32); 1] {
@@ -168,13 +179,13 @@ impl Key {
     }
 }
 
-/// The last statement before COMMIT, as SQL text: fails unless the fence's transaction is still
-/// open and sound.
-pub(crate) fn end_batch(range: Range) -> String {
-    format!(
-        "select highwater.end_batch({}, {}), {ELAPSED}",
-        range.after(),
-        range.through()
+/// The last statement before COMMIT: fails unless the fence's transaction is still open and sound.
+pub(crate) fn end_batch(range: Range) -> Sql {
+    sql!(
+        "select highwater.end_batch({after}, {through}), {elapsed}",
+        after = Sql::number(range.after().get()),
+        through = Sql::number(range.through().get()),
+        elapsed = ELAPSED,
     )
 }
 

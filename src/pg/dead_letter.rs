@@ -1,7 +1,5 @@
 //! Dead letters as the engine writes, reads and settles them.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_postgres::types::{Json, Type};
@@ -12,7 +10,8 @@ use crate::event::RecordedEvent;
 use crate::mutation;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{Epoch, Fence, Key};
-use crate::pg::{self, Parameter, column, quote_literal};
+use crate::pg::sql::{Sql, query, sql};
+use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 
 /// Why a letter could not be applied.
@@ -30,14 +29,14 @@ pub(crate) struct ParkingLimits {
 }
 
 impl ParkingLimits {
-    /// The statement that refuses more, as SQL text.
-    pub(crate) fn check(&self, key: &Key) -> String {
-        format!(
-            "select highwater.check_parked({}, {}, {}, {})",
-            quote_literal(key.projection.as_str()),
-            key.generation,
-            self.keys_max,
-            self.letters_max,
+    /// The statement that refuses more.
+    pub(crate) fn check(&self, key: &Key) -> Sql {
+        sql!(
+            "select highwater.check_parked({projection}, {generation}, {keys}, {letters})",
+            projection = Sql::literal(key.projection.as_str()),
+            generation = Sql::number(key.generation),
+            keys = Sql::number(self.keys_max),
+            letters = Sql::number(self.letters_max),
         )
     }
 }
@@ -115,10 +114,11 @@ pub(crate) async fn requested(
     epoch: Epoch,
     put_off: &[Option<String>],
 ) -> Result<Option<Requested>> {
-    let mut sql = Cow::Borrowed(include_str!("../../sql/queries/dead_letter/requested.sql"));
-    if mutation::on("parking.order") {
-        sql = Cow::Owned(sql.replace("min(d.position)", "max(d.position)"));
-    }
+    let first = match mutation::on("parking.order") {
+        true => Sql::trusted("max"),
+        false => Sql::trusted("min"),
+    };
+    let sql = query!("dead_letter/requested.sql").fill(&[("first", &first)])?;
     let parameters: [(&Parameter<'_>, Type); 5] = [
         (&key.projection.as_str(), Type::TEXT),
         (&key.generation, Type::INT4),
@@ -171,7 +171,7 @@ pub(crate) async fn failed_again(
 
 /// Gives the letters of the live read model the keys that `key` sees in their events.
 pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> Result<()> {
-    let sql = include_str!("../../sql/queries/dead_letter/rekey.sql").replace("{key}", key);
+    let sql = query!("dead_letter/rekey.sql").fill(&[("key", &Sql::expression(key)?)])?;
     let done = client
         .execute_typed(&sql, &[(&name.as_str(), Type::TEXT)])
         .await;
@@ -180,39 +180,46 @@ pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> 
 }
 
 impl Fence<'_> {
-    /// The fence of a letter that is tried again, as SQL text: the checkpoint stays where it is.
-    pub(crate) fn of_letter(&self, letter: Position) -> String {
-        format!("select highwater.begin_letter({}, {letter})", self.row())
+    /// The fence of a letter that is tried again: the checkpoint stays where it is.
+    pub(crate) fn of_letter(&self, letter: Position) -> Sql {
+        sql!(
+            "select highwater.begin_letter({row}, {letter})",
+            row = self.row(),
+            letter = Sql::number(letter.get())
+        )
     }
 }
 
-/// The statement by which a letter leaves after it was applied, as SQL text.
-pub(crate) fn settle(key: &Key, letter: Position) -> String {
-    format!(
-        "select highwater.settle({}, {}, {letter})",
-        quote_literal(key.projection.as_str()),
-        key.generation,
+/// The statement by which a letter leaves after it was applied.
+pub(crate) fn settle(key: &Key, letter: Position) -> Sql {
+    sql!(
+        "select highwater.settle({projection}, {generation}, {letter})",
+        projection = Sql::literal(key.projection.as_str()),
+        generation = Sql::number(key.generation),
+        letter = Sql::number(letter.get()),
     )
 }
 
-/// The letter as a relation with the columns of an event, as SQL text.
-pub(crate) fn relation(key: &Key, letter: Position) -> String {
-    format!(
+/// The letter as a relation with the columns of an event.
+pub(crate) fn relation(key: &Key, letter: Position) -> Sql {
+    sql!(
         "(select position, stream, version, type, data, metadata, id, recorded_at \
-         from highwater.dead_letter where projection = {} and generation = {} and position = {letter})",
-        quote_literal(key.projection.as_str()),
-        key.generation,
+         from highwater.dead_letter \
+         where projection = {projection} and generation = {generation} and position = {letter})",
+        projection = Sql::literal(key.projection.as_str()),
+        generation = Sql::number(key.generation),
+        letter = Sql::number(letter.get()),
     )
 }
 
-/// The statement that says that a key was parked, as SQL text.
-pub(crate) fn raise_parking(key: &Key) -> String {
-    format!(
+/// The statement that says that a key was parked.
+pub(crate) fn raise_parking(key: &Key) -> Sql {
+    sql!(
         "update highwater.checkpoint set parking = parking + 1 \
-         where projection = {} and generation = {} and partition = {}",
-        quote_literal(key.projection.as_str()),
-        key.generation,
-        key.partition,
+         where projection = {projection} and generation = {generation} and partition = {partition}",
+        projection = Sql::literal(key.projection.as_str()),
+        generation = Sql::number(key.generation),
+        partition = Sql::number(key.partition),
     )
 }
 

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result, StoredError};
+use crate::pg::sql::{Sql, Template, query};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 
@@ -49,8 +50,8 @@ pub(crate) struct Cluster {
 
 /// Renews an instance and reads the cluster, in one statement.
 pub(crate) async fn renew(client: &Client, renewal: Renewal<'_>) -> Result<Renewed> {
-    let sql = include_str!("../../sql/queries/instance/renew.sql")
-        .replace("{observed}", &OBSERVE.replace("{instances}", "living"));
+    let observed = OBSERVE.fill(&[("instances", &Sql::trusted("living"))])?;
+    let sql = query!("instance/renew.sql").fill(&[("observed", &observed)])?;
     let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let lease = renewal.lease.as_secs_f64();
     let parameters: [(&Parameter<'_>, Type); 7] = [
@@ -121,11 +122,11 @@ pub(crate) struct ObservedCheckpoint {
     pub(crate) error: Option<StoredError>,
 }
 
-const OBSERVE: &str = include_str!("../../sql/queries/instance/observe.sql");
+const OBSERVE: Template = query!("instance/observe.sql");
 
 /// Reads the cluster between two renewals.
 pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Cluster> {
-    let sql = OBSERVE.replace("{instances}", "highwater.instance");
+    let sql = OBSERVE.fill(&[("instances", &Sql::trusted("highwater.instance"))])?;
     let row = client
         .query_typed_one(&sql, &[(&instance, Type::UUID)])
         .await;

@@ -7,9 +7,10 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
+use crate::pg;
 use crate::pg::checkpoint::Key;
+use crate::pg::sql::{Sql, sql};
 use crate::pg::value::{SqlValue, typed};
-use crate::pg::{self, quote_literal};
 
 /// Opens a transaction: read committed, also where the role's default or the database's is another
 /// level; and the server looks once a second whether its client is still there, so that what a
@@ -19,7 +20,7 @@ pub(crate) const BEGIN: &str = "begin isolation level read committed; \
                                 select set_config('client_connection_check_interval', '1000', true) \
                                 where version() like '%linux%'";
 
-/// How the transaction of a batch begins, as SQL text: read committed, also where the role's default
+/// How the transaction of a batch begins: read committed, also where the role's default
 /// or the database's is another level, and `highwater.open_batch`, which does what [`BEGIN`] does, and
 ///
 /// - row security that would hide rows is an error;
@@ -30,7 +31,7 @@ pub(crate) const BEGIN: &str = "begin isolation level read committed; \
 ///   no longer than that. Shorter limits of the role or the database stay;
 /// - its commit waits for the disk and for replicas, or does not ([`Commit`]).
 #[derive(Clone, Debug)]
-pub(crate) struct Prologue(String);
+pub(crate) struct Prologue(Sql);
 
 impl Prologue {
     /// How many statements it is.
@@ -42,12 +43,15 @@ impl Prologue {
         silence_max: Duration,
         commit: Commit,
     ) -> Prologue {
-        Prologue(format!(
-            "begin isolation level read committed;\nselect highwater.open_batch({}, {}, {}, {})",
-            quote_literal(&batch_name(key)),
-            statement_max.as_millis(),
-            silence_max.as_millis(),
-            commit == Commit::Durable,
+        let millis =
+            |limit: Duration| Sql::number(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        Prologue(sql!(
+            "begin isolation level read committed;\n\
+             select highwater.open_batch({name}, {statement_max}, {silence_max}, {await_disk})",
+            name = Sql::literal(&batch_name(key)),
+            statement_max = millis(statement_max),
+            silence_max = millis(silence_max),
+            await_disk = Sql::boolean(commit == Commit::Durable),
         ))
     }
 

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::projection::sql_text::{self, BatchPlace, Fault, Lines};
+use crate::sql_text::{self, BatchPlace, Fault, Lines};
 
 pub use directory::{load_directory, refuse_taken_names};
 pub(crate) use directory::{load_sound, read_text};

@@ -7,9 +7,10 @@ use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
 use crate::projection::{
     BatchWriter, Definition, DynProjection, PARTITIONS_MAX, Projection, Statements, failure,
-    hash_of, key_text, sql_text,
+    hash_of,
 };
 use crate::source::{Batch, BoxFuture, Keys};
+use crate::sql_text;
 
 /// A projection in Rust, its definition taken once.
 pub struct RustProjection<P> {
@@ -61,7 +62,7 @@ impl<P: Projection> RustProjection<P> {
 }
 
 fn key_of(projection: &impl Projection) -> Result<String> {
-    key_text::normalised(projection.key_sql()).map_err(|fault| {
+    sql_text::expression(projection.key_sql()).map_err(|fault| {
         let what = format!("the key is no SQL expression: {}", fault.what);
         Error::new(ErrorKind::Config, what).with_hint(fault.hint)
     })

@@ -4,9 +4,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pg;
 use crate::pg::transaction::Tx;
 use crate::projection::file::{ProjectionFile, Section};
-use crate::projection::sql_text::BatchPlace;
 use crate::projection::{BatchWriter, Definition, DynProjection, Statements};
 use crate::source::BoxFuture;
+use crate::sql_text::BatchPlace;
 
 type Locate = Box<dyn Fn(usize, Option<usize>) -> String + Send + Sync>;
 

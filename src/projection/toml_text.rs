@@ -5,7 +5,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::projection::sql_text::Lines;
+use crate::sql_text::Lines;
 use crate::suggest;
 
 /// A TOML text and where it stands.

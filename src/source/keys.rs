@@ -1,8 +1,9 @@
 //! Which events of a range are wanted: by type, by the partition of their key, parked or not.
 
+use crate::error::Result;
 use crate::key_hash;
 use crate::name::ProjectionName;
-use crate::pg::quote_literal;
+use crate::pg::sql::{Sql, sql};
 use crate::source::Types;
 
 /// The key of an event: what order and parking are per. `None` is the key null.
@@ -113,38 +114,57 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The condition for the partition, as SQL text for the columns of an event; nothing is
-    /// needed in the server for it.
-    pub(crate) fn in_partition(&self) -> String {
+    /// The key over the columns of an event.
+    pub(crate) fn expression(&self) -> Result<Sql> {
+        Sql::expression(self.key)
+    }
+
+    /// The condition for the partition, over the columns of an event; nothing is needed in the
+    /// server for it.
+    pub(crate) fn in_partition(&self) -> Result<Sql> {
         if self.partition.of <= 1 {
-            return "true".to_owned();
+            return Ok(Sql::trusted("true"));
         }
         // Of a comparison like this the planner would believe that it holds for few rows, of a CASE that
         // it does for half of them.
-        let (belongs_to, number) = (self.number(), self.partition.number);
-        format!("case when {belongs_to} = {number} then true else false end")
+        Ok(sql!(
+            "case when {belongs_to} = {number} then true else false end",
+            belongs_to = self.number()?,
+            number = Sql::number(self.partition.number),
+        ))
     }
 
-    /// The number of an event's partition, as SQL text: as highwater.partition_of, which a source
-    /// elsewhere may lack.
-    pub(crate) fn number(&self) -> String {
+    /// The number of an event's partition: as highwater.partition_of, which a source elsewhere may
+    /// lack.
+    fn number(&self) -> Result<Sql> {
         let of = self.partition.of;
-        let hash = format!("hashtextextended(({})::text collate \"C\", 0)", self.key);
+        let hash = sql!(
+            "hashtextextended({key}::text collate \"C\", 0)",
+            key = self.expression()?
+        );
         let remainder = match of.count_ones() == 1 {
-            true => format!("{hash} & {}", of - 1),
-            false => format!("({hash} & 9223372036854775807) % {of}"),
+            true => sql!("{hash} & {mask}", hash = hash, mask = Sql::number(of - 1)),
+            false => sql!(
+                "({hash} & 9223372036854775807) % {of}",
+                hash = hash,
+                of = Sql::number(of)
+            ),
         };
-        format!("coalesce({remainder}, 0)")
+        Ok(sql!("coalesce({remainder}, 0)", remainder = remainder))
     }
 
     /// The condition for parked keys, where `parameter` is a list made by [`Keys::listed`].
-    pub(crate) fn by_list(&self, parameter: &str) -> String {
-        let marked = self.marked();
-        match self.parked {
-            Parked::With | Parked::Without([]) => "true".to_owned(),
-            Parked::Without(_) => format!("not ({marked} = any({parameter}::text[]))"),
-            Parked::Only(_) => format!("{marked} = any({parameter}::text[])"),
-        }
+    pub(crate) fn by_list(&self, parameter: &'static str) -> Result<Sql> {
+        let is_listed = sql!(
+            "{marked} = any({parameter}::text[])",
+            marked = self.marked()?,
+            parameter = Sql::trusted(parameter)
+        );
+        Ok(match self.parked {
+            Parked::With | Parked::Without([]) => Sql::trusted("true"),
+            Parked::Without(_) => sql!("not ({is_listed})", is_listed = is_listed),
+            Parked::Only(_) => is_listed,
+        })
     }
 
     /// Keys as [`Keys::by_list`] compares them.
@@ -154,18 +174,22 @@ impl<'a> Keys<'a> {
     }
 
     /// The condition for a key that is parked, where the dead letters are in the same database.
-    pub(crate) fn is_parked(&self, projection: &ProjectionName, generation: i32) -> String {
+    pub(crate) fn is_parked(&self, projection: &ProjectionName, generation: i32) -> Result<Sql> {
         // Not correlated, so the server looks the keys up once and hashes them.
-        format!(
-            "{} in (select coalesce('=' || d.key, '') from highwater.dead_letter d \
-             where d.projection = {} and d.generation = {generation})",
-            self.marked(),
-            quote_literal(projection.as_str()),
-        )
+        Ok(sql!(
+            "{marked} in (select coalesce('=' || d.key, '') from highwater.dead_letter d \
+             where d.projection = {projection} and d.generation = {generation})",
+            marked = self.marked()?,
+            projection = Sql::literal(projection.as_str()),
+            generation = Sql::number(generation),
+        ))
     }
 
     /// The key so that null is a value like any other, and no other value.
-    fn marked(&self) -> String {
-        format!("coalesce('=' || ({})::text collate \"C\", '')", self.key)
+    fn marked(&self) -> Result<Sql> {
+        Ok(sql!(
+            "coalesce('=' || {key}::text collate \"C\", '')",
+            key = self.expression()?
+        ))
     }
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pg;
 use crate::pg::connect::{Connector, Notifications};
 use crate::pg::database::{Database, Short};
+use crate::pg::sql::{Sql, Template, query};
 use crate::position::Position;
 use crate::source::{
     Batch, BoxFuture, Follower, Keys, Lag, LogState, PostgresLog, ReadRequest, Source, Wakes,
@@ -57,6 +58,17 @@ impl EventTable {
             gap: GapPolicy::Sequence { named: None },
             identity: None,
         }
+    }
+
+    /// The query of its last event at or before the position `$1`.
+    fn last_sql(&self) -> Result<Sql> {
+        query!("source/last.sql")
+            .fill(&[("events", &self.sql()?), ("position", &Sql::trusted("$1"))])
+    }
+
+    /// Its name, checked.
+    fn sql(&self) -> Result<Sql> {
+        Sql::relation(&self.relation)
     }
 }
 
@@ -114,24 +126,35 @@ impl TableSource {
         self.database.short().await
     }
 
-    /// Fills `{events}` in a query of `sql/queries/source`.
-    fn sql(&self, text: &str) -> String {
-        text.replace("{events}", &self.table.relation)
+    /// A query of the table.
+    fn sql(&self, query: Template) -> Result<Sql> {
+        query.fill(&[("events", &self.table.sql()?)])
     }
 
-    /// The same with the key and the conditions for it.
-    fn keyed_sql(&self, text: &str, keys: &Keys<'_>, list: &str) -> String {
-        self.sql(text)
-            .replace("{key}", keys.key)
-            .replace("{partition}", &keys.in_partition())
-            .replace("{parked}", &keys.by_list(list))
+    /// A query of the table with conditions for the key; `list` is where it has the parked keys.
+    fn keyed_sql(
+        &self,
+        query: Template,
+        keys: &Keys<'_>,
+        list: &'static str,
+        others: &[(&str, &Sql)],
+    ) -> Result<Sql> {
+        let (events, partition) = (self.table.sql()?, keys.in_partition()?);
+        let parked = keys.by_list(list)?;
+        let mut values = vec![
+            ("events", &events),
+            ("partition", &partition),
+            ("parked", &parked),
+        ];
+        values.extend(others);
+        query.fill(&values)
     }
 
     async fn last_event_at(&self, position: Position) -> Result<Option<(Position, Uuid)>> {
         let client = self.client().await?;
         client
             .within(async {
-                let sql = self.sql(include_str!("../../sql/queries/source/last.sql"));
+                let sql = self.table.last_sql()?;
                 let row = client
                     .query_typed_opt(&sql, &[(&position.get(), Type::INT8)])
                     .await
@@ -266,8 +289,7 @@ fn no_identity() -> Error {
 
 /// The highest committed position of a table.
 pub(crate) async fn head(client: &Client, table: &EventTable) -> Result<Position> {
-    let sql =
-        include_str!("../../sql/queries/source/head.sql").replace("{events}", &table.relation);
+    let sql = query!("source/head.sql").fill(&[("events", &table.sql()?)])?;
     let row = client
         .query_typed_one(&sql, &[])
         .await

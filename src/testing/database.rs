@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::pg::connect::Connector;
 use crate::pg::database::Database;
-use crate::pg::quote_identifier;
+use crate::pg::sql::{Sql, sql};
 use crate::source::Source;
 use crate::source::table::{EventTable, TableSource};
 
@@ -202,10 +202,11 @@ fn start_on_this_thread() -> Result<Cluster> {
 
 async fn create(server: &'static Server, template: Option<&str>) -> TestDatabase {
     let name = unique_name();
-    let mut sql = format!("create database {}", quote_identifier(&name));
-    if let Some(template) = template {
-        sql = format!("{sql} template {}", quote_identifier(template));
-    }
+    let sql = sql!(
+        "create database {name} template {template}",
+        name = Sql::identifier(&name),
+        template = Sql::identifier(template.unwrap_or("template1")),
+    );
     let client = connect(&server.maintenance_url()).await;
     if let Err(error) = client.batch_execute(&sql).await {
         panic!(

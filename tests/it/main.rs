@@ -7,6 +7,7 @@
     reason = "in a test a panic is the report, and nobody uses it from outside"
 )]
 
+mod actions;
 mod append;
 mod append_file;
 mod append_id;
@@ -28,6 +29,7 @@ mod failover;
 mod fence;
 mod given_expect;
 mod hangs;
+mod hostile;
 mod live_view;
 mod lock_order;
 mod many_instances;

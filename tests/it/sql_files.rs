@@ -1,4 +1,5 @@
-//! Every statement in `sql/queries` is one that the server understands, and says what it is for.
+//! Every file of `sql/queries` says what it is for and can be run as it stands, and no other SQL is put
+//! together but by the builder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ fn root() -> PathBuf {
 async fn every_query_file_has_a_header_and_can_be_prepared() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
+    // What the defaults of placeholders name.
     client
         .batch_execute("create schema s; create table public.t (k text primary key, n bigint)")
         .await
@@ -43,31 +45,7 @@ async fn every_query_file_has_a_header_and_can_be_prepared() {
             "{}: no purpose",
             file.display()
         );
-        let filled = text
-            // Of several lines, as the real one: it would end a comment.
-            .replace("{also}", ",\n(\nselect 1::bigint)")
-            .replace("{observed}", "select 1 as living, 1 as projections")
-            .replace("{instances}", "highwater.instance")
-            .replace("{events}", "highwater.event")
-            .replace("{schema}", "s")
-            .replace("{types}", "true")
-            .replace("{after}", "0")
-            .replace("{through}", "0")
-            .replace("{table}", "public.t")
-            .replace("{match}", "t.k = k.k")
-            .replace("{columns}", "k, n")
-            .replace("{keys}", "k")
-            .replace("{key}", "stream")
-            .replace("{partition}", "true")
-            .replace("{own}", "count(*)")
-            .replace("{aside}", "0")
-            .replace("{parked}", "true")
-            .replace("{changes}", "nothing")
-            .replace("{projection}", "'p'")
-            .replace("{generation}", "1")
-            .replace("{number}", "0")
-            .replace("{most}", "1");
-        if let Err(error) = client.prepare(&filled).await {
+        if let Err(error) = client.prepare(&text).await {
             panic!("{}: {error:?}", file.display());
         }
     }
@@ -93,4 +71,121 @@ fn no_file_of_the_source_is_longer_than_500_lines() {
             file.display()
         );
     }
+}
+
+#[test]
+fn no_migration_is_longer_than_200_lines() {
+    for file in files_below(&root().join("sql/migrations")) {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        assert!(
+            lines <= 200,
+            "{} has {lines} lines: split it",
+            file.display()
+        );
+    }
+}
+
+/// Texts that begin like SQL and are none that is sent.
+const NO_SQL: [(&str, &str, &str); 8] = [
+    ("check/index.rs", "create index concurrently", "a hint"),
+    ("source/table/gap.rs", "alter sequence", "a hint"),
+    ("given_expect/scratch.rs", "alter role", "a hint"),
+    (
+        "status/render/held.rs",
+        "select pg_terminate_backend",
+        "a hint",
+    ),
+    ("cluster/locate.rs", "set {VARIABLE}", "a hint"),
+    (
+        "dead_letters.rs",
+        "with the fingerprint",
+        "a part of a sentence",
+    ),
+    (
+        "sql_text/control.rs",
+        "set {}",
+        "the name of what is refused",
+    ),
+    (
+        "sql_text/control.rs",
+        "copy with",
+        "the name of what is refused",
+    ),
+];
+
+/// What statements begin with.
+const STATEMENTS: [&str; 24] = [
+    "alter",
+    "begin",
+    "call",
+    "comment",
+    "copy",
+    "create",
+    "delete",
+    "do",
+    "drop",
+    "explain",
+    "grant",
+    "insert",
+    "listen",
+    "lock",
+    "notify",
+    "reset",
+    "revoke",
+    "savepoint",
+    "select",
+    "set",
+    "truncate",
+    "update",
+    "values",
+    "with",
+];
+
+#[test]
+fn sql_is_put_together_by_the_builder_alone() {
+    let sources = root().join("src");
+    let mut excused = Vec::new();
+    for file in files_below(&sources) {
+        let name = file.strip_prefix(&sources).unwrap().display().to_string();
+        if name.starts_with("pg/sql") || name.ends_with("tests.rs") || name.ends_with("fuzz.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for sign in [".replace(\"{", ".replace(\"$", "Sql::composed("] {
+            assert!(
+                !text.contains(sign),
+                "{name} has {sign}: use sql! or query!"
+            );
+        }
+        for formatted in formatted(text).filter(|text| begins_like_sql(text)) {
+            let excuse = NO_SQL
+                .iter()
+                .find(|(file, begin, _)| *file == name && formatted.starts_with(begin));
+            match excuse {
+                Some(excuse) => excused.push(excuse),
+                None => panic!("{name} formats {formatted:?}: use sql! or query!"),
+            }
+        }
+    }
+    for excuse in &NO_SQL {
+        assert!(excused.contains(&excuse), "{excuse:?} is needed no more");
+    }
+}
+
+/// The texts that are formatted or pushed in a source file, without what follows their first quote.
+fn formatted(source: &str) -> impl Iterator<Item = &str> {
+    let calls = ["format!(", "write!(f, ", "push_str("];
+    let behind = calls
+        .into_iter()
+        .flat_map(|call| source.split(call).skip(1));
+    behind.filter_map(|text| text.trim_start().strip_prefix('"')?.split('"').next())
+}
+
+fn begins_like_sql(text: &str) -> bool {
+    let first = text
+        .split(|c: char| !c.is_ascii_alphabetic())
+        .next()
+        .unwrap_or_default();
+    STATEMENTS.contains(&first.to_ascii_lowercase().as_str())
 }

@@ -52,14 +52,17 @@ create index on highwater.discarded (projection, position);
 
 -- Who did what: every command that changes something writes one row, in its transaction.
 create table highwater.action (
-    id         bigint generated always as identity primary key,
-    at         timestamptz not null default clock_timestamp(),
-    role       text not null default session_user,
-    command    text not null,
-    projection text,
-    detail     jsonb not null default '{}'
+    id          bigint generated always as identity primary key,
+    at          timestamptz not null default clock_timestamp(),
+    role        text not null default session_user,
+    application text not null default current_setting('application_name'),
+    host        text not null,
+    command     text not null,
+    projection  text not null,
+    detail      jsonb not null default '{}'
 );
 comment on table highwater.action is 'What operators did: one row for each command that changed something.';
+comment on column highwater.action.host is 'The machine that the command ran on.';
 create index on highwater.action (projection, id);
 
 -- What a log held when it was passed. A block covers up to 10,000 events. It is written from rows that a

@@ -47,3 +47,15 @@ begin
      where d.projection = batch.projection and d.generation = batch.generation
        and d.position = batch.letter;
 end $$;
+
+-- Who reads the view "batch" needs the right to read the events themselves. Anybody can set the bounds that
+-- it reads, and a grant on all tables of the schema would show the whole log. To be called after each create
+-- or replace, which takes the setting away. PostgreSQL 14 has none.
+create function highwater.restrict_view(schema text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if current_setting('server_version_num')::integer >= 150000 then
+        execute format('alter view %I.batch set (security_invoker = true)', schema);
+    end if;
+end $$;
+comment on function highwater.restrict_view(text) is 'Internal: lets who reads a view "batch" read with his own rights.';

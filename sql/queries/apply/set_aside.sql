@@ -1,13 +1,13 @@
 -- Purpose: sets aside what a batch passes of parked keys, where the server can read the log itself.
--- {events}: the events; {after}, {through}: the range; {types}, {partition}, {parked}: which events;
--- {key}: the key; {projection}, {generation}: whose letters; {most}: one more than may be, which
+-- `events`: the events; `after`, `through`: the range; `types`, `partition`, `parked`: which events;
+-- `key`: the key; `projection`, `generation`: whose letters; `most`: one more than may be, which
 -- highwater.check_parked then refuses.
 -- Must hold: under the fence that moves the checkpoint over them.
 insert into highwater.dead_letter
        (projection, generation, position, key, id, stream, version, type, data, metadata, recorded_at)
-select {projection}, {generation}, e.position, ({key})::text, e.id, e.stream, e.version, e.type,
-       e.data, e.metadata, e.recorded_at
-  from {events} e
- where e.position > {after} and e.position <= {through}
-   and {types} and {partition} and {parked}
- limit {most}
+select /*projection:*/ 'p' /*:projection*/, /*generation:*/ 1 /*:generation*/, e.position,
+       /*key:*/ e.stream /*:key*/::text, e.id, e.stream, e.version, e.type, e.data, e.metadata, e.recorded_at
+  from /*events:*/ highwater.event /*:events*/ e
+ where e.position > /*after:*/ 0 /*:after*/ and e.position <= /*through:*/ 0 /*:through*/
+   and /*types:*/ true /*:types*/ and /*partition:*/ true /*:partition*/ and /*parked:*/ true /*:parked*/
+ limit /*most:*/ 1 /*:most*/

@@ -1,4 +1,4 @@
 -- Purpose: drops the read model of the projection under test.
--- {schema}: its schema.
+-- `schema`: its schema.
 -- Must hold: only ever in a scratch database.
-drop schema if exists {schema} cascade
+drop schema if exists /*schema:*/ s /*:schema*/ cascade

@@ -1,15 +1,15 @@
 -- Purpose: reads what an instance needs to deal the partitions: the living instances with what they
 -- can run, in the order in which they joined, and the live checkpoints of every projection.
--- Parameters: $1 the instance that asks. {instances}: highwater.instance, or what it will be.
+-- Parameters: $1 the instance that asks. `instances`: highwater.instance, or what it will be.
 -- Must hold: the database's clock says who is alive and what came first.
 with me as (
-    select i.started_at from {instances} i where i.id = $1
+    select i.started_at from /*instances:*/ highwater.instance /*:instances*/ i where i.id = $1
 )
 select coalesce((select jsonb_agg(jsonb_build_object(
                'id', i.id, 'projections', i.projections,
                'lease', extract(epoch from i.seen_at + i.lease - clock_timestamp())::float8)
                order by i.joined_at, i.id)
-          from {instances} i
+          from /*instances:*/ highwater.instance /*:instances*/ i
          where i.seen_at + i.lease > clock_timestamp()), '[]') as living,
        coalesce((select jsonb_agg(jsonb_build_object(
                'name', p.name, 'generation', p.generation, 'hash', g.hash,
@@ -19,7 +19,7 @@ select coalesce((select jsonb_agg(jsonb_build_object(
                               'partition', c.partition, 'partitions', c.partitions,
                               'partitioning', c.partitioning,
                               'position', c.position, 'drain_at', c.drain_at,
-                              'owner', (select i.id from {instances} i
+                              'owner', (select i.id from /*instances:*/ highwater.instance /*:instances*/ i
                                          where i.id = c.owner
                                            and i.seen_at + i.lease > clock_timestamp()),
                               'stopped', coalesce(c.stopped_at >= (select started_at from me), false),

@@ -3,6 +3,7 @@
 -- observe.sql does. Dead instances are deleted after a day.
 -- Parameters: $1 instance; $2 host; $3 process id; $4 lease in seconds; $5 marks by source;
 -- $6 [{projection, generation, partition, epoch, state, rate}]; $7 the projections it can run.
+-- `observed`: observe.sql.
 -- Must hold: one statement; it never waits for a batch that holds a checkpoint's row.
 with alive as (
     insert into highwater.instance (id, host, pid, lease, marks, projections)
@@ -42,5 +43,5 @@ select seen.living, seen.projections, coalesce((
              left join highwater.checkpoint c using (projection, generation, partition)
             where c.epoch is distinct from m.epoch), '[]')
   from (
-{observed}
+/*observed:*/ select null::jsonb as living, null::jsonb as projections /*:observed*/
   ) seen

@@ -1,5 +1,5 @@
 -- Purpose: the first position after another, to step over wide holes.
 -- Parameters: $1 the position; $2 the mark.
 select min(e.position)
-from {events} e
+from /*events:*/ highwater.event /*:events*/ e
 where e.position > $1 and e.position <= $2

@@ -2,10 +2,10 @@
 -- Parameters: $1 the position.
 -- Must hold: on the session that also tells the sequence and what was removed: behind one address
 -- may be several servers.
--- {events}: a relation with the columns of highwater.event.
-select (select coalesce(max(e.position), 0) from {events} e)::bigint as head,
-       (select min(e.position) from {events} e) as oldest,
+-- `events`: a relation with the columns of highwater.event.
+select (select coalesce(max(e.position), 0) from /*events:*/ highwater.event /*:events*/ e)::bigint as head,
+       (select min(e.position) from /*events:*/ highwater.event /*:events*/ e) as oldest,
        l.position as last_position, l.id as last_id
 from (select) one
-left join lateral (select e.position, e.id from {events} e where e.position <= $1
-                   order by e.position desc limit 1) l on true
+left join lateral (select e.position, e.id from /*events:*/ highwater.event /*:events*/ e
+                   where e.position <= $1 order by e.position desc limit 1) l on true

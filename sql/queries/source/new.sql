@@ -3,10 +3,10 @@
 -- the log is another one now; $2 the most rows to return.
 -- Must hold: its snapshot is its own (READ COMMITTED, a statement by itself); the locks are
 -- looked at in a LATER statement, never in this one.
--- {events}: a relation with the columns of highwater.event. What may be asked for also, behind the id:
--- the last number that the sequence gave, which is read after the snapshot was taken.
-select e.position, e.type, e.id{also}
-from {events} e
+-- `events`: a relation with the columns of highwater.event; `last_value`: the last number that the sequence
+-- gave, where that is asked for: it is read after the snapshot was taken.
+select e.position, e.type, e.id, /*last_value:*/ null::bigint /*:last_value*/
+from /*events:*/ highwater.event /*:events*/ e
 where e.position >= $1
 order by e.position
 limit $2

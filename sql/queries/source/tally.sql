@@ -4,7 +4,7 @@
 select count(*), coalesce(bit_xor(uuid_hash_extended(e.id, e.position)), 0)::bigint, max(e.position)
 from (
     select e.position, e.id
-    from {events} e
+    from /*events:*/ highwater.event /*:events*/ e
     where e.position > $1 and e.position <= $2
     order by e.position
     limit $3

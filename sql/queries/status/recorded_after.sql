@@ -2,7 +2,7 @@
 -- before its recorded_at is taken, so a transaction that began later has no lower number.
 -- Parameters: $1 the position.
 select e.recorded_at
-from {events} e
+from /*events:*/ highwater.event /*:events*/ e
 where e.position > $1
 order by e.position
 limit 1

@@ -3,16 +3,17 @@
 //! The view of that name shows the same and takes the range from settings, which the planner does
 //! not know; functions and statements that take no `with` read it.
 
+use crate::error::Result;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::Key;
-use crate::pg::quote_literal;
+use crate::pg::sql::{Sql, query, sql};
 use crate::position::Range;
 use crate::projection::Statements;
 use crate::source::{Filter, Types};
 
-/// Which rows of a relation are a batch, as SQL text.
+/// Which rows of a relation are a batch.
 pub(in crate::engine) struct BatchText<'a> {
-    pub(in crate::engine) relation: &'a str,
+    pub(in crate::engine) relation: Sql,
     pub(in crate::engine) filter: Filter<'a>,
     pub(in crate::engine) projection: &'a ProjectionName,
     pub(in crate::engine) generation: i32,
@@ -20,50 +21,49 @@ pub(in crate::engine) struct BatchText<'a> {
 
 impl BatchText<'_> {
     /// The batch: the wanted events of the partition, without parked keys.
-    fn free(&self, range: Range) -> String {
+    fn free(&self, range: Range) -> Result<Sql> {
         let parked = match self.filter.keys.named() {
-            [] => "true".to_owned(),
-            _ => format!("not ({})", self.parked()),
+            [] => Sql::trusted("true"),
+            _ => sql!("not ({parked})", parked = self.parked()?),
         };
-        self.fill(include_str!("../../../sql/queries/apply/batch.sql"), range)
-            .replace("{parked}", &parked)
+        query!("apply/batch.sql").fill(&[
+            ("events", &self.relation),
+            ("after", &Sql::number(range.after().get())),
+            ("through", &Sql::number(range.through().get())),
+            ("types", &of_types(self.filter.types)),
+            ("partition", &self.filter.keys.in_partition()?),
+            ("parked", &parked),
+        ])
     }
 
     /// The statement that sets aside what the range holds of parked keys, at most `most` events.
-    pub(super) fn set_aside(&self, range: Range, key: &Key, most: u64) -> String {
-        let text = include_str!("../../../sql/queries/apply/set_aside.sql");
-        self.fill(text, range)
-            .replace("{parked}", &self.parked())
-            .replace("{key}", self.filter.keys.key)
-            .replace("{projection}", &quote_literal(key.projection.as_str()))
-            .replace("{generation}", &key.generation.to_string())
-            .replace("{most}", &most.to_string())
+    pub(super) fn set_aside(&self, range: Range, key: &Key, most: u64) -> Result<Sql> {
+        query!("apply/set_aside.sql").fill(&[
+            ("events", &self.relation),
+            ("after", &Sql::number(range.after().get())),
+            ("through", &Sql::number(range.through().get())),
+            ("types", &of_types(self.filter.types)),
+            ("partition", &self.filter.keys.in_partition()?),
+            ("parked", &self.parked()?),
+            ("key", &self.filter.keys.expression()?),
+            ("projection", &Sql::literal(key.projection.as_str())),
+            ("generation", &Sql::number(key.generation)),
+            ("most", &Sql::number(most)),
+        ])
     }
 
-    fn fill(&self, text: &str, range: Range) -> String {
-        let lines = text.lines().filter(|line| !line.starts_with("--"));
-        lines
-            .collect::<Vec<_>>()
-            .join("\n")
-            .replace("{events}", self.relation)
-            .replace("{after}", &range.after().to_string())
-            .replace("{through}", &range.through().to_string())
-            .replace("{types}", &of_types(self.filter.types))
-            .replace("{partition}", &self.filter.keys.in_partition())
-    }
-
-    fn parked(&self) -> String {
+    fn parked(&self) -> Result<Sql> {
         self.filter.keys.is_parked(self.projection, self.generation)
     }
 }
 
 /// The condition for the types.
-pub(in crate::engine) fn of_types(types: Types<'_>) -> String {
+pub(in crate::engine) fn of_types(types: Types<'_>) -> Sql {
     match types {
-        None => "true".to_owned(),
+        None => Sql::trusted("true"),
         Some(types) => {
-            let quoted: Vec<String> = types.iter().map(|t| quote_literal(t)).collect();
-            format!("e.type in ({})", quoted.join(", "))
+            let types = Sql::join(types.iter().map(|name| Sql::literal(name)), ", ");
+            sql!("e.type in ({types})", types = types)
         }
     }
 }
@@ -76,8 +76,15 @@ pub(super) struct Woven {
 }
 
 impl Woven {
-    pub(super) fn of(statements: &Statements<'_>, batch: &BatchText<'_>, range: Range) -> Woven {
-        let definition = format!("batch as not materialized (\n{}\n)", batch.free(range));
+    pub(super) fn of(
+        statements: &Statements<'_>,
+        batch: &BatchText<'_>,
+        range: Range,
+    ) -> Result<Woven> {
+        let definition = sql!(
+            "batch as not materialized (\n{batch}\n)",
+            batch = batch.free(range)?
+        );
         let mut woven = Woven {
             text: String::with_capacity(statements.text.len()),
             inserted: Vec::new(),
@@ -88,8 +95,8 @@ impl Woven {
                 continue;
             };
             let insert = match place.joins {
-                true => format!(" {definition},"),
-                false => format!("with {definition} "),
+                true => sql!(" {definition},", definition = definition),
+                false => sql!("with {definition} ", definition = definition),
             };
             characters += before.chars().count();
             woven.inserted.push((characters, insert.chars().count()));
@@ -98,7 +105,7 @@ impl Woven {
             (rest, taken) = (after, place.at);
         }
         woven.text.push_str(rest);
-        woven
+        Ok(woven)
     }
 
     /// The character of the projection's own text that stands at `at` here.
@@ -132,13 +139,13 @@ mod tests {
         let projection = SqlProjection::new(file);
         let statements = projection.statements().unwrap();
         let batch = BatchText {
-            relation: "highwater.event",
+            relation: Sql::trusted("highwater.event"),
             filter: Filter::ALL,
             projection: &projection.definition().name,
             generation: 1,
         };
         let range = Range::new(Position::new(3), Position::new(7));
-        let woven = Woven::of(&statements, &batch, range);
+        let woven = Woven::of(&statements, &batch, range).unwrap();
         (statements.text.to_owned(), woven)
     }
 

@@ -10,6 +10,7 @@ use crate::failpoint::failpoint;
 use crate::pg;
 use crate::pg::checkpoint::{self, Fence, LastEvent};
 use crate::pg::dead_letter;
+use crate::pg::sql::Sql;
 use crate::pg::transaction::Prologue;
 use crate::position::{Position, Range};
 use crate::projection::Statements;
@@ -94,12 +95,12 @@ impl InServerRange<'_> {
             relation,
         } = self.executor;
         let range = self.range;
-        let batch = applier.batch_text(relation);
+        let batch = applier.batch_text(relation)?;
         let fence = match self.last {
             Some(last) => applier.fence().text_timed(range, last),
-            None => applier.fence().text_in_server(range, relation),
+            None => applier.fence().text_in_server(range, relation)?,
         };
-        let mut last = applier.set_aside(&batch, range);
+        let mut last = applier.set_aside(&batch, range)?;
         // Behind the statements that read: what is removed later had been read.
         let log = applier.source.postgres();
         if let Some(check) = log.and_then(|log| log.check_unread(self.read_up_to)) {
@@ -123,7 +124,7 @@ impl InServer<'_> {
         let (applier, range) = (self.applier, Range::new(position.previous(), position));
         let relation = dead_letter::relation(&applier.key, position);
         let batch = BatchText {
-            relation: &relation,
+            relation,
             filter: Filter::ALL,
             projection: &applier.key.projection,
             generation: applier.key.generation,
@@ -157,7 +158,7 @@ impl Applier {
         } = message;
         let (prologue, place) = (self.prologue.as_str(), self.place_of_work(range));
         let before = format!("{prologue};\n{fence};\n{place};\n");
-        let woven = Woven::of(&statements, batch, range);
+        let woven = Woven::of(&statements, batch, range)?;
         let end = checkpoint::end_batch(range);
         let text = format!("{before}{}{last}{end};\ncommit", woven.text);
         let timer = self.phase_timer();
@@ -180,13 +181,13 @@ impl Applier {
     }
 
     /// What `batch` is for the server, where it can read `relation` itself.
-    pub(in crate::engine) fn batch_text<'a>(&'a self, relation: &'a str) -> BatchText<'a> {
-        BatchText {
-            relation,
+    pub(in crate::engine) fn batch_text(&self, relation: &str) -> Result<BatchText<'_>> {
+        Ok(BatchText {
+            relation: Sql::relation(relation)?,
             filter: self.filter(),
             projection: &self.key.projection,
             generation: self.key.generation,
-        }
+        })
     }
 
     /// Says in which line of the projection a statement failed.

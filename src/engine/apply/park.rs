@@ -87,13 +87,16 @@ impl Applier {
 
     /// The statements that set aside what a batch passes of parked keys, where the server can read
     /// the log itself; nothing where no key is parked.
-    pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> String {
+    pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> Result<String> {
         if self.partition_filter.parked.is_empty() {
-            return String::new();
+            return Ok(String::new());
         }
         let most = u64::from(self.parking.letters_max) + 1;
-        let set_aside = batch.set_aside(range, &self.key, most);
-        format!("{set_aside};\n{};\n", self.parking.check(&self.key))
+        let set_aside = batch.set_aside(range, &self.key, most)?;
+        Ok(format!(
+            "{set_aside};\n{};\n",
+            self.parking.check(&self.key)
+        ))
     }
 
     /// What to do when more would be parked than may be.

@@ -4,7 +4,8 @@ use tokio_postgres::Client;
 
 use crate::engine::apply::batch::of_types;
 use crate::error::{ErrorKind, Result};
-use crate::pg::{self, quote_identifier};
+use crate::pg;
+use crate::pg::sql::{Sql, query, sql};
 use crate::projection::{Definition, DynProjection};
 use crate::source::{Keys, Source};
 
@@ -33,14 +34,17 @@ pub(crate) async fn create_view(
     relation: &str,
     schema: &str,
 ) -> Result<()> {
-    let sql = include_str!("../../../sql/queries/projection/create_view.sql")
-        .replace("{schema}", &quote_identifier(schema))
-        .replace("{events}", relation)
-        .replace("{types}", &of_types(definition.events.as_deref()))
-        .replace("{key}", &definition.key);
-    let restrict = include_str!("../../../sql/queries/projection/restrict_view.sql")
-        .replace("{schema}", &quote_identifier(schema));
-    let both = format!("{sql};\n{restrict}");
+    let view = query!("projection/create_view.sql").fill(&[
+        ("schema", &Sql::identifier(schema)),
+        ("events", &Sql::relation(relation)?),
+        ("types", &of_types(definition.events.as_deref())),
+        ("key", &Sql::expression(&definition.key)?),
+    ])?;
+    let both = sql!(
+        "{view};\nselect highwater.restrict_view({schema})",
+        view = view,
+        schema = Sql::literal(schema)
+    );
     client.batch_execute(&both).await.map_err(|e| {
         let error = pg::error("cannot create the view \"batch\"", e);
         match error.sqlstate() {
@@ -62,13 +66,15 @@ pub(crate) async fn check_key(
     if key == Keys::STREAM {
         return Ok(());
     }
-    let table = format!("{}.highwater_key", quote_identifier(schema));
-    let index = include_str!("../../../sql/queries/projection/index_key.sql")
-        .replace("{schema}", &quote_identifier(schema))
-        .replace("{key}", key);
-    let tried = format!(
+    let table = Sql::qualified(schema, "highwater_key");
+    let index = query!("projection/index_key.sql")
+        .fill(&[("table", &table), ("key", &Sql::expression(key)?)])?;
+    let tried = sql!(
         "create table {table} as select position, stream, version, type, data, metadata, id, \
-         recorded_at from {relation} with no data;\n{index};\ndrop table {table}"
+         recorded_at from {events} with no data;\n{index};\ndrop table {table}",
+        table = table,
+        events = Sql::relation(relation)?,
+        index = index,
     );
     let tried = client.batch_execute(&tried).await;
     tried.map_err(|e| {

@@ -7,6 +7,7 @@ use crate::engine::read_model::{drop_schema, next_schema};
 use crate::engine::transaction::{begin, end, warn_if_blocked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
+use crate::pg::action::{self, Action};
 use crate::pg::projection::{self, not_built};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
@@ -57,10 +58,11 @@ pub(super) async fn give_up(client: &Client, name: &ProjectionName, generation: 
             [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
         let given_up = client.execute_typed(sql, &parameters).await;
         let given_up = given_up.map_err(|e| pg::own_error("cannot give the rebuild up", e))?;
-        match given_up {
-            0 => Ok(()),
-            _ => drop_schema(client, &next_schema(name)).await,
+        if given_up == 0 {
+            return Ok(());
         }
+        drop_schema(client, &next_schema(name)).await?;
+        action::record(client, name, Action::RebuildGivenUp(generation)).await
     };
     end(client, done.await).await
 }

@@ -7,6 +7,7 @@ use tokio_postgres::{AsyncMessage, Client};
 
 use super::{Connector, Link};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::sql::{Sql, sql};
 
 /// So many notifications wait to be received; further ones are dropped, for a wake that waits
 /// already says all that another one would.
@@ -54,7 +55,7 @@ impl Connector {
         let (client, link) = opened.map_err(|failed| failed.explain(&direct))?;
         let (sender, arrived) = mpsc::channel(WAITING_MAX);
         tokio::spawn(forward(link, sender));
-        let listen = format!("listen {}", crate::pg::quote_identifier(channel));
+        let listen = sql!("listen {channel}", channel = Sql::identifier(channel));
         client
             .batch_execute(&listen)
             .await

@@ -5,10 +5,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::SourceText;
 use crate::error::Result;
-use crate::projection::sql_text::Piece;
+use crate::projection::PARTITIONS_MAX;
 use crate::projection::toml_text::{TomlText, quoted};
-use crate::projection::{PARTITIONS_MAX, key_text};
 use crate::source::Keys;
+use crate::sql_text::{self, Piece};
 
 const KEYS: [&str; 5] = ["events", "source", "key", "partitions", "on_error"];
 
@@ -112,7 +112,7 @@ impl Header {
     pub(in crate::projection) fn key_normal(&self) -> String {
         let key = self.key.as_deref().unwrap_or(Keys::STREAM);
         // It was lexed when it was parsed, so the text itself is never taken.
-        key_text::normalised(key).unwrap_or_else(|_| key.to_owned())
+        sql_text::expression(key).unwrap_or_else(|_| key.to_owned())
     }
 }
 
@@ -156,7 +156,7 @@ fn on_error(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<OnError
 /// The key as one SQL expression that can stand in parentheses; `None` if it is the stream.
 fn key(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<Option<String>> {
     let key = text.text(value, "key")?.trim();
-    key_text::normalised(key).map_err(|fault| {
+    sql_text::expression(key).map_err(|fault| {
         let what = format!("the key is no SQL expression: {}", fault.what);
         text.error(value.span().start, what).with_hint(fault.hint)
     })?;

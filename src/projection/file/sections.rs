@@ -2,8 +2,8 @@
 
 use super::{Section, SourceText, Statement};
 use crate::error::{Error, ErrorKind, Result};
-use crate::projection::sql_text::{self, BatchPlace, Kind, Piece};
 use crate::projection::toml_text::quoted;
+use crate::sql_text::{self, BatchPlace, Kind, Piece};
 use crate::suggest;
 
 const UP: &str = "up";

@@ -13,8 +13,9 @@ use tokio_postgres::Row;
 use super::KeyedView;
 use super::fold::Slot;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::column;
+use crate::pg::sql::{Sql, query, sql};
 use crate::pg::transaction::TextStatement;
-use crate::pg::{column, quote_identifier};
 
 /// About how many bytes of rows go to the server in one statement.
 const STATEMENT_BYTES: usize = 1024 * 1024;
@@ -34,11 +35,10 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         for key in keys {
             self.write_key(key, &mut wanted)?;
         }
-        let sql = include_str!("../../../sql/queries/projection/load_rows.sql")
-            .replace("{table}", &quote_identifier(self.view.table()))
-            .replace("{match}", &self.key_match());
+        let sql = query!("projection/load_rows.sql")
+            .fill(&[("table", &self.table()), ("match", &self.key_match())])?;
         Ok(TextStatement {
-            sql: sql.into(),
+            sql: Arc::from(&*sql),
             text: wanted.end(),
         })
     }
@@ -75,11 +75,10 @@ impl<'a, V: KeyedView> Rows<'a, V> {
                 None => {}
             }
         }
-        let delete = include_str!("../../../sql/queries/projection/delete_rows.sql")
-            .replace("{table}", &quote_identifier(self.view.table()))
-            .replace("{match}", &self.key_match());
-        let store: Arc<str> = self.store_sql(&columns.0).into();
-        let deletes = std::iter::once((delete.into(), gone));
+        let delete = query!("projection/delete_rows.sql")
+            .fill(&[("table", &self.table()), ("match", &self.key_match())])?;
+        let store: Arc<str> = String::from(self.store_sql(&columns.0)?).into();
+        let deletes = std::iter::once((String::from(delete).into(), gone));
         let stores = present.into_iter().map(|rows| (store.clone(), rows));
         let writes = deletes.chain(stores).filter(|(_, rows)| !rows.is_empty());
         let statement = |(sql, rows): (Arc<str>, Text)| TextStatement {
@@ -89,16 +88,18 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         Ok(writes.map(statement).collect())
     }
 
-    fn store_sql(&self, columns: &BTreeSet<String>) -> String {
+    fn store_sql(&self, columns: &BTreeSet<String>) -> Result<Sql> {
         let keys = self.view.key_columns();
-        include_str!("../../../sql/queries/projection/store_rows.sql")
-            .replace("{table}", &quote_identifier(self.view.table()))
-            .replace(
-                "{columns}",
-                &column_list(columns.iter().map(String::as_str)),
-            )
-            .replace("{keys}", &column_list(keys.iter().copied()))
-            .replace("{changes}", &self.changes(columns))
+        query!("projection/store_rows.sql").fill(&[
+            ("table", &self.table()),
+            ("columns", &column_list(columns.iter().map(String::as_str))),
+            ("keys", &column_list(keys.iter().copied())),
+            ("changes", &self.changes(columns)),
+        ])
+    }
+
+    fn table(&self) -> Sql {
+        Sql::identifier(self.view.table())
     }
 
     /// A key as a JSON object of its columns.
@@ -145,23 +146,22 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         })
     }
 
-    fn key_match(&self) -> String {
-        let columns = self.view.key_columns().iter().map(|&c| quote_identifier(c));
-        let pairs: Vec<String> = columns.map(|c| format!("t.{c} = k.{c}")).collect();
-        pairs.join(" and ")
+    fn key_match(&self) -> Sql {
+        let columns = self.view.key_columns().iter().map(|&c| Sql::identifier(c));
+        Sql::join(columns.map(|c| sql!("t.{c} = k.{c}", c = c)), " and ")
     }
 
-    fn changes(&self, columns: &BTreeSet<String>) -> String {
+    fn changes(&self, columns: &BTreeSet<String>) -> Sql {
         let keys = self.view.key_columns();
         let others = columns.iter().filter(|c| !keys.contains(&c.as_str()));
-        let sets: Vec<String> = others
-            .map(|c| quote_identifier(c))
-            .map(|c| format!("{c} = excluded.{c}"))
-            .collect();
+        let sets = others
+            .map(|c| Sql::identifier(c))
+            .map(|c| sql!("{c} = excluded.{c}", c = c));
+        let sets = Sql::join(sets, ", ");
         if sets.is_empty() {
-            return "nothing".to_owned();
+            return Sql::trusted("nothing");
         }
-        format!("update set {}", sets.join(", "))
+        sql!("update set {sets}", sets = sets)
     }
 }
 
@@ -237,7 +237,6 @@ fn not_json(error: serde_json::Error) -> Error {
     Error::new(ErrorKind::Apply, what).with_source(error)
 }
 
-fn column_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = names.map(quote_identifier).collect();
-    quoted.join(", ")
+fn column_list<'a>(names: impl Iterator<Item = &'a str>) -> Sql {
+    Sql::join(names.map(Sql::identifier), ", ")
 }

@@ -17,8 +17,7 @@ pub(super) struct Anchor(Option<(Position, Uuid)>);
 impl Anchor {
     /// What `table` has at or below `mark` now.
     pub(super) async fn at(client: &Client, table: &EventTable, mark: Position) -> Result<Anchor> {
-        let sql = include_str!("../../../sql/queries/source/last.sql")
-            .replace("{events}", &table.relation);
+        let sql = table.last_sql()?;
         let row = client
             .query_typed_opt(&sql, &[(&mark.get(), Type::INT8)])
             .await

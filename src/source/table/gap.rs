@@ -5,6 +5,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mark::Holder;
+use crate::pg::sql::{Sql, query};
 use crate::pg::{self, Parameter, column, column_named};
 use crate::position::Position;
 use crate::retry::{Verdict, verdict};
@@ -100,9 +101,9 @@ pub(super) async fn last_value(
     relation: &str,
     sequence: &str,
 ) -> Result<Position> {
-    let sql = include_str!("../../../sql/queries/mark/sequence_value.sql");
+    let sql = query!("mark/sequence_value.sql").fill(&[("sequence", &Sql::trusted("$1"))])?;
     let row = client
-        .query_typed_opt(sql, &[(&sequence, Type::TEXT)])
+        .query_typed_opt(&sql, &[(&sequence, Type::TEXT)])
         .await
         .map_err(|e| pg::own_error("cannot read the sequence of the event table", e))?;
     let Some(row) = row else {

@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::TableSource;
 use crate::error::Result;
+use crate::pg::sql::query;
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 use crate::source::Lag;
@@ -15,7 +16,7 @@ impl TableSource {
         let client = self.client().await?;
         client
             .within(async {
-                let sql = self.sql(include_str!("../../../sql/queries/status/lag.sql"));
+                let sql = self.sql(query!("status/lag.sql"))?;
                 let numbers: Vec<i64> = positions.iter().map(|p| p.get()).collect();
                 let row = client
                     .query_typed_one(&sql, &[(&numbers, Type::INT8_ARRAY)])
@@ -42,9 +43,7 @@ impl TableSource {
         let client = self.client().await?;
         client
             .within(async {
-                let sql = self.sql(include_str!(
-                    "../../../sql/queries/status/recorded_after.sql"
-                ));
+                let sql = self.sql(query!("status/recorded_after.sql"))?;
                 let parameters: [(&Parameter<'_>, Type); 1] = [(&position.get(), Type::INT8)];
                 let row = client.query_typed_opt(&sql, &parameters).await;
                 let row = row.map_err(|e| pg::error("cannot read the event beyond the gap", e))?;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{EventTable, gap};
 use crate::error::Result;
+use crate::pg::sql::query;
 use crate::pg::{self, Parameter, column_named};
 use crate::position::{Position, Range};
 use crate::source::{LogState, Removed, RemovedIn};
@@ -17,8 +18,7 @@ pub(super) async fn of(
     at: Position,
     known: Option<Position>,
 ) -> Result<LogState> {
-    let sql = include_str!("../../../sql/queries/source/log_state.sql")
-        .replace("{events}", &table.relation);
+    let sql = query!("source/log_state.sql").fill(&[("events", &table.sql()?)])?;
     let row = match client
         .query_typed_one(&sql, &[(&at.get(), Type::INT8)])
         .await

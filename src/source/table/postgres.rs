@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 use super::{TableSource, gap, log_state};
 use crate::error::Result;
 use crate::pg::database;
+use crate::pg::sql::{Sql, query, sql};
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
@@ -20,7 +21,14 @@ impl PostgresLog for TableSource {
 
     fn check_unread(&self, read_up_to: Position) -> Option<String> {
         let is_ours = self.table.identity.is_none();
-        is_ours.then(|| format!("select highwater.check_unread({read_up_to})"))
+        is_ours.then(|| {
+            let position = Sql::number(read_up_to.get());
+            sql!(
+                "select highwater.check_unread({position})",
+                position = position
+            )
+            .into()
+        })
     }
 
     fn read_keys<'a>(
@@ -92,8 +100,8 @@ impl TableSource {
         client
             .answered(async {
                 let (types, parked) = (filter.types, Keys::listed(filter.keys.named()));
-                let text = include_str!("../../../sql/queries/source/middle.sql");
-                let sql = self.keyed_sql(text, &filter.keys, "$4");
+                let query = query!("source/middle.sql");
+                let sql = self.keyed_sql(query, &filter.keys, "$4", &[])?;
                 let parameters: [(&Parameter<'_>, Type); 4] = [
                     (&range.after().get(), Type::INT8),
                     (&range.through().get(), Type::INT8),
@@ -117,7 +125,7 @@ impl TableSource {
 
     async fn tally_of(&self, range: Range, events_max: u64) -> Result<(Position, Tally)> {
         let client = self.client().await?;
-        let sql = self.sql(include_str!("../../../sql/queries/source/tally.sql"));
+        let sql = self.sql(query!("source/tally.sql"))?;
         let most = i64::try_from(events_max).unwrap_or(i64::MAX);
         let parameters: [(&Parameter<'_>, Type); 3] = [
             (&range.after().get(), Type::INT8),
@@ -145,7 +153,7 @@ impl TableSource {
         let client = self.client().await?;
         client
             .within(async {
-                let sql = self.sql(include_str!("../../../sql/queries/source/following.sql"));
+                let sql = self.sql(query!("source/following.sql"))?;
                 let parameters: [(&Parameter<'_>, Type); 2] = [
                     (&range.after().get(), Type::INT8),
                     (&range.through().get(), Type::INT8),

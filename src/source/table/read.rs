@@ -14,6 +14,7 @@ use tokio_postgres::{Client, Row};
 use super::{TableSource, row};
 use crate::error::Result;
 use crate::event::RecordedEvent;
+use crate::pg::sql::query;
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{Batch, EventKey, KeyedBatch, Keys, ReadRequest};
@@ -113,11 +114,10 @@ impl TableSource {
         &self,
         request: ReadRequest<'_>,
         keys: Keys<'_>,
-        text: &str,
+        sql: &str,
         take: impl Fn(&Row, RecordedEvent) -> Result<T>,
     ) -> Result<(Range, Vec<T>)> {
         let client = self.client().await?;
-        let sql = self.keyed_sql(text, &keys, "$5");
         let parked = Keys::listed(keys.named());
         let mut taken = Taken {
             events: Vec::new(),
@@ -128,7 +128,7 @@ impl TableSource {
             let events = request.events_max.max(1) - taken.events.len();
             let bytes = request.bytes_max.saturating_sub(taken.bytes);
             let rows = self.event_bytes.rows(events, bytes);
-            let from = taken.from(&client, &sql, &request, &parked, rows, &take);
+            let from = taken.from(&client, sql, &request, &parked, rows, &take);
             let ended = client.answered(from).await?;
             self.event_bytes.saw(taken.events.len(), taken.bytes);
             // The last rows of a batch are not worth statements of their own.
@@ -155,8 +155,8 @@ impl TableSource {
         request: ReadRequest<'_>,
         keys: Keys<'_>,
     ) -> Result<Batch> {
-        let text = include_str!("../../../sql/queries/source/read.sql");
-        let read = self.read_rows(request, keys, text, |_, event| Ok(event));
+        let sql = self.keyed_sql(query!("source/read.sql"), &keys, "$5", &[])?;
+        let read = self.read_rows(request, keys, &sql, |_, event| Ok(event));
         let (range, events) = read.await?;
         Ok(Batch { range, events })
     }
@@ -166,9 +166,15 @@ impl TableSource {
         request: ReadRequest<'_>,
         keys: Keys<'_>,
     ) -> Result<KeyedBatch> {
-        let text = include_str!("../../../sql/queries/source/read_keyed.sql");
+        let key = keys.expression()?;
+        let sql = self.keyed_sql(
+            query!("source/read_keyed.sql"),
+            &keys,
+            "$5",
+            &[("key", &key)],
+        )?;
         let keyed = |row: &Row, event| Ok((pg::column::<EventKey>(row, 8)?, event));
-        let (range, events) = self.read_rows(request, keys, text, keyed).await?;
+        let (range, events) = self.read_rows(request, keys, &sql, keyed).await?;
         Ok(KeyedBatch { range, events })
     }
 }

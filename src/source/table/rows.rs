@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::anchor::Anchor;
 use super::{EventTable, TypeNames, durable, gap};
 use crate::error::Result;
+use crate::pg::sql::{Sql, query, sql};
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
 use crate::source::RangeSummary;
@@ -129,7 +130,7 @@ impl RowReader {
             Some(_) => &parameters[..],
             None => &parameters[..2],
         };
-        let sql = self.new_sql(sequence.is_some());
+        let sql = self.new_sql(sequence.is_some())?;
         match client.query_typed(&sql, parameters).await {
             Ok(rows) => Ok(rows),
             Err(e) => {
@@ -146,15 +147,17 @@ impl RowReader {
         }
     }
 
-    fn new_sql(&self, tells_sequence: bool) -> String {
-        let sql = include_str!("../../../sql/queries/source/new.sql");
-        let sequence = include_str!("../../../sql/queries/mark/sequence_value.sql");
-        let also = match tells_sequence {
-            true => format!(",\n(\n{})", sequence.replace("$1", "$3")),
-            false => String::new(),
+    fn new_sql(&self, tells_sequence: bool) -> Result<Sql> {
+        let last_value = match tells_sequence {
+            true => {
+                let value = query!("mark/sequence_value.sql");
+                let value = value.fill(&[("sequence", &Sql::trusted("$3"))])?;
+                sql!("(\n{value}\n)", value = value)
+            }
+            false => Sql::trusted("null::bigint"),
         };
-        sql.replace("{events}", &self.table.relation)
-            .replace("{also}", &also)
+        query!("source/new.sql")
+            .fill(&[("events", &self.table.sql()?), ("last_value", &last_value)])
     }
 }
 

@@ -6,20 +6,21 @@
 
 mod batch;
 mod control;
+mod expression;
 mod lexer;
 mod split;
 #[cfg(test)]
 mod tests;
 
-pub use batch::BatchPlace;
-pub(crate) use batch::batch_place;
+pub(crate) use batch::{BatchPlace, batch_place};
 pub(crate) use control::refusal;
+pub(crate) use expression::expression;
 pub(crate) use lexer::{Kind, Piece, lex};
 pub(crate) use split::split;
 
 /// What is wrong with an SQL text, and at which byte of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// The byte where the faulty part begins.
     pub offset: usize,
     /// What is wrong, as one clause.
@@ -36,7 +37,7 @@ pub struct Fault {
 ///
 /// # Errors
 /// A quote or comment that never ends.
-pub fn normalise(text: &str) -> Result<String, Fault> {
+pub(crate) fn normalise(text: &str) -> Result<String, Fault> {
     Ok(join(&lex(text)?))
 }
 

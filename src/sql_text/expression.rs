@@ -1,13 +1,13 @@
-//! The key of a projection: one SQL expression over the columns of a batch.
+//! One SQL expression, as users write the key of a projection.
 
-use crate::projection::sql_text::{self, Fault, Kind, Piece};
+use super::{Fault, Kind, Piece, join, lex};
 
 /// The expression without blanks, if it can stand in parentheses.
 ///
 /// # Errors
 /// What is wrong with it. Whether the server knows what it names is not looked at.
-pub(crate) fn normalised(key: &str) -> Result<String, Fault> {
-    let pieces = sql_text::lex(key)?;
+pub(crate) fn expression(text: &str) -> Result<String, Fault> {
+    let pieces = lex(text)?;
     let fault = |what: &str, hint: &str| {
         Err(Fault {
             offset: 0,
@@ -25,10 +25,18 @@ pub(crate) fn normalised(key: &str) -> Result<String, Fault> {
     if pieces.iter().any(|p| p.is(";")) {
         return fault("it holds a semicolon", "write one expression");
     }
+    if pieces.iter().any(is_parameter) {
+        return fault("it holds a parameter", "write the value itself");
+    }
     if !balanced(&pieces) {
         return fault("its parentheses do not match", "close what you open");
     }
-    Ok(sql_text::join(&pieces))
+    Ok(join(&pieces))
+}
+
+/// `$1` would be a value of the statement that the expression becomes a part of.
+fn is_parameter(piece: &Piece<'_>) -> bool {
+    piece.kind == Kind::Number && piece.text.starts_with('$')
 }
 
 fn balanced(pieces: &[Piece<'_>]) -> bool {
