@@ -227,7 +227,7 @@ async fn a_stopped_projection_keeps_its_state_and_error_when_its_instance_is_gon
         "event   position 1, T, ",
         "tried   once, ",
         "highwater run fails goes on after 0 once it is mended; nothing is lost",
-        "on_error = \"park\" in its file would let the events of other keys go on",
+        "on_error = \"park\" in its file would let the events of other keys continue",
         "fails: its file is gone",
     ] {
         assert!(text.contains(part), "{part}: {text}");
