@@ -1,7 +1,5 @@
 //! Dead letters as the engine writes, reads and settles them.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_postgres::types::{Json, Type};
@@ -116,10 +114,11 @@ pub(crate) async fn requested(
     epoch: Epoch,
     put_off: &[Option<String>],
 ) -> Result<Option<Requested>> {
-    let mut sql = Cow::Borrowed(include_str!("../../sql/queries/dead_letter/requested.sql"));
-    if mutation::on("parking.order") {
-        sql = Cow::Owned(sql.replace("min(d.position)", "max(d.position)"));
-    }
+    let first = match mutation::on("parking.order") {
+        true => Sql::trusted("max"),
+        false => Sql::trusted("min"),
+    };
+    let sql = query!("dead_letter/requested.sql").fill(&[("first", &first)])?;
     let parameters: [(&Parameter<'_>, Type); 5] = [
         (&key.projection.as_str(), Type::TEXT),
         (&key.generation, Type::INT4),

@@ -1,6 +1,7 @@
 -- Purpose: the next dead letter to be retried, with its key and the `parking` of its checkpoint: the
 -- first one of the key that was asked for and stands first.
--- Parameters: $1 projection; $2 generation; $3 partition; $4 epoch; $5 keys to leave out.
+-- Parameters: $1 projection; $2 generation; $3 partition; $4 epoch; $5 keys to leave out. `first`: which
+-- of a key comes first.
 -- Must hold: nothing under another epoch. Of a key only the first, for an event is not applied before the
 -- earlier ones of its key; and of a key that is asked for in part too, so that a request always comes to
 -- an end. One snapshot with `parking`, which the fence of the dead letter compares. Nothing of it reads
@@ -19,9 +20,9 @@ with mine as (
      limit 1
 ), first as (
     select case when a.key is null
-                then (select min(d.position) from highwater.dead_letter d
+                then (select /*first:*/ min /*:first*/(d.position) from highwater.dead_letter d
                        where d.projection = $1 and d.generation = $2 and d.key is null)
-                else (select min(d.position) from highwater.dead_letter d
+                else (select /*first:*/ min /*:first*/(d.position) from highwater.dead_letter d
                        where d.projection = $1 and d.generation = $2 and d.key = a.key) end
            as position
       from asked a

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::{at, since};
+use crate::pg::sql::Sql;
 use crate::source::table::HeldBy;
 use crate::status::{Gap, ProjectionStatus, SourceStatus};
 
@@ -112,8 +113,8 @@ fn render_ends(text: &mut String, holders: &[HeldBy]) {
 fn end(holder: &HeldBy) -> String {
     match (&holder.prepared, holder.pid) {
         (Some(gid), _) => {
-            let gid = gid.replace('\'', "''");
-            format!("commit prepared '{gid}'; or rollback prepared '{gid}';")
+            let gid = Sql::literal(gid);
+            format!("commit prepared {gid}; or rollback prepared {gid};")
         }
         (None, Some(pid)) => {
             format!("select pg_terminate_backend({pid}); ends it and rolls it back")
