@@ -75,8 +75,8 @@ async fn change(client: &Client, name: &ProjectionName, paused: bool) -> Result<
         let changed = set(client, name, paused).await?;
         match (changed, paused) {
             (false, _) => {}
-            (true, true) => action::record(client, Action::Paused(name)).await?,
-            (true, false) => action::record(client, Action::Resumed(name)).await?,
+            (true, true) => action::record(client, name, Action::Paused).await?,
+            (true, false) => action::record(client, name, Action::Resumed).await?,
         }
         Ok(changed)
     };

@@ -79,8 +79,9 @@ pub(crate) fn own_error(doing: &str, error: tokio_postgres::Error) -> Error {
 
 const RIGHTS: &str = "grant the role what it needs on schema highwater: select on all tables and \
                       all sequences to read; insert on event to append; insert, update and delete \
-                      on projection, checkpoint, instance, block, dead_letter, discarded and \
-                      dropped to run projections; insert on action to operate them";
+                      on projection, generation, checkpoint, instance, block, block_change, \
+                      dead_letter, discarded and dropped, and insert on action, to run \
+                      projections and to operate them";
 
 /// An error of one of highwater's own statements on its own schema: what the server refuses there
 /// is the event, or something about the database.

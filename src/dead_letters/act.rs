@@ -9,7 +9,7 @@ use crate::engine::transaction::{begin, end, warn_if_blocked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, Action, Selected};
 use crate::pg::database::Database;
 use crate::pg::{self, column, instance, projection};
 
@@ -90,15 +90,8 @@ async fn request(
 ) -> Result<(i64, i64)> {
     let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
     let (keys, letters) = counted(&query(client, sql, name, selection, &[]).await?)?;
-    if letters > 0 {
-        let (which, the_one) = selection.parameters();
-        let retried = Action::Retried {
-            projection: name,
-            which,
-            the_one: the_one.as_deref(),
-            dead_letters: letters,
-        };
-        action::record(client, retried).await?;
+    if let Some(selected) = selected(selection, letters) {
+        action::record(client, name, Action::Retried(selected)).await?;
     }
     Ok((keys, letters))
 }
@@ -143,17 +136,10 @@ async fn in_transaction(
     warn_if_blocked(name, locking).await?;
     let sql = include_str!("../../sql/queries/dead_letter/discard.sql");
     let gone = query(client, sql, name, selection, &[(&reason, Type::TEXT)]).await?;
-    selection.check_found(name, i64::try_from(gone.len()).unwrap_or(i64::MAX))?;
-    if !gone.is_empty() {
-        let (which, the_one) = selection.parameters();
-        let discarded = Action::Discarded {
-            projection: name,
-            which,
-            the_one: the_one.as_deref(),
-            dead_letters: gone.len(),
-            reason,
-        };
-        action::record(client, discarded).await?;
+    let found = i64::try_from(gone.len()).unwrap_or(i64::MAX);
+    selection.check_found(name, found)?;
+    if let Some(selected) = selected(selection, found) {
+        action::record(client, name, Action::Discarded { selected, reason }).await?;
     }
     failpoint!("discard.settled");
     let keys: Result<Vec<Option<String>>> = gone.iter().map(|row| column(row, 0)).collect();
@@ -174,6 +160,16 @@ async fn in_transaction(
         left_behind,
         still_failing: still_failing.unwrap_or_default(),
         key: first.cloned(),
+    })
+}
+
+/// What a command was about; `None` if it was about nothing.
+fn selected(selection: &Selection, dead_letters: i64) -> Option<Selected> {
+    let (by, value) = selection.parameters();
+    (dead_letters > 0).then_some(Selected {
+        by,
+        value,
+        dead_letters,
     })
 }
 

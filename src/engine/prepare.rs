@@ -9,6 +9,7 @@ use super::transaction::{begin, end};
 use crate::config::format_duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
+use crate::pg::action::{self, Action};
 use crate::pg::database::Database;
 use crate::pg::projection::{
     NewProjection, check_hash, create_positions, dropped, insert, stored_in,
@@ -110,6 +111,11 @@ async fn create(
         let name = &definition.name;
         create_positions(&client, name.as_str(), name, FIRST_GENERATION).await?;
         show_batch(&client, projection, source, definition.name.as_str()).await?;
+        let created = Action::Created {
+            hash: &definition.hash,
+            partitions: new.partitions,
+        };
+        action::record(&client, name, created).await?;
         failpoint!("create.filled");
         Ok(true)
     };

@@ -191,7 +191,7 @@ impl Rebuild {
             fill_schema(client, &*self.projection, &schema).await?;
             projection::create_positions(client, &schema, name, next).await?;
             show_batch(client, &*self.projection, &*self.source, &schema).await?;
-            action::record(client, Action::RebuildBegun(name, next)).await?;
+            action::record(client, name, Action::RebuildBegun(next)).await?;
             failpoint!("rebuild.begun");
             Ok(next)
         };
@@ -241,7 +241,7 @@ impl Rebuild {
             }
             next::swap(&client, name, generation).await?;
             swap_schemas(&client, name).await?;
-            action::record(&client, Action::RebuildSwapped(name, generation)).await?;
+            action::record(&client, name, Action::RebuildSwapped(generation)).await?;
             failpoint!("swap.renamed");
             Ok(live.max(self.board.get().position))
         };

@@ -2,136 +2,126 @@
 //! the change.
 
 use serde_json::{Value, json};
-use tokio_postgres::GenericClient;
+use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::error::Result;
+use crate::host;
 use crate::name::ProjectionName;
-use crate::pg;
+use crate::pg::{self, Parameter};
 
-/// What an operator did.
+/// What an operator did to a projection.
 #[derive(Clone, Debug)]
 pub(crate) enum Action<'a> {
-    /// `init`: one migration was applied.
-    Migrated {
-        component: &'a str,
-        number: i32,
-        name: &'a str,
+    /// `run` created the read model.
+    Created {
+        /// The hash of the definition.
+        hash: &'a str,
+        partitions: i32,
     },
+    /// `run` has a definition with another number of partitions.
+    PartitionsSet(i32),
     /// `rebuild` made the next generation.
-    RebuildBegun(&'a ProjectionName, i32),
+    RebuildBegun(i32),
     /// `rebuild` made the next generation the live one.
-    RebuildSwapped(&'a ProjectionName, i32),
+    RebuildSwapped(i32),
     /// `rebuild` took the next generation away: it could never be complete.
-    RebuildGivenUp(&'a ProjectionName, i32),
+    RebuildGivenUp(i32),
     /// `accept` kept the read model.
     Accepted {
-        projection: &'a ProjectionName,
         /// The hash of the definition.
         hash: &'a str,
         definition_changed: bool,
         log_differed: bool,
     },
     /// `drop`.
-    Dropped(&'a ProjectionName),
+    Dropped,
     /// `pause`.
-    Paused(&'a ProjectionName),
+    Paused,
     /// `resume`.
-    Resumed(&'a ProjectionName),
+    Resumed,
     /// `dead-letters retry`.
-    Retried {
-        projection: &'a ProjectionName,
-        which: &'a str,
-        the_one: Option<&'a str>,
-        dead_letters: i64,
-    },
+    Retried(Selected),
     /// `dead-letters discard`.
-    Discarded {
-        projection: &'a ProjectionName,
-        which: &'a str,
-        the_one: Option<&'a str>,
-        dead_letters: usize,
-        reason: &'a str,
-    },
+    Discarded { selected: Selected, reason: &'a str },
 }
 
-impl<'a> Action<'a> {
-    /// The row: command, projection, detail.
-    fn row(&self) -> (&'static str, Option<&'a ProjectionName>, Value) {
-        let step = |step, generation| json!({ "step": step, "generation": generation });
-        match *self {
-            Action::Migrated {
-                component,
-                number,
-                name,
-            } => {
-                let detail = json!({ "component": component, "migration": number, "name": name });
-                ("init", None, detail)
+/// The dead letters that a command was about.
+#[derive(Clone, Debug)]
+pub(crate) struct Selected {
+    /// What was selected by: `all`, `key`, `event` or `fingerprint`.
+    pub(crate) by: &'static str,
+    /// The key, event or fingerprint.
+    pub(crate) value: Option<String>,
+    pub(crate) dead_letters: i64,
+}
+
+impl Action<'_> {
+    fn command(&self) -> &'static str {
+        match self {
+            Action::Created { .. } | Action::PartitionsSet(_) => "run",
+            Action::RebuildBegun(_) | Action::RebuildSwapped(_) | Action::RebuildGivenUp(_) => {
+                "rebuild"
             }
-            Action::RebuildBegun(projection, generation) => {
-                ("rebuild", Some(projection), step("begin", generation))
+            Action::Accepted { .. } => "accept",
+            Action::Dropped => "drop",
+            Action::Paused => "pause",
+            Action::Resumed => "resume",
+            Action::Retried(_) => "dead-letters retry",
+            Action::Discarded { .. } => "dead-letters discard",
+        }
+    }
+
+    fn detail(&self) -> Value {
+        let step = |step, generation: &i32| json!({ "step": step, "generation": generation });
+        match self {
+            Action::Created { hash, partitions } => {
+                json!({ "step": "create", "hash": hash, "partitions": partitions })
             }
-            Action::RebuildSwapped(projection, generation) => {
-                ("rebuild", Some(projection), step("swap", generation))
+            Action::PartitionsSet(partitions) => {
+                json!({ "step": "set partitions", "partitions": partitions })
             }
-            Action::RebuildGivenUp(projection, generation) => {
-                ("rebuild", Some(projection), step("give up", generation))
-            }
+            Action::RebuildBegun(generation) => step("begin", generation),
+            Action::RebuildSwapped(generation) => step("swap", generation),
+            Action::RebuildGivenUp(generation) => step("give up", generation),
             Action::Accepted {
-                projection,
                 hash,
                 definition_changed,
                 log_differed,
-            } => {
-                let detail = json!({
-                    "hash": hash,
-                    "definition_changed": definition_changed,
-                    "log_differed": log_differed,
-                });
-                ("accept", Some(projection), detail)
-            }
-            Action::Dropped(projection) => ("drop", Some(projection), json!({})),
-            Action::Paused(projection) => ("pause", Some(projection), json!({})),
-            Action::Resumed(projection) => ("resume", Some(projection), json!({})),
-            Action::Retried {
-                projection,
-                which,
-                the_one,
-                dead_letters,
-            } => {
-                let detail = json!({ which: the_one, "dead_letters": dead_letters });
-                ("dead-letters retry", Some(projection), detail)
-            }
-            Action::Discarded {
-                projection,
-                which,
-                the_one,
-                dead_letters,
-                reason,
-            } => {
-                let detail =
-                    json!({ which: the_one, "dead_letters": dead_letters, "reason": reason });
-                ("dead-letters discard", Some(projection), detail)
-            }
+            } => json!({
+                "hash": hash,
+                "definition_changed": definition_changed,
+                "log_differed": log_differed,
+            }),
+            Action::Dropped | Action::Paused | Action::Resumed => json!({}),
+            Action::Retried(selected) => selected.detail(json!({})),
+            Action::Discarded { selected, reason } => selected.detail(json!({ "reason": reason })),
         }
     }
 }
 
+impl Selected {
+    fn detail(&self, mut detail: Value) -> Value {
+        detail[self.by] = json!(self.value);
+        detail["dead_letters"] = json!(self.dead_letters);
+        detail
+    }
+}
+
 /// Records an action in the transaction that is open.
-pub(crate) async fn record(client: &impl GenericClient, action: Action<'_>) -> Result<()> {
+pub(crate) async fn record(
+    client: &Client,
+    projection: &ProjectionName,
+    action: Action<'_>,
+) -> Result<()> {
     let sql = include_str!("../../sql/queries/action/record.sql");
-    let (command, projection, detail) = action.row();
-    let projection = projection.map(ProjectionName::as_str);
-    let done = client
-        .execute_typed(
-            sql,
-            &[
-                (&command, Type::TEXT),
-                (&projection, Type::TEXT),
-                (&detail, Type::JSONB),
-            ],
-        )
-        .await;
+    let parameters: [(&Parameter<'_>, Type); 4] = [
+        (&host::name(), Type::TEXT),
+        (&action.command(), Type::TEXT),
+        (&projection.as_str(), Type::TEXT),
+        (&action.detail(), Type::JSONB),
+    ];
+    let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
         .map_err(|e| pg::own_error("cannot record the action", e))
 }

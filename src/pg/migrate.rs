@@ -16,7 +16,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::mutation;
 use crate::pg;
-use crate::pg::action::{self, Action};
 
 pub use files::{Component, Migration};
 use state::State;
@@ -24,7 +23,6 @@ use state::State;
 const LOCK: &str = include_str!("../../sql/queries/migrate/lock.sql");
 const CREATE_SCHEMA: &str = include_str!("../../sql/queries/migrate/create_schema.sql");
 const CREATE_TABLE: &str = include_str!("../../sql/queries/migrate/create_table.sql");
-const CREATE_ACTIONS: &str = include_str!("../../sql/queries/migrate/create_actions.sql");
 const LIST: &str = include_str!("../../sql/queries/migrate/list.sql");
 const RECORD: &str = include_str!("../../sql/queries/migrate/record.sql");
 
@@ -135,7 +133,7 @@ async fn step(client: &mut Client, component: Component) -> Result<Option<Applie
 
 async fn create_record(transaction: &Transaction<'_>, state: &State) -> Result<()> {
     state.check_may_create()?;
-    for text in [CREATE_SCHEMA, CREATE_TABLE, CREATE_ACTIONS] {
+    for text in [CREATE_SCHEMA, CREATE_TABLE] {
         transaction
             .batch_execute(text)
             .await
@@ -180,12 +178,7 @@ async fn apply(
         )
         .await
         .map_err(|e| pg::error(&doing, e))?;
-    let done = Action::Migrated {
-        component: component.as_str(),
-        number: migration.number,
-        name: migration.name,
-    };
-    action::record(transaction, done).await
+    Ok(())
 }
 
 async fn list(

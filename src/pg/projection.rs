@@ -151,21 +151,22 @@ pub(crate) async fn delete(client: &Client, name: &ProjectionName) -> Result<()>
 }
 
 /// Says how many partitions a projection is to have, and by which key; [`repartition`] brings it about.
+/// Says whether the number is another one now.
 pub(crate) async fn set_partitions(
     client: &Client,
     name: &ProjectionName,
     partitions: i32,
     key: &str,
-) -> Result<()> {
+) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/set_partitions.sql");
     let parameters: [(&Parameter<'_>, Type); 3] = [
         (&name.as_str(), Type::TEXT),
         (&partitions, Type::INT4),
         (&key, Type::TEXT),
     ];
-    let done = client.execute_typed(sql, &parameters).await;
-    done.map(drop)
-        .map_err(|e| pg::own_error("cannot set the number of partitions", e))
+    let row = client.query_typed_one(sql, &parameters).await;
+    let row = row.map_err(|e| pg::own_error("cannot set the number of partitions", e))?;
+    column(&row, 0)
 }
 
 /// One step of a change of the number of partitions. Says whether anything was done.

@@ -1,4 +1,4 @@
--- Dead letters, what was given up, and the evidence that audit compares.
+-- Dead letters, what was given up, who did what, and the evidence that audit compares.
 
 -- Events that were set aside: one that could not be applied, and those of its key that came after
 -- it. They are copies, so that they can be looked at and tried again whatever becomes of the log.
@@ -49,6 +49,21 @@ create table highwater.discarded (
     discarded_at timestamptz not null default clock_timestamp()
 );
 create index on highwater.discarded (projection, position);
+
+-- Who did what: every command that changes something writes one row, in its transaction.
+create table highwater.action (
+    id          bigint generated always as identity primary key,
+    at          timestamptz not null default clock_timestamp(),
+    role        text not null default session_user,
+    application text not null default current_setting('application_name'),
+    host        text not null,
+    command     text not null,
+    projection  text not null,
+    detail      jsonb not null default '{}'
+);
+comment on table highwater.action is 'What operators did: one row for each command that changed something.';
+comment on column highwater.action.host is 'The machine that the command ran on.';
+create index on highwater.action (projection, id);
 
 -- What a log held when it was passed. A block covers up to 10,000 events. It is written from rows that a
 -- reader had in hand when the mark passed them, or was counted later, and then proves nothing about what

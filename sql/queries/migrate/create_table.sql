@@ -6,5 +6,6 @@ create table if not exists highwater.migration (
     name text not null,
     hash text not null check (hash ~ '^[0-9a-f]{64}$'),
     applied_at timestamptz not null default clock_timestamp(),
+    applied_by text not null default session_user,
     primary key (component, number)
 )

@@ -1,12 +1,16 @@
--- Purpose: says how many partitions a projection is to have, and by which key they are cut.
+-- Purpose: says how many partitions a projection is to have, and by which key they are cut. Returns whether
+-- the number is another one now.
 -- Parameters: $1 projection; $2 the number; $3 the key.
 -- Must hold: by whoever has the definition that the live generation was built with;
 -- highwater.repartition brings the number about.
 with wanted as (
     update highwater.projection set partitions = $2
      where name = $1 and partitions <> $2
+    returning partitions
+), cut as (
+    update highwater.generation g set cut_by = $3
+      from highwater.projection p
+     where p.name = $1 and g.projection = p.name and g.number = p.generation
+       and g.cut_by is distinct from $3
 )
-update highwater.generation g set cut_by = $3
-  from highwater.projection p
- where p.name = $1 and g.projection = p.name and g.number = p.generation
-   and g.cut_by is distinct from $3
+select exists (select from wanted)

@@ -47,13 +47,12 @@ pub async fn accept(
         let differed = divergence::accept(&client, &definition.name, source).await?;
         projection::set_positions(&client, &definition.name).await?;
         let accepted = Action::Accepted {
-            projection: &definition.name,
             hash: &definition.hash,
             definition_changed: changed > 0,
             log_differed: differed,
         };
         if changed > 0 || differed {
-            action::record(&client, accepted).await?;
+            action::record(&client, &definition.name, accepted).await?;
         }
         failpoint!("accept.changed");
         Ok(changed > 0 || differed)

@@ -27,7 +27,7 @@ pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result
         ] {
             drop_schema(&client, &schema).await?;
         }
-        action::record(&client, Action::Dropped(name)).await?;
+        action::record(&client, name, Action::Dropped).await?;
         failpoint!("drop.deleted");
         Ok(())
     };

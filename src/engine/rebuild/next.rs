@@ -62,7 +62,7 @@ pub(super) async fn give_up(client: &Client, name: &ProjectionName, generation: 
             return Ok(());
         }
         drop_schema(client, &next_schema(name)).await?;
-        action::record(client, Action::RebuildGivenUp(name, generation)).await
+        action::record(client, name, Action::RebuildGivenUp(generation)).await
     };
     end(client, done.await).await
 }

@@ -3,14 +3,18 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::Supervisor;
 use crate::engine::prepare::{Prepared, prepare};
+use crate::engine::transaction::{begin, end};
 use crate::engine::{apply, divergence, runner};
 use crate::error::{Error, Result};
+use crate::pg::action::{self, Action};
 use crate::pg::{checkpoint, projection};
 use crate::position::Position;
+use crate::projection::Definition;
 use crate::retry::{Verdict, delays, verdict};
 use crate::runner_state::RunnerState;
 
@@ -42,10 +46,7 @@ impl Supervisor {
             return Ok(prepared.generation());
         }
         let client = parts.target.short().await?;
-        let partitions = i32::from(definition.partitions);
-        let (name, key) = (&definition.name, &definition.key);
-        let setting = projection::set_partitions(&client, name, partitions, key);
-        client.within(setting).await?;
+        client.within(set_partitions(&client, definition)).await?;
         Ok(prepared.generation())
     }
 
@@ -109,4 +110,18 @@ impl Supervisor {
             Err(_) => tracing::debug!("the stop was not stored in time"),
         }
     }
+}
+
+/// Takes the number of partitions, and the key that they are cut by, from the definition.
+async fn set_partitions(client: &Client, definition: &Definition) -> Result<()> {
+    let (name, partitions) = (&definition.name, i32::from(definition.partitions));
+    begin(client).await?;
+    let done = async {
+        let is_new = projection::set_partitions(client, name, partitions, &definition.key).await?;
+        match is_new {
+            true => action::record(client, name, Action::PartitionsSet(partitions)).await,
+            false => Ok(()),
+        }
+    };
+    end(client, done.await).await
 }
