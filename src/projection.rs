@@ -4,6 +4,7 @@
 //! transaction, [`KeyedView`] folds typed events into one row per key.
 
 use sha2::{Digest, Sha256};
+use tokio_postgres::Row;
 
 use crate::error::{BoxError, Error, Result};
 use crate::name::ProjectionName;
@@ -120,41 +121,38 @@ pub trait Projection: Send + Sync + 'static {
     }
 }
 
-/// What applies the batches of one transaction. It is dropped without [`BatchWriter::finish`] when the
-/// transaction is rolled back.
+/// What applies the batches of one transaction. It is dropped without [`BatchWriter::last_write`] when
+/// the transaction is rolled back.
 pub trait BatchWriter: Send {
-    /// Takes the next batch, which begins where the one before ended.
+    /// What is to be read before the next batch can be applied: a statement that only reads. The engine sends
+    /// it, for the first batch of a transaction together with what opens the transaction.
     ///
     /// # Errors
     /// As [`Projection::apply`].
-    fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>>;
+    fn first_read(&mut self, _batch: &Batch) -> Result<Option<TextStatement>> {
+        Ok(None)
+    }
 
-    /// Writes what is not written yet. Called once, after the last batch.
+    /// Applies the next batch, which begins where the one before ended. `rows` is what
+    /// [`BatchWriter::first_read`] asked for.
     ///
     /// # Errors
     /// As [`Projection::apply`].
-    fn finish(&mut self) -> BoxFuture<'_, Result<()>>;
+    fn apply<'a>(&'a mut self, batch: &'a Batch, rows: Vec<Row>) -> BoxFuture<'a, Result<()>>;
+
+    /// Writes what is not written yet, but for one statement, which it returns: the engine sends that one
+    /// together with the commit. Called once, after the last batch.
+    ///
+    /// # Errors
+    /// As [`Projection::apply`].
+    fn last_write(&mut self) -> BoxFuture<'_, Result<Option<TextStatement>>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// Whether it keeps something to be written at the end, so that a transaction of many batches
     /// costs less than several of few.
     fn gains_by_many(&self) -> bool {
         true
-    }
-
-    /// Whether the first [`BatchWriter::take`] only reads in what it sends when it is first polled: that is sent
-    /// without waiting for the answer to what opens the transaction. It is polled again when that is there.
-    fn reads_first(&self) -> bool {
-        false
-    }
-
-    /// As [`BatchWriter::finish`], but for the last statement: that one goes to the server together with the
-    /// commit. By itself it leaves none.
-    fn finish_but_last(&mut self) -> BoxFuture<'_, Result<Option<TextStatement>>> {
-        let finishing = self.finish();
-        Box::pin(async {
-            finishing.await?;
-            Ok(None)
-        })
     }
 }
 

@@ -1,14 +1,12 @@
 //! One batch, one transaction: the fence first, the read model, then the commit.
 //!
-//! Only this module and its parts open a transaction that holds read-model rows and checkpoint. Where
-//! source and read model share a database, everything goes to the server in one message and no event
-//! leaves it. A session whose transaction did not end is not given back to the pool.
+//! An [`Executor`] brings the events to the projection: where source and read model share a database,
+//! everything goes to the server in one message and no event leaves it. A session whose transaction did
+//! not end is not given back to the pool.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
@@ -17,26 +15,29 @@ use crate::pg::connect::PooledClient;
 use crate::pg::database::Database;
 use crate::pg::dead_letter::ParkingLimits;
 use crate::pg::sql::{Sql, sql};
-use crate::pg::transaction::Opening;
+use crate::pg::transaction::Prologue;
 use crate::position::{Position, Range};
 use crate::projection::DynProjection;
 use crate::source::{EventKey, Filter, Keys, Parked, Partition, Source};
 
 pub(super) mod batch;
+mod executor;
 mod in_server;
+mod pace;
 mod park;
-mod read;
+mod read_ahead;
 mod session;
-mod several;
+mod streamed;
 mod timing;
 
+use executor::{Executor, Work};
 use in_server::InServer;
-use read::ReadWork;
-use several::Several;
-use timing::Laps;
+use streamed::Streamed;
+use timing::PhaseTimer;
 
+pub(super) use executor::Limits;
+pub(super) use pace::EVENTS_MAX;
 pub(super) use session::{InFlight, Session};
-pub(super) use several::EVENTS_MAX;
 
 /// What applying batches needs, the same for every batch of a claim.
 #[derive(Clone)]
@@ -52,7 +53,7 @@ pub(super) struct Applier {
     /// The schema that holds this generation.
     pub(super) schema: String,
     /// How each batch's transaction begins.
-    pub(super) opening: Opening,
+    pub(super) prologue: Prologue,
     /// What a large batch may take of the server's memory for each sort or hash, at least.
     pub(super) work_mem_mb: u32,
     /// How long a transaction takes further batches.
@@ -91,31 +92,6 @@ impl PartitionFilter {
     }
 }
 
-/// What a batch applies, known before a session is taken for it: a runner that held one session
-/// while it waited for another could wait for its like for ever.
-pub(super) enum Work<'a> {
-    /// The server reads the range itself.
-    InServer(InServer<'a>),
-    /// The events were read.
-    Read(ReadWork),
-    /// The first of several batches was read; the others are read while it is applied.
-    Several(Several),
-}
-
-/// How much one batch may hold, and what is known of it before it is read.
-#[derive(Clone, Debug)]
-pub(super) struct Limits<'a> {
-    pub(super) events_max: usize,
-    pub(super) bytes_max: usize,
-    /// Up to where the runner knows that it has missed nothing.
-    pub(super) read_up_to: Position,
-    /// Several batches may share the transaction, until this is cancelled: there is a session to
-    /// read them with.
-    pub(super) several: Option<&'a CancellationToken>,
-    /// The last event of the range, if the reader's own rows tell it.
-    pub(super) last: Option<LastEvent>,
-}
-
 /// Whether events are read out of the source for a projection, not inside the server.
 pub(super) fn is_read(projection: &dyn DynProjection, source: &dyn Source) -> bool {
     projection.statements().is_none() || source.relation().is_none()
@@ -129,21 +105,28 @@ impl Applier {
         Ok((client, opened))
     }
 
-    /// Reads what `range` holds, up to the limits, unless the server can do so by itself.
-    pub(super) async fn read(&self, range: Range, limits: Limits<'_>) -> Result<Work<'_>> {
-        let in_server = self.projection.statements().zip(self.source.relation());
-        match in_server {
-            Some((statements, relation)) => Ok(Work::InServer(InServer {
+    /// How events get to the projection.
+    fn executor(&self) -> Box<dyn Executor<'_> + '_> {
+        match self.projection.statements().zip(self.source.relation()) {
+            Some((statements, relation)) => Box::new(InServer {
+                applier: self,
                 statements,
                 relation,
-                read_up_to: limits.read_up_to,
-                last: limits.last,
-            })),
-            None => self.read_events(range, limits).await,
+            }),
+            None => Box::new(Streamed(self)),
         }
     }
 
-    /// Applies what `range` holds and moves the checkpoint to the end of it. Returns how far it
+    /// Reads what `range` holds, up to the limits, unless the server can do so by itself.
+    pub(super) async fn prepare<'a>(
+        &'a self,
+        range: Range,
+        limits: Limits<'a>,
+    ) -> Result<Box<dyn Work + 'a>> {
+        self.executor().prepare(range, limits).await
+    }
+
+    /// Applies what was prepared and moves the checkpoint to the end of it. Returns how far it
     /// went: less than the range where the limits cut what was read.
     ///
     /// `client` is covered by the mark ([`super::progress::Following::covers`]), so the server did
@@ -151,15 +134,10 @@ impl Applier {
     pub(super) async fn apply(
         &self,
         client: PooledClient,
-        range: Range,
-        work: Work<'_>,
+        work: Box<dyn Work + '_>,
     ) -> Result<Position> {
         let mut session = Session::new(client, &self.in_flight);
-        let through = match work {
-            Work::Read(work) => self.apply_batch(&session, &work).await,
-            Work::Several(work) => self.apply_several(&session, work).await,
-            Work::InServer(work) => Box::pin(self.apply_in_server(&session, work, range)).await,
-        };
+        let through = work.apply(&session).await;
         session.finish(through.as_ref().err()).await;
         let through = through?;
         failpoint!("batch.committed");
@@ -203,8 +181,8 @@ impl Applier {
         }
     }
 
-    fn laps(&self) -> Laps<'_> {
-        Laps::of(&self.key.projection)
+    fn phase_timer(&self) -> PhaseTimer<'_> {
+        PhaseTimer::of(&self.key.projection)
     }
 
     /// The statement that says where unqualified names are and, for a large batch, how much memory
@@ -240,5 +218,5 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
         text.unwrap_or("without a message")
     );
     Error::new(ErrorKind::Internal, what)
-        .with_hint("mend it and run again; nothing of the batch was committed")
+        .with_hint("fix it and run again; nothing of the batch was committed")
 }

@@ -109,9 +109,9 @@ impl Isolation {
 /// The error of a poison event: it names the event and what to do.
 pub(super) fn poison(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
     let next = format!(
-        "the projection stands before this event and lost nothing: mend it, highwater accept {name} \
-         if its file changed, then highwater run goes on; on_error = \"park\" in its file would let the \
-         events of other keys go on meanwhile"
+        "the projection stopped before this event and lost nothing: fix the cause, run highwater accept \
+         {name} if its file changed, then highwater run resumes; with on_error = \"park\" in its file \
+         the events of other keys continue meanwhile"
     );
     let hint = match error.hint() {
         Some(hint) => format!("{hint}; {next}"),

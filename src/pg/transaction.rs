@@ -31,9 +31,9 @@ pub(crate) const BEGIN: &str = "begin isolation level read committed; \
 ///   no longer than that. Shorter limits of the role or the database stay;
 /// - its commit waits for the disk and for replicas, or does not ([`Commit`]).
 #[derive(Clone, Debug)]
-pub(crate) struct Opening(Sql);
+pub(crate) struct Prologue(Sql);
 
-impl Opening {
+impl Prologue {
     /// How many statements it is.
     pub(crate) const STATEMENTS: usize = 2;
 
@@ -42,10 +42,10 @@ impl Opening {
         statement_max: Duration,
         silence_max: Duration,
         commit: Commit,
-    ) -> Opening {
+    ) -> Prologue {
         let millis =
             |limit: Duration| Sql::number(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-        Opening(sql!(
+        Prologue(sql!(
             "begin isolation level read committed;\n\
              select highwater.open_batch({name}, {statement_max}, {silence_max}, {await_disk})",
             name = Sql::literal(&batch_name(key)),
@@ -149,6 +149,14 @@ impl<'a> Tx<'a> {
     /// The server's error, with its SQLSTATE.
     pub async fn execute_text(&self, statement: &TextStatement) -> Result<u64> {
         self.execute(&statement.sql, &[&statement.text]).await
+    }
+
+    /// Runs a statement whose only parameter is a text, and returns its rows.
+    ///
+    /// # Errors
+    /// The server's error, with its SQLSTATE.
+    pub async fn query_text(&self, statement: &TextStatement) -> Result<Vec<Row>> {
+        self.query(&statement.sql, &[&statement.text]).await
     }
 
     /// Runs several statements without parameters in one round trip.

@@ -225,8 +225,15 @@ impl<V: KeyedView> Projection for Keyed<V> {
 
     async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
         let mut folding = Folding::new(&self.0, *tx);
-        folding.take(batch).await?;
-        Ok(folding.finish().await?)
+        let rows = match folding.first_read(batch)? {
+            Some(read) => tx.query_text(&read).await?,
+            None => Vec::new(),
+        };
+        folding.apply(batch, rows).await?;
+        if let Some(write) = folding.last_write().await? {
+            tx.execute_text(&write).await?;
+        }
+        Ok(())
     }
 
     fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn BatchWriter + 'a> {

@@ -1,5 +1,7 @@
 //! [`Projection`] as the engine runs it.
 
+use tokio_postgres::Row;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::Tx;
@@ -112,13 +114,9 @@ impl<'a, P: Projection> EachBatch<'a, P> {
 }
 
 impl<P: Projection> BatchWriter for EachBatch<'_, P> {
-    fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>> {
+    fn apply<'a>(&'a mut self, batch: &'a Batch, _: Vec<Row>) -> BoxFuture<'a, Result<()>> {
         let applying = self.projection.apply(batch, &self.tx);
         Box::pin(async { applying.await.map_err(failure::from_code) })
-    }
-
-    fn finish(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Ok(()) })
     }
 
     fn gains_by_many(&self) -> bool {

@@ -228,7 +228,7 @@ async fn a_statement_that_names_what_is_gone_stops_the_projection_and_blames_no_
             .starts_with("projections/ledger.sql: line"),
         "{error}"
     );
-    assert!(error.to_string().contains("mend the statement"), "{error}");
+    assert!(error.to_string().contains("fix the statement"), "{error}");
     let stands: i64 = one(&client, "select position from highwater.checkpoint").await;
     assert_eq!(stands, 10, "nothing was halved");
     client

@@ -13,6 +13,7 @@ mod append_file;
 mod append_id;
 mod append_race;
 mod audit;
+mod batch_groups;
 mod check;
 #[cfg(feature = "cli")]
 mod cli;
@@ -43,7 +44,6 @@ mod pooler;
 mod rebuild;
 mod runner;
 mod rust_projection;
-mod several_batches;
 mod sql_files;
 mod status;
 mod support;

@@ -5,26 +5,73 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::engine::divergence;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
 use crate::pg;
 use crate::pg::checkpoint::{self, Fence, LastEvent};
+use crate::pg::dead_letter;
 use crate::pg::sql::Sql;
-use crate::pg::transaction::Opening;
+use crate::pg::transaction::Prologue;
 use crate::position::{Position, Range};
 use crate::projection::Statements;
+use crate::source::{BoxFuture, Filter};
 
 use super::batch::{BatchText, Woven};
+use super::executor::{Executor, Limits, Work};
 use super::timing::Answer;
 use super::{Applier, Session};
 
-/// A batch whose events stay in the server.
-pub(in crate::engine) struct InServer<'a> {
+/// Has the server read the events and apply them, in one message.
+pub(super) struct InServer<'a> {
+    pub(super) applier: &'a Applier,
     pub(super) statements: Statements<'a>,
-    /// What it is read from.
+    /// What the events are read from.
     pub(super) relation: &'a str,
-    pub(super) read_up_to: Position,
-    /// The last event of its range, if the reader's own rows tell it.
-    pub(super) last: Option<LastEvent>,
+}
+
+/// A range whose events stay in the server.
+struct InServerRange<'a> {
+    executor: InServer<'a>,
+    range: Range,
+    read_up_to: Position,
+    /// The last event of the range, if the reader's own rows tell it.
+    last: Option<LastEvent>,
+}
+
+impl<'a> Executor<'a> for InServer<'a> {
+    fn prepare(
+        self: Box<Self>,
+        range: Range,
+        limits: Limits<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Work + 'a>>> {
+        let work = InServerRange {
+            executor: *self,
+            range,
+            read_up_to: limits.read_up_to,
+            last: limits.last,
+        };
+        Box::pin(async { Ok(Box::new(work) as Box<dyn Work + 'a>) })
+    }
+
+    fn apply_dead_letter<'s>(
+        self: Box<Self>,
+        session: &'s Session,
+        event: RecordedEvent,
+    ) -> BoxFuture<'s, Result<()>>
+    where
+        'a: 's,
+    {
+        Box::pin(async move { self.apply_letter(session, event.position).await })
+    }
+}
+
+impl Work for InServerRange<'_> {
+    fn apply<'s>(self: Box<Self>, session: &'s Session) -> BoxFuture<'s, Result<Position>>
+    where
+        Self: 's,
+    {
+        Box::pin((*self).apply_on(session))
+    }
 }
 
 /// The parts of the one message that a batch in the server is, in their order.
@@ -40,35 +87,59 @@ pub(super) struct Message<'a> {
     pub(super) last: &'a str,
 }
 
-impl Applier {
-    pub(super) async fn apply_in_server(
-        &self,
-        session: &Session,
-        work: InServer<'_>,
-        range: Range,
-    ) -> Result<Position> {
-        let batch = self.batch_text(work.relation)?;
-        let fence = match work.last {
-            Some(last) => self.fence().text_timed(range, last),
-            None => self.fence().text_in_server(range, work.relation)?,
+impl InServerRange<'_> {
+    async fn apply_on(self, session: &Session) -> Result<Position> {
+        let InServer {
+            applier,
+            statements,
+            relation,
+        } = self.executor;
+        let range = self.range;
+        let batch = applier.batch_text(relation)?;
+        let fence = match self.last {
+            Some(last) => applier.fence().text_timed(range, last),
+            None => applier.fence().text_in_server(range, relation)?,
         };
-        let mut last = self.set_aside(&batch, range)?;
+        let mut last = applier.set_aside(&batch, range)?;
         // Behind the statements that read: what is removed later had been read.
-        if let Some(check) = self.source.check_unread(work.read_up_to) {
+        if let Some(check) = applier.source.check_unread(self.read_up_to) {
             last.push_str(&format!("{check};\n"));
         }
         let message = Message {
             fence: &fence,
             fence_statements: Fence::STATEMENTS,
-            statements: work.statements,
+            statements,
             batch: &batch,
             range,
             last: &last,
         };
-        self.run_statements(session, message).await?;
+        applier.run_statements(session, message).await?;
         Ok(range.through())
     }
+}
 
+impl InServer<'_> {
+    async fn apply_letter(&self, session: &Session, position: Position) -> Result<()> {
+        let (applier, range) = (self.applier, Range::new(position.previous(), position));
+        let batch = BatchText {
+            relation: dead_letter::relation(&applier.key, position),
+            filter: Filter::ALL,
+            projection: &applier.key.projection,
+            generation: applier.key.generation,
+        };
+        let message = Message {
+            fence: &applier.fence().of_letter(position),
+            fence_statements: 1,
+            statements: self.statements,
+            batch: &batch,
+            range,
+            last: &format!("{};\n", dead_letter::settle(&applier.key, position)),
+        };
+        applier.run_statements(session, message).await
+    }
+}
+
+impl Applier {
     /// The transaction of a batch whose events stay in the server.
     pub(super) async fn run_statements(
         &self,
@@ -83,24 +154,24 @@ impl Applier {
             range,
             last,
         } = message;
-        let (opening, place) = (self.opening.as_str(), self.place_of_work(range));
-        let before = format!("{opening};\n{fence};\n{place};\n");
+        let (prologue, place) = (self.prologue.as_str(), self.place_of_work(range));
+        let before = format!("{prologue};\n{fence};\n{place};\n");
         let woven = Woven::of(&statements, batch, range)?;
         let end = checkpoint::end_batch(range);
         let text = format!("{before}{}{last}{end};\ncommit", woven.text);
-        let laps = self.laps();
+        let timer = self.phase_timer();
         let mut answer = Answer::default();
         match run(session, &text, &mut answer).await {
             Ok(()) => {
-                laps.answered(&answer);
+                timer.answered(&answer);
                 Ok(())
             }
             Err(e) => {
                 let offset = pg::offset_of(&e)
                     .and_then(|at| at.checked_sub(before.chars().count()))
                     .map(|at| woven.origin(at));
-                // Before those of the projection: the opening, the fence, the path.
-                let before = Opening::STATEMENTS + fence_statements + 1;
+                // Before those of the projection: the prologue, the fence, the path.
+                let before = Prologue::STATEMENTS + fence_statements + 1;
                 let succeeded = answer.succeeded.checked_sub(before);
                 Err(self.place(e, statements, offset, succeeded))
             }
@@ -140,7 +211,7 @@ impl Applier {
             (None, Some(_)) => ours
                 .with_kind(ErrorKind::Config)
                 .with_location((statements.locate)(0, offset))
-                .with_hint("mend the statement, and run again"),
+                .with_hint("fix the statement, and run again"),
             (None, None) => ours,
         }
     }
@@ -151,7 +222,7 @@ fn explain_statement(error: Error) -> Error {
     if error.kind() != ErrorKind::Config || error.hint().is_some() {
         return error;
     }
-    error.with_hint("mend the statement or what it names, and run again")
+    error.with_hint("fix the statement or what it names, and run again")
 }
 
 /// The server's hint would lead to a trigger on the view.
@@ -176,7 +247,7 @@ async fn run(
     while let Some(message) = messages.next().await {
         match message? {
             SimpleQueryMessage::CommandComplete(_) => answer.succeeded += 1,
-            SimpleQueryMessage::Row(row) => answer.row(&row, Opening::STATEMENTS),
+            SimpleQueryMessage::Row(row) => answer.row(&row, Prologue::STATEMENTS),
             _ => {}
         }
     }

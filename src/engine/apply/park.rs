@@ -1,4 +1,4 @@
-//! Setting events aside, and applying them after all: each in one transaction with the checkpoint.
+//! Dead letters: how events become them and are applied after all, each in one transaction.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
@@ -8,10 +8,9 @@ use crate::pg::checkpoint;
 use crate::pg::connect::PooledClient;
 use crate::pg::dead_letter::{self, Cause};
 use crate::position::Range;
-use crate::source::{Batch, EventKey, Filter, Parked, ReadRequest};
+use crate::source::{EventKey, Parked, ReadRequest};
 
 use super::batch::BatchText;
-use super::in_server::Message;
 use super::{Applier, Session};
 
 impl Applier {
@@ -37,7 +36,7 @@ impl Applier {
         let (position, id) = (letter.1.position, letter.1.id);
         let range = Range::new(position.previous(), position);
         let fence = self.fence().text(range, Some((position, id)));
-        let begin = format!("{};\n{fence}", self.opening.as_str());
+        let begin = format!("{};\n{fence}", self.prologue.as_str());
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin to park", e))?;
         dead_letter::insert(session.client(), &self.key, &[letter], Some(cause)).await?;
@@ -52,49 +51,16 @@ impl Applier {
         ended.map_err(|e| self.explain_full(pg::error("cannot park the key", e)))
     }
 
-    /// Applies a letter that was set aside, and lets it leave. The checkpoint stays where it is.
-    pub(in crate::engine) async fn redrive(
+    /// Applies a dead letter, and lets it leave. The checkpoint stays where it is.
+    pub(in crate::engine) async fn apply_dead_letter(
         &self,
         client: PooledClient,
-        letter: RecordedEvent,
+        event: RecordedEvent,
     ) -> Result<()> {
         let mut session = Session::new(client, &self.in_flight);
-        let done = self.redrive_on(&session, letter).await;
+        let done = self.executor().apply_dead_letter(&session, event).await;
         session.finish(done.as_ref().err()).await;
         done
-    }
-
-    async fn redrive_on(&self, session: &Session, letter: RecordedEvent) -> Result<()> {
-        let position = letter.position;
-        let range = Range::new(position.previous(), position);
-        let fence = self.fence().of_letter(position);
-        let settle = dead_letter::settle(&self.key, position);
-        let in_server = self.projection.statements().zip(self.source.relation());
-        if let Some((statements, _)) = in_server {
-            let batch = BatchText {
-                relation: dead_letter::relation(&self.key, position),
-                filter: Filter::ALL,
-                projection: &self.key.projection,
-                generation: self.key.generation,
-            };
-            let last = format!("{settle};\n");
-            let message = Message {
-                fence: &fence,
-                fence_statements: 1,
-                statements,
-                batch: &batch,
-                range,
-                last: &last,
-            };
-            return self.run_statements(session, message).await;
-        }
-        let batch = Batch {
-            range,
-            events: vec![letter],
-        };
-        self.begin_read(session, range, &fence).await?;
-        self.apply_events(session, &batch).await?;
-        self.end_read(session, range, &format!("{settle};\n")).await
     }
 
     /// The key of an event, as the source sees it.
@@ -139,9 +105,9 @@ impl Applier {
         }
         let name = &self.key.projection;
         error.with_hint(format!(
-            "highwater dead-letters list {name} --by-error shows why; mend it and highwater \
+            "highwater dead-letters list {name} --by-error shows why; fix it and highwater \
              dead-letters retry {name} --all, or discard them, or raise the limit in highwater.toml; \
-             then highwater run {name} goes on"
+             then highwater run {name} resumes"
         ))
     }
 }

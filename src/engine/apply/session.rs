@@ -82,15 +82,15 @@ impl Drop for Session {
 }
 
 /// Says something on a session before it was silent for too long.
-pub(super) struct Pulse<'a> {
+pub(super) struct Keepalive<'a> {
     session: &'a Session,
     pause: Duration,
     due: Instant,
 }
 
-impl<'a> Pulse<'a> {
-    pub(super) fn new(session: &'a Session, pause: Duration) -> Pulse<'a> {
-        Pulse {
+impl<'a> Keepalive<'a> {
+    pub(super) fn new(session: &'a Session, pause: Duration) -> Keepalive<'a> {
+        Keepalive {
             session,
             pause,
             due: Instant::now() + pause,

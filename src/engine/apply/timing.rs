@@ -8,14 +8,14 @@ use crate::metrics::{self, Phase};
 use crate::name::ProjectionName;
 
 /// Times the phases of a batch one after the other.
-pub(super) struct Laps<'a> {
+pub(super) struct PhaseTimer<'a> {
     name: &'a ProjectionName,
     began: Instant,
 }
 
-impl<'a> Laps<'a> {
-    pub(super) fn of(name: &'a ProjectionName) -> Laps<'a> {
-        Laps {
+impl<'a> PhaseTimer<'a> {
+    pub(super) fn of(name: &'a ProjectionName) -> PhaseTimer<'a> {
+        PhaseTimer {
             name,
             began: Instant::now(),
         }
@@ -31,13 +31,13 @@ impl<'a> Laps<'a> {
 
     /// All phases of a batch that was one message, told apart by what the server said of them.
     pub(super) fn answered(self, answer: &Answer) {
-        let (Some(fenced), Some(sealed)) = (answer.fenced, answer.sealed) else {
+        let (Some(fenced), Some(checked)) = (answer.fenced, answer.checked) else {
             return;
         };
         let took = self.began.elapsed();
         metrics::phase(self.name, Phase::Checkpoint, fenced);
-        metrics::phase(self.name, Phase::Apply, sealed.saturating_sub(fenced));
-        metrics::phase(self.name, Phase::Commit, took.saturating_sub(sealed));
+        metrics::phase(self.name, Phase::Apply, checked.saturating_sub(fenced));
+        metrics::phase(self.name, Phase::Commit, took.saturating_sub(checked));
         metrics::round_trips(self.name, 1);
     }
 }
@@ -49,11 +49,11 @@ pub(super) struct Answer {
     pub(super) succeeded: usize,
     /// How long the transaction was open when the fence had run, and before the commit.
     fenced: Option<Duration>,
-    sealed: Option<Duration>,
+    checked: Option<Duration>,
 }
 
 impl Answer {
-    /// A row of the fence, as the first that is no answer to the opening, or of the seal.
+    /// A row of the fence, as the first that is no answer to the prologue, or of the check before the commit.
     pub(super) fn row(&mut self, row: &SimpleQueryRow, fence_at: usize) {
         if self.succeeded < fence_at {
             return;
@@ -64,7 +64,7 @@ impl Answer {
         if self.succeeded == fence_at {
             self.fenced = elapsed;
         }
-        // The last row of all is the seal's.
-        self.sealed = elapsed;
+        // The last row of all is that of the check before the commit.
+        self.checked = elapsed;
     }
 }

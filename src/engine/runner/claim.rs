@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::dead_letter::ParkingLimits;
-use crate::pg::transaction::{Commit, Opening};
+use crate::pg::transaction::{Commit, Prologue};
 use crate::pg::{instance, projection};
 use crate::runner_state::RunnerState;
 
@@ -64,7 +64,7 @@ impl Runner {
         let settings = &parts.settings;
         let partition_filter = park::partition_filter(&parts.target, &key, checkpoint).await?;
         let applier = Applier {
-            opening: Opening::new(&key, settings.batch_timeout, settings.lease, parts.commit()),
+            prologue: Prologue::new(&key, settings.batch_timeout, settings.lease, parts.commit()),
             work_mem_mb: settings.batch_work_mem_mb,
             transaction_time: settings.transaction_time,
             target: parts.target.clone(),
@@ -158,9 +158,9 @@ impl Parts {
         Ok(true)
     }
 
-    /// A run that ends by itself says that it has caught up, and nobody goes on behind it. One that follows
-    /// goes on from wherever a crash takes its checkpoint, as long as the crash takes what was removed
-    /// from the log since back as well: that is, where both are in one database.
+    /// A run that ends by itself says that it has caught up, and nobody resumes behind it. One that follows
+    /// resumes from wherever a crash takes its checkpoint, as long as the crash also takes back what was
+    /// removed from the log since: that is, where both are in one database.
     fn commit(&self) -> Commit {
         let follows = self.until.is_none() && self.source.relation().is_some();
         match follows && !self.settings.await_disk {

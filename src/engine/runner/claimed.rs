@@ -160,9 +160,9 @@ impl Claimed {
     }
 
     async fn apply_range(&self, range: Range, limits: Limits<'_>) -> Result<Position> {
-        let work = self.applier.read(range, limits).await?;
+        let work = self.applier.prepare(range, limits).await?;
         let client = self.covered_session().await?;
-        self.applier.apply(client, range, work).await
+        self.applier.apply(client, work).await
     }
 
     async fn applied(&mut self, range: Range, through: Position, took: Duration) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What becomes of a runner after an error: it tries again, goes on, or ends.
+//! What becomes of a runner after an error: it retries, continues or ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ impl Runner {
 
     async fn stopped(&self, error: Error) -> Step {
         self.parts.set_state(RunnerState::Stopped);
-        tracing::error!(projection = %self.parts.definition().name, error = %error, "stopped");
+        tracing::error!(projection = %self.parts.definition().name, kind = %error.kind(), error = %error, "stopped");
         self.report(RunnerState::Stopped, &error).await;
         Step::End(Ended::Stopped(error))
     }
@@ -102,15 +102,15 @@ impl Runner {
             |claimed| claimed.stored,
         );
         let value = checkpoint::error_value(error, position, self.attempts);
-        let told = async {
+        let reported = async {
             // Closed, not given back, if the time runs out while a lock keeps it waiting.
             let client = self.parts.target.client().await?;
             let mut session = Session::new(client, &InFlight::default());
-            let told = self.write_down(session.client(), state, &value).await;
+            let reported = self.write_down(session.client(), state, &value).await;
             session.finish(None).await;
-            told
+            reported
         };
-        match tokio::time::timeout(REPORT_LIMIT, told).await {
+        match tokio::time::timeout(REPORT_LIMIT, reported).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(error = %error, "the state could not be written down")

@@ -1,13 +1,13 @@
 //! How long a batch may take, and what becomes of one that takes longer.
 //!
-//! The server ends a statement after `batch_timeout` by itself ([`Opening`]), also when nobody asks
+//! The server ends a statement after `batch_timeout` by itself ([`Prologue`]), also when nobody asks
 //! for it any more. Here the same limit holds for the whole batch and for a server that says nothing
 //! at all: the batch is cancelled, and if not even that is answered its session is closed. A
 //! server that answers nobody is noticed sooner, by asking it something else meanwhile.
 //!
 //! Whether the batch was committed is never guessed: the checkpoint is read again.
 //!
-//! [`Opening`]: crate::pg::transaction::Opening
+//! [`Prologue`]: crate::pg::transaction::Prologue
 
 use std::time::{Duration, Instant};
 

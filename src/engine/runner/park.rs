@@ -1,4 +1,4 @@
-//! Parking in the loop: an event that cannot be applied is set aside with its key.
+//! Parking: an event that cannot be applied becomes a dead letter, and its key is parked.
 
 use super::claimed::Claimed;
 use super::limit;
@@ -129,11 +129,11 @@ pub(super) fn cause(error: &Error, event: &RecordedEvent) -> Cause {
     }
 }
 
-/// The error of an event that is set aside: it names the event and what to do.
+/// The error of an event that becomes a dead letter: it names the event and what to do.
 pub(super) fn parked(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
     let next = format!(
-        "the key of this event is parked and nothing is lost: mend it (if the file changed: highwater \
-         accept {name}, and start highwater run again), then highwater dead-letters retry {name} \
+        "the key of this event is parked and nothing is lost: fix the cause (if the file changed, run \
+         highwater accept {name} and restart highwater run), then highwater dead-letters retry {name} \
          --event {}",
         event.id
     );

@@ -40,7 +40,7 @@ impl Claimed {
             events_max: span.min(most),
             bytes_max,
             read_up_to: self.position,
-            several: is_shared.then_some(&self.stop),
+            group_until: is_shared.then_some(&self.stop),
             last: None,
         }
     }

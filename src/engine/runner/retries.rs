@@ -109,6 +109,10 @@ impl Retries {
         if let Some(error) = &status.failed {
             return Err(Error::clone(error));
         }
+        // A token is cancelled after its children: the runner may not know of the stop yet.
+        if self.stop.is_cancelled() {
+            return Ok(false);
+        }
         has_changed.map_err(|_| {
             let what = "the retries of dead letters have ended without a reason";
             Error::new(ErrorKind::Internal, what).with_hint("see the log, and run again")
@@ -135,7 +139,7 @@ impl Retries {
     /// Lets the dead letter that is being tried end, within the grace of a stop.
     pub(super) async fn end(self) {
         self.stop.cancel();
-        // A panic was told where it happened.
+        // A panic was reported where it happened.
         let _ = self.task.await;
     }
 }
@@ -264,7 +268,7 @@ impl Task {
         let letter = requested.event;
         self.applier.partition_filter.parking = requested.parking;
         let (client, _) = self.applier.session().await?;
-        let applying = self.applier.redrive(client, letter.clone());
+        let applying = self.applier.apply_dead_letter(client, letter.clone());
         let (in_flight, limit) = (&self.applier.in_flight, self.parts.settings.batch_timeout);
         let applied = self.parts.in_time(in_flight, limit, applying).await;
         match applied {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
+use tokio_postgres::Row;
 
 use super::KeyedView;
 use super::rows::{Rows, written_bytes};
@@ -53,6 +54,10 @@ pub(super) struct Folding<'a, V: KeyedView> {
     view: &'a V,
     tx: Tx<'a>,
     rows: HashMap<V::Key, Slot<V::Row>>,
+    /// The keys whose rows are being read.
+    wanted: Vec<V::Key>,
+    /// The events that wait for these rows: which of the batch, its key, and what it is.
+    waiting: Vec<(usize, V::Key, V::Event)>,
     size: RowSize,
     bytes_max: usize,
 }
@@ -63,20 +68,37 @@ impl<'a, V: KeyedView> Folding<'a, V> {
             view,
             tx,
             rows: HashMap::new(),
+            wanted: Vec::new(),
+            waiting: Vec::new(),
             size: RowSize::default(),
             bytes_max: ROWS_BYTES_MAX,
         }
     }
 
-    async fn fold(&mut self, batch: &Batch) -> Result<()> {
-        let waiting = self.fold_known(batch)?;
-        if !waiting.is_empty() {
-            self.load().await?;
-            for (index, key, event) in waiting {
-                let recorded = &batch.events[index];
-                if let Some(slot) = self.rows.get_mut(&key) {
-                    self.size.folded(slot.fold(self.view, event, recorded)?);
-                }
+    /// Folds what can be folded without a read, and tells what has to be read for the rest.
+    fn begin(&mut self, batch: &Batch) -> Result<Option<TextStatement>> {
+        self.waiting = self.fold_known(batch)?;
+        let is_wanted = |(_, slot): &(&V::Key, &Slot<V::Row>)| matches!(slot, Slot::Wanted);
+        let wanted = self.rows.iter().filter(is_wanted);
+        self.wanted = wanted.map(|(key, _)| key.clone()).collect();
+        match self.wanted.is_empty() {
+            true => Ok(None),
+            false => Rows::of(self.view).load(&self.wanted).map(Some),
+        }
+    }
+
+    /// Folds the rest, and writes rows back that take too much memory.
+    async fn fold(&mut self, batch: &Batch, rows: &[Row]) -> Result<()> {
+        let keys = std::mem::take(&mut self.wanted);
+        let found = Rows::of(self.view).loaded(keys.len(), rows)?;
+        for (key, row) in keys.into_iter().zip(found) {
+            let is_stored = row.is_some();
+            self.rows.insert(key, Slot::Known { row, is_stored });
+        }
+        for (index, key, event) in std::mem::take(&mut self.waiting) {
+            let recorded = &batch.events[index];
+            if let Some(slot) = self.rows.get_mut(&key) {
+                self.size.folded(slot.fold(self.view, event, recorded)?);
             }
         }
         if self.bytes() > self.bytes_max {
@@ -115,20 +137,6 @@ impl<'a, V: KeyedView> Folding<'a, V> {
         Ok(waiting)
     }
 
-    /// Loads the rows of the keys that are wanted.
-    async fn load(&mut self) -> Result<()> {
-        let wanted = |(key, slot): (&V::Key, &Slot<V::Row>)| {
-            matches!(slot, Slot::Wanted).then(|| key.clone())
-        };
-        let keys: Vec<V::Key> = self.rows.iter().filter_map(wanted).collect();
-        let found = Rows::of(self.view).load(&keys, &self.tx).await?;
-        for (key, row) in keys.into_iter().zip(found) {
-            let is_stored = row.is_some();
-            self.rows.insert(key, Slot::Known { row, is_stored });
-        }
-        Ok(())
-    }
-
     /// Writes all rows back, and forgets them.
     async fn store(&mut self) -> Result<()> {
         if let Some(last) = self.store_but_last().await? {
@@ -156,19 +164,15 @@ impl<'a, V: KeyedView> Folding<'a, V> {
 }
 
 impl<V: KeyedView> BatchWriter for Folding<'_, V> {
-    fn take<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.fold(batch))
+    fn first_read(&mut self, batch: &Batch) -> Result<Option<TextStatement>> {
+        self.begin(batch)
     }
 
-    fn finish(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.store())
+    fn apply<'a>(&'a mut self, batch: &'a Batch, rows: Vec<Row>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.fold(batch, &rows).await })
     }
 
-    fn reads_first(&self) -> bool {
-        true
-    }
-
-    fn finish_but_last(&mut self) -> BoxFuture<'_, Result<Option<TextStatement>>> {
+    fn last_write(&mut self) -> BoxFuture<'_, Result<Option<TextStatement>>> {
         Box::pin(self.store_but_last())
     }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use tokio_postgres::Row;
 
 use super::KeyedView;
 use super::fold::Slot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::column;
 use crate::pg::sql::{Sql, query, sql};
-use crate::pg::transaction::{TextStatement, Tx};
+use crate::pg::transaction::TextStatement;
 
 /// About how many bytes of rows go to the server in one statement.
 const STATEMENT_BYTES: usize = 1024 * 1024;
@@ -28,18 +29,26 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         Rows { view }
     }
 
-    /// The rows of these keys, in their order.
-    pub(super) async fn load(&self, keys: &[V::Key], tx: &Tx<'_>) -> Result<Vec<Option<V::Row>>> {
+    /// What reads the rows of these keys.
+    pub(super) fn load(&self, keys: &[V::Key]) -> Result<TextStatement> {
         let mut wanted = Text::default();
         for key in keys {
             self.write_key(key, &mut wanted)?;
         }
         let sql = query!("projection/load_rows.sql")
             .fill(&[("table", &self.table()), ("match", &self.key_match())])?;
-        let mut rows: Vec<Option<V::Row>> = keys.iter().map(|_| None).collect();
-        for row in tx.query(&sql, &[&wanted.end()]).await? {
-            let number: i64 = column(&row, 0)?;
-            let state = serde_json::from_str(column(&row, 1)?).map_err(|e| {
+        Ok(TextStatement {
+            sql: (*sql).into(),
+            text: wanted.end(),
+        })
+    }
+
+    /// What [`Rows::load`] of so many keys read, in the order of the keys.
+    pub(super) fn loaded(&self, keys: usize, read: &[Row]) -> Result<Vec<Option<V::Row>>> {
+        let mut rows: Vec<Option<V::Row>> = (0..keys).map(|_| None).collect();
+        for row in read {
+            let number: i64 = column(row, 0)?;
+            let state = serde_json::from_str(column(row, 1)?).map_err(|e| {
                 let what = format!("a row of {} is not the Rust type: {e}", self.view.table());
                 Error::new(ErrorKind::Apply, what).with_source(e)
             })?;

@@ -1,4 +1,4 @@
-//! Projections in Rust that are behind: several batches share a transaction.
+//! Projections in Rust that are behind: a group of batches shares a transaction.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
