@@ -190,7 +190,7 @@ impl Summary {
 fn explain(error: Error, summary: &Summary) -> Error {
     let next = match error.hint() {
         Some(hint) => hint.to_owned(),
-        None => "mend it and run again".to_owned(),
+        None => "fix it and run again".to_owned(),
     };
     let stored = summary.appended + summary.duplicates;
     let again = match summary.without_id {

@@ -25,7 +25,7 @@ use crate::block::{Block, Tally};
 use crate::engine::recorder::Coverage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::pg::block::{self, Concern, Passed};
+use crate::pg::block::{self, Concern, GenerationPosition};
 use crate::pg::database::Database;
 use crate::position::{Position, Range};
 use crate::source::{RemovedIn, Source};
@@ -157,7 +157,7 @@ pub async fn audit(
 
 /// The sources that read models were built from, with the highest position that one has passed.
 fn furthest(
-    passed: &[Passed],
+    passed: &[GenerationPosition],
     identities: &BTreeMap<String, String>,
 ) -> BTreeMap<String, Position> {
     let mut furthest: BTreeMap<String, Position> = BTreeMap::new();
@@ -170,7 +170,7 @@ fn furthest(
     furthest
 }
 
-fn no_source(passed: &[Passed], source: &str) -> Error {
+fn no_source(passed: &[GenerationPosition], source: &str) -> Error {
     let reader = passed.iter().find(|one| one.source == source);
     let reader = reader.map_or("", |one| one.projection.as_str());
     let what =
@@ -275,12 +275,12 @@ fn unless_read_only(written: Result<()>, log: &mut Log) -> Result<()> {
 }
 
 fn read_models(
-    passed: &[Passed],
+    passed: &[GenerationPosition],
     identities: &BTreeMap<String, String>,
     logs: &[Log],
     concerns: &[Concern],
 ) -> Vec<ReadModel> {
-    let read_model = |one: &Passed| {
+    let read_model = |one: &GenerationPosition| {
         let is_other_log = identities.get(&one.source) != Some(&one.identity);
         let recorded = concerns.iter().filter(|concern| {
             concern.projection == one.projection && concern.generation == one.generation

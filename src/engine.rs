@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -224,10 +225,13 @@ impl Engine {
             view: sender,
             wake,
         };
-        let beating = reader::Aborting(tokio::spawn(heartbeat.run()));
+        let ended = CancellationToken::new();
+        let beating = AbortOnDropHandle::new(tokio::spawn(heartbeat.run(ended.clone())));
         let outcomes = collect(supervisors, &names).await;
         recorders.end(self.settings.stop_grace).await;
-        drop(beating);
+        // A renewal that is under way would write the instance down again behind its sign-off.
+        ended.cancel();
+        let _ = tokio::time::timeout(self.settings.stop_grace, beating).await;
         self.sign_off(instance).await;
         Ok(Report { outcomes })
     }

@@ -224,12 +224,12 @@ mod tests {
                 id: Uuid::nil(),
                 event_type: "FileAdded".into(),
             })
-            .with_hint("mend the statement and run again");
+            .with_hint("fix the statement and run again");
         assert_eq!(
             error.to_string(),
             "projections/files.sql: line 12: division by zero (position 7, event \
              00000000-0000-0000-0000-000000000000, type FileAdded) (SQLSTATE 22012); \
-             mend the statement and run again"
+             fix the statement and run again"
         );
     }
 

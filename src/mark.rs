@@ -9,25 +9,25 @@
 //! sequence before it draws a number and keeps it until the top transaction ends.
 //!
 //! **States.** No gap: the mark follows the rows. A gap: a *round* opens for the highest position
-//! seen, waits for the transactions that held the lock in a later look, and ends when each has
+//! seen, waits for the transactions that held the lock in a later snapshot, and ends when each has
 //! gone. What a round has proven counts from the next read of rows on.
 //!
 //! ```text
-//!   rows ──no hole──▶ mark moves, no look
+//!   rows ──no hole──▶ mark moves, no snapshot of the locks
 //!     │ hole
 //!     ▼
-//!   look ──nobody holds──▶ proven(n) ──rows──▶ mark = n
+//!   locks ──nobody holds──▶ proven(n) ──rows──▶ mark = n
 //!     │ holders S             ▲
 //!     ▼                       │ S is empty
-//!   round(n, S) ──looks───────┘
+//!   round(n, S) ──locks───────┘
 //! ```
 //!
 //! **The rule.** Rows are read, n being the highest position seen; in a LATER statement the
 //! holders S are read; whoever drew a number below n is in S or had ended. When every member of
 //! S has ended, rows are read again in a NEW statement: what is still missing up to n was rolled
 //! back or deleted, and the mark passes n. A commit becomes visible before its locks go; that
-//! order is the proof, so [`Seen`] can only come out of a read and must be handed to the look
-//! that follows it.
+//! order is the proof, so [`Unproven`] can only come out of a read and must be handed to the
+//! snapshot of the locks that follows it.
 //!
 //! **Failures.** A lost connection voids the rounds and the mark: make a new [`Mark`] from the
 //! highest checkpoint. The mark never moves on a timer.
@@ -49,10 +49,10 @@ pub struct Holder {
     pub prepared: bool,
 }
 
-/// The highest position that a read of rows has seen beyond the mark: what a look is for.
+/// The highest position that a read of rows has seen beyond the mark: the locks say whether it is proven.
 #[derive(Debug)]
-#[must_use = "a gap is open: look at the locks, in a later statement"]
-pub struct Seen(Position);
+#[must_use = "a gap is open: read the locks, in a later statement"]
+pub struct Unproven(Position);
 
 /// What a read of rows did to the mark.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub struct Advance {
     /// Whether the rows that were read are all there is in `passed`.
     pub rows_cover_it: bool,
     /// There are rows beyond a gap.
-    pub open: Option<Seen>,
+    pub open: Option<Unproven>,
 }
 
 /// The mark of one source, and the rounds that are open above it.
@@ -104,13 +104,13 @@ impl Mark {
     }
 
     /// The highest committed position was read, and nothing of what lies below it: the start
-    /// rule. The next look opens a round for it.
-    pub fn head_read(&self, head: Position) -> Option<Seen> {
-        (head > self.mark).then_some(Seen(head))
+    /// rule. The next snapshot of the locks opens a round for it.
+    pub fn head_read(&self, head: Position) -> Option<Unproven> {
+        (head > self.mark).then_some(Unproven(head))
     }
 
-    /// Rows after the mark were read, in order, by a statement that began after the last look
-    /// had been answered. `more` says that the statement's limit cut them short.
+    /// Rows after the mark were read, in order, by a statement that began after the last
+    /// snapshot of the locks had been answered. `more` says that the statement's limit cut them short.
     pub fn rows_read(&mut self, rows: &[Position], more: bool) -> Advance {
         let before = self.mark;
         let mut to = before.max(self.proven);
@@ -136,13 +136,13 @@ impl Mark {
         Advance {
             passed: Range::new(before, to),
             rows_cover_it,
-            open: last.filter(|&last| last > to).map(Seen),
+            open: last.filter(|&last| last > to).map(Unproven),
         }
     }
 
-    /// The locks were looked at, in a statement sent after the one that gave `seen` had been
+    /// The locks were read, in a statement sent after the one that gave `unproven` had been
     /// answered. Returns whether something is proven now, so that rows should be read at once.
-    pub fn looked(&mut self, seen: Seen, holders: &[Holder]) -> bool {
+    pub fn locks_read(&mut self, unproven: Unproven, holders: &[Holder]) -> bool {
         let present: HashSet<&str> = holders.iter().map(|h| h.name.as_str()).collect();
         let mut proven = self.proven;
         for round in &mut self.rounds {
@@ -152,22 +152,22 @@ impl Mark {
         }
         self.rounds.retain(|round| round.through > proven);
         if holders.is_empty() {
-            proven = proven.max(seen.0);
-        } else if self.wants_round(&seen) && seen.0 > proven {
-            self.rounds.push_back(Round::new(seen.0, holders));
+            proven = proven.max(unproven.0);
+        } else if self.wants_round(&unproven) && unproven.0 > proven {
+            self.rounds.push_back(Round::new(unproven.0, holders));
         }
         let moved = proven > self.proven;
         self.proven = proven;
         moved
     }
 
-    fn wants_round(&self, seen: &Seen) -> bool {
+    fn wants_round(&self, seen: &Unproven) -> bool {
         self.rounds.len() < ROUNDS_MAX
             && self.rounds.back().is_none_or(|last| last.through < seen.0)
     }
 }
 
-/// One wait: when every holder of the first look has ended, everything up to `through` is proven.
+/// One wait: when every holder of the first snapshot has ended, everything up to `through` is proven.
 #[derive(Debug)]
 struct Round {
     through: Position,
@@ -189,7 +189,7 @@ impl Round {
 
     /// Old minor releases rename a transaction when it is prepared. So when the last member that
     /// a process still has is gone, the prepared holders that were not there before are added,
-    /// once: one of them may be a member under another name. Adding them at every look would
+    /// once: one of them may be a member under another name. Adding them at every snapshot would
     /// never end.
     fn has_ended(&mut self, present: &HashSet<&str>, holders: &[Holder]) -> bool {
         self.waiting_for

@@ -67,7 +67,7 @@ impl Reader {
     /// Reads from `input`; errors call it `name`.
     pub fn new(name: impl Into<String>, input: impl Read + Send + 'static) -> Reader {
         let bytes_read = Arc::new(AtomicU64::new(0));
-        let counted = Counted {
+        let counted = CountingReader {
             input,
             bytes: Arc::clone(&bytes_read),
         };
@@ -269,12 +269,12 @@ fn unzipped(_: impl BufRead + Send + 'static) -> std::io::Result<Box<dyn BufRead
 }
 
 /// Counts the bytes that are read.
-struct Counted<R> {
+struct CountingReader<R> {
     input: R,
     bytes: Arc<AtomicU64>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.input.read(buffer)?;
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);

@@ -415,7 +415,7 @@ impl fmt::Display for Waited {
                 write!(f, ": {}", error.message)?;
                 match &error.hint {
                     Some(hint) => write!(f, "; {hint}"),
-                    None => f.write_str("; mend it, then highwater run goes on from there"),
+                    None => f.write_str("; fix it, then highwater run resumes from there"),
                 }
             }
         }

@@ -204,7 +204,7 @@ async fn discard(arena: &Arena, id: Uuid, limit: Instant) -> Outcome<()> {
             break;
         }
         if Instant::now() > limit {
-            // What stands still is for the end to see; there it is mended.
+            // What stands still is for the end to see; there it is fixed.
             arena
                 .journal
                 .say(&format!("event {id} is not parked within {PARKED_LIMIT:?}"));

@@ -196,7 +196,7 @@ impl Fault {
             Fault::Failover { planned: false } => "failover, unplanned",
             Fault::Poison {
                 fate: Fate::Mended, ..
-            } => "poison, mended and retried",
+            } => "poison, fixed and retried",
             Fault::Poison {
                 fate: Fate::Discarded,
                 ..

@@ -134,5 +134,5 @@ fn gone(name: &str) -> Error {
         ErrorKind::NotFound,
         format!("projection \"{name}\" has a read model, and no sound file here"),
     )
-    .with_hint(format!("put it back or mend it; leave it if it is compiled into another program; or highwater drop {name}"))
+    .with_hint(format!("put it back or fix it; leave it if it is compiled into another program; or highwater drop {name}"))
 }

@@ -255,7 +255,7 @@ fn left_behind(discarded: &Discarded) -> String {
     match discarded.still_failing {
         0 => format!("{left} behind what was discarded; {retry} applies them in order"),
         failing => format!(
-            "{left}, {} of them with an error of their own: mend its cause or discard these too; then \
+            "{left}, {} of them with an error of their own: fix its cause or discard these too; then \
              {retry} applies the others in order",
             thousands(failing.unsigned_abs())
         ),

@@ -67,7 +67,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let mut looking = Box::pin(async {
         clock.over().await;
         let late = match until {
-            Until::CaughtUp => Late::look(ctx, &monitor).await,
+            Until::CaughtUp => Late::read(ctx, &monitor).await,
             Until::Stopped | Until::Passed(_) => Late::default(),
         };
         stop.cancel();

@@ -13,7 +13,7 @@ use crate::retry::{Verdict, verdict};
 use crate::source::Source;
 use crate::status::{self, Status};
 
-/// How often `--watch` looks.
+/// How often `--watch` reads the status.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 /// Clears the screen and goes to its top.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -27,8 +27,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     if !args.watch {
-        let looked = look(ctx).await?;
-        show(&looked.read().await?, false, ctx)?;
+        let reader = status_reader(ctx).await?;
+        show(&reader.read().await?, false, ctx)?;
         return Ok(Exit::Done);
     }
     let stop = ctx.stop().drain();
@@ -41,9 +41,9 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
 }
 
 async fn watch(ctx: &Context) -> Result<()> {
-    let looked = look(ctx).await?;
+    let reader = status_reader(ctx).await?;
     loop {
-        match looked.read().await {
+        match reader.read().await {
             Ok(status) => show(&status, true, ctx)?,
             // A server that starts again is waited for by who watches.
             Err(error) if verdict(error.kind()) == Verdict::Transient => {
@@ -56,22 +56,22 @@ async fn watch(ctx: &Context) -> Result<()> {
 }
 
 /// Where a status is read from.
-struct Look {
+struct StatusReader {
     target: Database,
     sources: [Arc<dyn Source>; 1],
     known: Vec<Definition>,
 }
 
-async fn look(ctx: &Context) -> Result<Look> {
+async fn status_reader(ctx: &Context) -> Result<StatusReader> {
     ctx.verified().await?;
-    Ok(Look {
+    Ok(StatusReader {
         target: ctx.target().await?,
         sources: [ctx.source().await?],
         known: ctx.known(),
     })
 }
 
-impl Look {
+impl StatusReader {
     async fn read(&self) -> Result<Status> {
         status::read(&self.target, &self.sources, &self.known).await
     }

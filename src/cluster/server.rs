@@ -165,7 +165,7 @@ impl Launch {
         let hint = if said.contains("No space left on device") {
             place::NO_SPACE
         } else {
-            "mend what it says, or set DATABASE_URL"
+            "fix what it says, or set DATABASE_URL"
         };
         Error::new(
             ErrorKind::Database,

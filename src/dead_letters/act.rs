@@ -37,7 +37,7 @@ pub struct Discarded {
     pub still_parked_keys: i64,
     /// How many letters these keys have.
     pub left_behind: i64,
-    /// How many of these have failed themselves, and fail again unless the cause is mended.
+    /// How many of these have failed themselves, and fail again unless the cause is fixed.
     #[serde(skip)]
     pub still_failing: i64,
     /// The one key that is still parked, if it is one.

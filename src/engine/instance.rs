@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::progress::Following;
@@ -54,7 +55,8 @@ struct News {
 }
 
 impl Heartbeat {
-    pub(super) async fn run(self) {
+    /// Runs until it is stopped; what is under way then is finished.
+    pub(super) async fn run(self, stop: CancellationToken) {
         let host = crate::host::name();
         let connector = self.listen.then(|| self.target.connector().clone());
         let listening = Listening::start(connector, self.wake.clone());
@@ -66,6 +68,7 @@ impl Heartbeat {
             let next_lease_end = self.view.borrow().next_lease_end(self.instance);
             let poll_at = next_poll(listening.is_connected(), next_lease_end);
             let is_due = tokio::select! {
+                () = stop.cancelled() => return,
                 _ = renewals.tick() => true,
                 () = self.woken(&mut pacer) => false,
                 () = tokio::time::sleep(poll_at.unwrap_or(Duration::MAX)) => false,

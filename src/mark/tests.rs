@@ -29,7 +29,7 @@ fn prepared(name: &str) -> Holder {
 }
 
 #[test]
-fn rows_without_a_hole_move_the_mark_without_a_look() {
+fn rows_without_a_hole_move_the_mark_without_reading_locks() {
     let mut mark = Mark::new(at(2));
     let advance = mark.rows_read(&positions(&[3, 4, 5]), false);
     assert_eq!(advance.passed, Range::new(at(2), at(5)));
@@ -44,22 +44,22 @@ fn a_gap_without_holders_is_passed_only_after_rows_were_read_again() {
         .open
         .expect("a gap");
     assert_eq!(mark.position(), at(1));
-    assert!(mark.looked(seen, &[]));
-    assert_eq!(mark.position(), at(1), "a look alone never moves the mark");
+    assert!(mark.locks_read(seen, &[]));
+    assert_eq!(mark.position(), at(1), "locks alone never move the mark");
     let advance = mark.rows_read(&positions(&[2, 3]), false);
     assert_eq!(advance.passed, Range::new(at(1), at(3)));
 }
 
 #[test]
-fn a_gap_waits_for_the_holders_of_the_first_look_only() {
+fn a_gap_waits_for_the_holders_of_the_first_snapshot_only() {
     let mut mark = Mark::new(at(0));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
-    assert!(!mark.looked(seen, &[live("3/1"), live("4/1")]));
+    assert!(!mark.locks_read(seen, &[live("3/1"), live("4/1")]));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
-    assert!(!mark.looked(seen, &[live("4/1"), live("5/9")]));
+    assert!(!mark.locks_read(seen, &[live("4/1"), live("5/9")]));
     assert_eq!(mark.held_by(), ["4/1"]);
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
-    assert!(mark.looked(seen, &[live("5/9"), live("6/1")]));
+    assert!(mark.locks_read(seen, &[live("5/9"), live("6/1")]));
     assert_eq!(
         mark.rows_read(&positions(&[2]), false).passed.through(),
         at(2)
@@ -67,10 +67,10 @@ fn a_gap_waits_for_the_holders_of_the_first_look_only() {
 }
 
 #[test]
-fn what_was_seen_after_the_look_is_not_proven_by_it() {
+fn what_was_seen_after_the_locks_is_not_proven_by_it() {
     let mut mark = Mark::new(at(0));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
-    assert!(mark.looked(seen, &[]));
+    assert!(mark.locks_read(seen, &[]));
     let advance = mark.rows_read(&positions(&[2, 4]), false);
     assert_eq!(advance.passed.through(), at(2), "3 may still come");
     assert!(advance.open.is_some());
@@ -80,32 +80,32 @@ fn what_was_seen_after_the_look_is_not_proven_by_it() {
 fn a_prepared_transaction_is_followed_under_its_name() {
     let mut mark = Mark::new(at(0));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
-    assert!(!mark.looked(seen, &[live("3/7")]));
+    assert!(!mark.locks_read(seen, &[live("3/7")]));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
     assert!(
-        !mark.looked(seen, &[prepared("3/7")]),
+        !mark.locks_read(seen, &[prepared("3/7")]),
         "PREPARE is not the end"
     );
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
-    assert!(mark.looked(seen, &[]));
+    assert!(mark.locks_read(seen, &[]));
 }
 
 #[test]
 fn a_transaction_that_prepare_renamed_is_waited_for_and_new_ones_are_not() {
     let mut mark = Mark::new(at(0));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
-    assert!(!mark.looked(seen, &[live("3/7"), prepared("-1/50")]));
+    assert!(!mark.locks_read(seen, &[live("3/7"), prepared("-1/50")]));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
-    assert!(!mark.looked(seen, &[prepared("-1/50"), prepared("-1/77")]));
+    assert!(!mark.locks_read(seen, &[prepared("-1/50"), prepared("-1/77")]));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
     assert!(
-        !mark.looked(seen, &[prepared("-1/77"), prepared("-1/80")]),
+        !mark.locks_read(seen, &[prepared("-1/77"), prepared("-1/80")]),
         "77 may be 3/7"
     );
     assert_eq!(mark.held_by(), ["-1/77"]);
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
     assert!(
-        mark.looked(seen, &[prepared("-1/80"), prepared("-1/81")]),
+        mark.locks_read(seen, &[prepared("-1/80"), prepared("-1/81")]),
         "the set is closed"
     );
 }
@@ -114,7 +114,7 @@ fn a_transaction_that_prepare_renamed_is_waited_for_and_new_ones_are_not() {
 fn a_proven_range_that_was_not_read_to_its_end_is_passed_and_said_to_be_unread() {
     let mut mark = Mark::new(at(0));
     let seen = mark.head_read(at(1000)).expect("rows below head");
-    assert!(mark.looked(seen, &[]));
+    assert!(mark.locks_read(seen, &[]));
     let advance = mark.rows_read(&positions(&[1, 2, 3]), true);
     assert_eq!(advance.passed.through(), at(1000));
     assert!(!advance.rows_cover_it);
@@ -128,7 +128,7 @@ fn open_rounds_are_bounded() {
             .rows_read(&positions(&[2, 2 + 2 * n]), false)
             .open
             .expect("a gap");
-        mark.looked(seen, &[live("3/1")]);
+        mark.locks_read(seen, &[live("3/1")]);
     }
     assert!(mark.rounds.len() <= ROUNDS_MAX);
 }
@@ -297,7 +297,7 @@ proptest! {
                 }
                 Step::Look => {
                     if let Some(seen) = seen.take() {
-                        mark.looked(seen, &model.holders());
+                        mark.locks_read(seen, &model.holders());
                     }
                 }
                 _ => {}
@@ -307,7 +307,7 @@ proptest! {
         }
     }
 
-    /// When every writer has ended, two reads and two looks bring the mark to the last row.
+    /// When every writer has ended, two reads of rows and two of locks bring the mark to the last row.
     #[test]
     fn the_mark_reaches_the_head_once_the_writers_are_gone(
         steps in prop::collection::vec(step(), 1..120),
@@ -324,7 +324,7 @@ proptest! {
                 }
                 Step::Look => {
                     if let Some(seen) = seen.take() {
-                        mark.looked(seen, &model.holders());
+                        mark.locks_read(seen, &model.holders());
                     }
                 }
                 _ => {}
@@ -336,7 +336,7 @@ proptest! {
         for _ in 0..2 {
             let (rows, more) = model.rows(mark.position(), 1000);
             if let Some(seen) = mark.rows_read(&rows, more).open {
-                mark.looked(seen, &model.holders());
+                mark.locks_read(seen, &model.holders());
             }
         }
         let (rows, more) = model.rows(mark.position(), 1000);

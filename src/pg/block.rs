@@ -104,7 +104,7 @@ pub(crate) async fn changed(
 
 /// How far a generation has read its source.
 #[derive(Clone, Debug)]
-pub(crate) struct Passed {
+pub(crate) struct GenerationPosition {
     pub(crate) projection: ProjectionName,
     pub(crate) generation: i32,
     pub(crate) source: String,
@@ -113,13 +113,16 @@ pub(crate) struct Passed {
 }
 
 /// How far the generations of one projection, or of all, have read.
-pub(crate) async fn passed(client: &Client, name: Option<&ProjectionName>) -> Result<Vec<Passed>> {
+pub(crate) async fn passed(
+    client: &Client,
+    name: Option<&ProjectionName>,
+) -> Result<Vec<GenerationPosition>> {
     let sql = include_str!("../../sql/queries/block/passed.sql");
     let name = name.map(ProjectionName::as_str);
     let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await;
     let rows = rows.map_err(|e| pg::own_error("cannot read the checkpoints", e))?;
     let passed = rows.iter().map(|row| {
-        Ok(Passed {
+        Ok(GenerationPosition {
             projection: column::<String>(row, 0)?.parse()?,
             generation: column(row, 1)?,
             source: column(row, 2)?,

@@ -33,7 +33,7 @@ impl<'a> TomlText<'a> {
             let offset = error.span().map_or(0, |span| span.start);
             let message = error.message().trim().replace('\n', ", ");
             self.error(offset, format!("this is not TOML: {message}"))
-                .with_hint("mend the line; see https://toml.io")
+                .with_hint("fix the line; see https://toml.io")
         })
     }
 
@@ -55,7 +55,7 @@ impl<'a> TomlText<'a> {
             value.span().start,
             format!("{name} must be {wanted}, not {found}"),
         )
-        .with_hint("mend the value")
+        .with_hint("fix the value")
     }
 
     /// Refuses keys that are not among `known`; `whose` says what they belong to.
@@ -113,7 +113,7 @@ impl<'a> TomlText<'a> {
                 value.span().start,
                 format!("{name} must be {wanted}, not {}", integer.as_str()),
             )
-            .with_hint("mend the value")
+            .with_hint("fix the value")
         })
     }
 

@@ -99,7 +99,7 @@ impl Status {
                  highwater accept {name} keeps the read model"
             )),
             Known::Gone => say(format!(
-                "its file is gone or faulty, or it is compiled into another program; put it back or mend it, or \
+                "its file is gone or faulty, or it is compiled into another program; put it back or fix it, or \
                  highwater drop {name} if nobody needs it"
             )),
             Known::NeverRun => say(format!("was never run; highwater run {name} builds it")),
@@ -209,7 +209,7 @@ fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {
     what
 }
 
-/// The kinds after which a run goes on where it stopped, once the cause is mended. Of all others the
+/// The kinds after which a run goes on where it stopped, once the cause is fixed. Of all others the
 /// hint alone says what to do: the log or the definition is another one, or there is no more room.
 const MENDED_BY_RUNNING: [&str; 5] = [
     "apply",
@@ -251,7 +251,7 @@ fn render_error(text: &mut String, p: &ProjectionStatus, error: &StoredError, no
     {
         let _ = writeln!(
             text,
-            "  to do   highwater run {} goes on after {} once it is mended; nothing is lost",
+            "  to do   highwater run {} goes on after {} once it is fixed; nothing is lost",
             p.name,
             at(p.position)
         );

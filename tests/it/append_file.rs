@@ -140,8 +140,8 @@ async fn the_line_that_the_server_refuses_is_found_in_a_large_batch() {
             611
         );
 
-        let mended = text.replace(&format!("{bad}\n"), "");
-        let summary = append(&store, mended).await.unwrap();
+        let fixed = text.replace(&format!("{bad}\n"), "");
+        let summary = append(&store, fixed).await.unwrap();
         assert_eq!((summary.appended, summary.duplicates), (289, 611));
     }
 }

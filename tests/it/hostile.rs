@@ -91,8 +91,8 @@ create function note() returns void language plpgsql as $$ begin
 end $$;
 -- highwater: apply
 insert into seen
-select position, substr(type, 1 / (position not in (select p.position from public.poison p))::int), ({key_sql})
-  from batch;
+select position, type, ({key_sql}) from batch
+ where 1 / (position not in (select p.position from public.poison p))::int = 1;
 select note();
 ",
         types = types.join(", "),

@@ -281,8 +281,8 @@ async fn what_stopped_here_is_taken_up_by_who_starts_later_while_this_instance_l
         positions(&client, stopped).await == [1]
     })
     .await;
-    let mended = "update highwater.event set data = '{\"n\": 1}'";
-    client.batch_execute(mended).await.unwrap();
+    let fixed = "update highwater.event set data = '{\"n\": 1}'";
+    client.batch_execute(fixed).await.unwrap();
     let report = engine(&database, true, &projections[..1])
         .run(Until::CaughtUp, CancellationToken::new())
         .await

@@ -54,7 +54,7 @@ const FOUND: &[(&str, &str)] = &[
     ),
     (
         "parking.order",
-        "parking::a_mended_key_is_applied_in_order_and_then_flows_again",
+        "parking::a_fixed_key_is_applied_in_order_and_then_flows_again",
     ),
     (
         "fence.parking",

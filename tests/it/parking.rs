@@ -173,7 +173,7 @@ async fn a_poison_event_parks_its_key_and_all_others_flow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mended_key_is_applied_in_order_and_then_flows_again() {
+async fn a_fixed_key_is_applied_in_order_and_then_flows_again() {
     let (database, client) = log(4, &[8]).await;
     caught_up(&run(&database, applied("")).await);
     poisoned(&client, &[]).await;

@@ -226,8 +226,8 @@ async fn a_stopped_projection_keeps_its_state_and_error_when_its_instance_is_gon
         "(SQLSTATE 22012)",
         "event   position 1, T, ",
         "tried   once, ",
-        "highwater run fails goes on after 0 once it is mended; nothing is lost",
-        "on_error = \"park\" in its file would let the events of other keys continue",
+        "highwater run fails goes on after 0 once it is fixed; nothing is lost",
+        "with on_error = \"park\" in its file the events of other keys continue",
         "fails: its file is gone",
     ] {
         assert!(text.contains(part), "{part}: {text}");

@@ -4,12 +4,14 @@
 -- Must hold: the bounds are stable functions, so the planner knows the range and uses the index; a
 -- union, so that a statement cannot write to the log by way of this view. A letter that is tried again
 -- is shown as it was set aside, whatever became of the log and of `events`; the bounds are null then.
+-- `offset 0` keeps conditions of the projection from events that are not in the batch.
 create or replace view /*schema:*/ s /*:schema*/.batch as
-select e.position, e.stream, e.version, e.type, e.data, e.metadata, e.id, e.recorded_at
+(select e.position, e.stream, e.version, e.type, e.data, e.metadata, e.id, e.recorded_at
 from /*events:*/ highwater.event /*:events*/ e
 where e.position > highwater.batch_after() and e.position <= highwater.batch_through()
   and /*types:*/ true /*:types*/
   and (highwater.batch_is_whole() or highwater.in_batch(/*key:*/ e.stream /*:key*/::text))
+offset 0)
 union all
 select l.position, l.stream, l.version, l.type, l.data, l.metadata, l.id, l.recorded_at
 from highwater.batch_letter() l

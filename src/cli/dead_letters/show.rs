@@ -137,7 +137,7 @@ fn next(text: &mut String, name: &ProjectionName, parked_keys: i64) {
         let _ = writeln!(
             text,
             "\nhighwater dead-letters show {name} --key KEY shows the events; once the cause is \
-             mended, highwater dead-letters retry {name} --all applies them"
+             fixed, highwater dead-letters retry {name} --all applies them"
         );
     }
 }

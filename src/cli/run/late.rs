@@ -13,8 +13,8 @@ use crate::name::ProjectionName;
 use crate::status::{self, State};
 use crate::wait::obstacle;
 
-/// How long is looked for what keeps the projections, when the time is over already.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// How long it may take to find out what keeps the projections, when the time is over already.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// The time that a run has.
 pub(super) struct Clock {
@@ -61,9 +61,9 @@ pub(super) struct Late(HashMap<ProjectionName, String>);
 
 impl Late {
     /// Looks while they are still run. What cannot be seen in time is not told.
-    pub(super) async fn look(ctx: &Context, monitor: &Monitor) -> Late {
-        let looked = tokio::time::timeout(LOOK_LIMIT, look(ctx, monitor)).await;
-        match looked {
+    pub(super) async fn read(ctx: &Context, monitor: &Monitor) -> Late {
+        let read = tokio::time::timeout(READ_LIMIT, read(ctx, monitor)).await;
+        match read {
             Ok(Ok(late)) => late,
             Ok(Err(_)) | Err(_) => Late::default(),
         }
@@ -76,7 +76,7 @@ impl Late {
     }
 }
 
-async fn look(ctx: &Context, monitor: &Monitor) -> Result<Late> {
+async fn read(ctx: &Context, monitor: &Monitor) -> Result<Late> {
     let sources = [ctx.source().await?];
     let status = status::read(&ctx.target().await?, &sources, &[]).await?;
     let mut late = HashMap::new();

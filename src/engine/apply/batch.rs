@@ -33,7 +33,15 @@ impl BatchText<'_> {
             ("types", &of_types(self.filter.types)),
             ("partition", &self.filter.keys.in_partition()?),
             ("parked", &parked),
+            ("barrier", &self.barrier()),
         ])
+    }
+
+    /// What keeps conditions of the projection from events that are not in the batch.
+    fn barrier(&self) -> Sql {
+        let Filter { types, keys } = self.filter;
+        let is_all = types.is_none() && keys.partition.of <= 1 && keys.named().is_empty();
+        Sql::trusted(if is_all { "" } else { "offset 0" })
     }
 
     /// The statement that sets aside what the range holds of parked keys, at most `most` events.
@@ -69,23 +77,23 @@ pub(in crate::engine) fn of_types(types: Types<'_>) -> Sql {
 }
 
 /// The statements of a projection with `batch` defined in them.
-pub(super) struct Woven {
+pub(super) struct RewrittenSql {
     pub(super) text: String,
     /// Where something was put in, and how much: characters of the text as it was.
     inserted: Vec<(usize, usize)>,
 }
 
-impl Woven {
+impl RewrittenSql {
     pub(super) fn of(
         statements: &Statements<'_>,
         batch: &BatchText<'_>,
         range: Range,
-    ) -> Result<Woven> {
+    ) -> Result<RewrittenSql> {
         let definition = sql!(
             "batch as not materialized (\n{batch}\n)",
             batch = batch.free(range)?
         );
-        let mut woven = Woven {
+        let mut rewritten = RewrittenSql {
             text: String::with_capacity(statements.text.len()),
             inserted: Vec::new(),
         };
@@ -99,13 +107,15 @@ impl Woven {
                 false => sql!("with {definition} ", definition = definition),
             };
             characters += before.chars().count();
-            woven.inserted.push((characters, insert.chars().count()));
-            woven.text.push_str(before);
-            woven.text.push_str(&insert);
+            rewritten
+                .inserted
+                .push((characters, insert.chars().count()));
+            rewritten.text.push_str(before);
+            rewritten.text.push_str(&insert);
             (rest, taken) = (after, place.at);
         }
-        woven.text.push_str(rest);
-        Ok(woven)
+        rewritten.text.push_str(rest);
+        Ok(rewritten)
     }
 
     /// The character of the projection's own text that stands at `at` here.
@@ -133,7 +143,7 @@ mod tests {
     use crate::projection::SqlProjection;
     use crate::projection::file::ProjectionFile;
 
-    fn woven(apply: &str) -> (String, Woven) {
+    fn rewritten(apply: &str) -> (String, RewrittenSql) {
         let text = format!("-- highwater: apply\n{apply}");
         let file = ProjectionFile::parse("p.sql".as_ref(), &text).unwrap();
         let projection = SqlProjection::new(file);
@@ -145,14 +155,14 @@ mod tests {
             generation: 1,
         };
         let range = Range::new(Position::new(3), Position::new(7));
-        let woven = Woven::of(&statements, &batch, range).unwrap();
-        (statements.text.to_owned(), woven)
+        let rewritten = RewrittenSql::of(&statements, &batch, range).unwrap();
+        (statements.text.to_owned(), rewritten)
     }
 
-    /// The woven text with the definition of `batch` cut down to `@`.
+    /// The rewritten text with the definition of `batch` cut down to `@`.
     fn short(apply: &str) -> String {
-        let (_, woven) = woven(apply);
-        let mut text = woven
+        let (_, rewritten) = rewritten(apply);
+        let mut text = rewritten
             .text
             .trim_end()
             .trim_end_matches(';')
@@ -217,13 +227,13 @@ mod tests {
     #[test]
     fn each_character_is_led_back_to_where_it_stands_in_the_file() {
         let apply = "select 'ä' from batch;\n\nwith x as (select 1)\nselect 2 from x, batch;";
-        let (own, woven) = woven(apply);
+        let (own, rewritten) = rewritten(apply);
         let (own, text): (Vec<char>, Vec<char>) =
-            (own.chars().collect(), woven.text.chars().collect());
+            (own.chars().collect(), rewritten.text.chars().collect());
         let mut found = vec![false; own.len()];
         for (at, character) in text.iter().enumerate() {
-            let origin = woven.origin(at);
-            let inside = woven.origin(at + 1) == origin;
+            let origin = rewritten.origin(at);
+            let inside = rewritten.origin(at + 1) == origin;
             if !inside {
                 assert_eq!(own[origin], *character, "at {at}");
                 found[origin] = true;

@@ -16,7 +16,7 @@ use crate::position::{Position, Range};
 use crate::projection::Statements;
 use crate::source::{BoxFuture, Filter};
 
-use super::batch::{BatchText, Woven};
+use super::batch::{BatchText, RewrittenSql};
 use super::executor::{Executor, Limits, Work};
 use super::timing::Answer;
 use super::{Applier, Session};
@@ -158,9 +158,9 @@ impl Applier {
         } = message;
         let (prologue, place) = (self.prologue.as_str(), self.place_of_work(range));
         let before = format!("{prologue};\n{fence};\n{place};\n");
-        let woven = Woven::of(&statements, batch, range)?;
+        let rewritten = RewrittenSql::of(&statements, batch, range)?;
         let end = checkpoint::end_batch(range);
-        let text = format!("{before}{}{last}{end};\ncommit", woven.text);
+        let text = format!("{before}{}{last}{end};\ncommit", rewritten.text);
         let timer = self.phase_timer();
         let mut answer = Answer::default();
         match run(session, &text, &mut answer).await {
@@ -171,7 +171,7 @@ impl Applier {
             Err(e) => {
                 let offset = pg::offset_of(&e)
                     .and_then(|at| at.checked_sub(before.chars().count()))
-                    .map(|at| woven.origin(at));
+                    .map(|at| rewritten.origin(at));
                 // Before those of the projection: the prologue, the fence, the path.
                 let before = Prologue::STATEMENTS + fence_statements + 1;
                 let succeeded = answer.succeeded.checked_sub(before);

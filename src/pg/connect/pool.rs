@@ -103,12 +103,12 @@ pub fn pool_error(error: PoolError) -> Error {
 
 struct Opener(Connector);
 
-type Opening<'a> = std::pin::Pin<
+type Connecting<'a> = std::pin::Pin<
     Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>,
 >;
 
 impl Connect for Opener {
-    fn connect(&self, _: &tokio_postgres::Config) -> Opening<'_> {
+    fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
         Box::pin(async move {
             let opened = self.0.open().await;
             let (client, link) = opened.map_err(|failed| failed.into_driver_error(&self.0))?;

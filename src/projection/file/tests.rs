@@ -254,12 +254,12 @@ fn faults_of_the_header_name_the_line_of_the_file() {
         (
             "\nevents = \"A\"",
             3,
-            "events must be a list of strings, not a string; mend the value",
+            "events must be a list of strings, not a string; fix the value",
         ),
         (
             "events = [1]",
             2,
-            "an event type must be a string, not a whole number; mend the value",
+            "an event type must be a string, not a whole number; fix the value",
         ),
         (
             "events = [\n\"A\",\n\"A\"]",
@@ -309,17 +309,17 @@ fn faults_of_the_header_name_the_line_of_the_file() {
         (
             "partitions = 0",
             2,
-            "partitions must be a whole number from 1 to 1024, not 0; mend the value",
+            "partitions must be a whole number from 1 to 1024, not 0; fix the value",
         ),
         (
             "partitions = 1025",
             2,
-            "partitions must be a whole number from 1 to 1024, not 1025; mend the value",
+            "partitions must be a whole number from 1 to 1024, not 1025; fix the value",
         ),
         (
             "partitions = \"2\"",
             2,
-            "partitions must be a whole number from 1 to 1024, not a string; mend the value",
+            "partitions must be a whole number from 1 to 1024, not a string; fix the value",
         ),
         (
             "on_error = \"skip\"",

@@ -157,7 +157,7 @@ impl Reader<'_, '_> {
         id.map(Some).map_err(|error| {
             self.0
                 .error(value.span().start, format!("id must be a UUID: {error}"))
-                .with_hint("mend it, or remove the key to get a random one")
+                .with_hint("fix it, or remove the key to get a random one")
         })
     }
 

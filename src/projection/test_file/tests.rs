@@ -99,7 +99,7 @@ fn faults_name_the_line_and_what_to_do() {
         ),
         (
             "test = 1".to_owned(),
-            "projections/files.test.toml: line 1: test must be [[test]] tables, not a whole number; mend the value",
+            "projections/files.test.toml: line 1: test must be [[test]] tables, not a whole number; fix the value",
         ),
         (
             "[[test]]\nname = \"a\"".to_owned(),
@@ -115,7 +115,7 @@ fn faults_name_the_line_and_what_to_do() {
         ),
         (
             "[[test]]\nname = \"a\"\nexpect.f = [1]".to_owned(),
-            "projections/files.test.toml: line 3: f must be a list of rows, not a whole number; mend the value",
+            "projections/files.test.toml: line 3: f must be a list of rows, not a whole number; fix the value",
         ),
         (
             "[[test]]\nname = \"a\"\nexpect.f = []\n[[test]]\nname = \"a\"\nexpect.f = []"
@@ -136,11 +136,11 @@ fn faults_name_the_line_and_what_to_do() {
         ),
         (
             event("{ stream = \"a\", type = \"A\", data = 1, version = 0 }"),
-            "projections/files.test.toml: line 5: version must be a whole number from 1, not 0; mend the value",
+            "projections/files.test.toml: line 5: version must be a whole number from 1, not 0; fix the value",
         ),
         (
             event("{ stream = \"a\", type = \"A\", data = 1, metadata = 1 }"),
-            "projections/files.test.toml: line 5: metadata must be a table, not a whole number; mend the value",
+            "projections/files.test.toml: line 5: metadata must be a table, not a whole number; fix the value",
         ),
         (
             event("{ stream = \"a\", type = \"A\", data = 1, recorded_at = 2024-05-01 }"),

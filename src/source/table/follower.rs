@@ -7,7 +7,7 @@ use super::gap::{self, GapPolicy};
 use super::locks::LockWatch;
 use super::rows::{RowReader, Rows};
 use crate::error::Result;
-use crate::mark::{Advance, Mark, Seen};
+use crate::mark::{Advance, Mark, Unproven};
 use crate::mutation;
 use crate::pg::database::Short;
 use crate::position::{Position, Range};
@@ -39,7 +39,7 @@ impl TableFollower {
         let snapshot = gap::snapshot(&client, &table.relation, &table.gap).await?;
         let mut mark = Mark::new(floor);
         if let Some(seen) = mark.head_read(head) {
-            mark.looked(seen, &snapshot.holders);
+            mark.locks_read(seen, &snapshot.holders);
         }
         let rows = RowReader::start(&client, table, floor).await?;
         let mut locks = LockWatch::new(table, snapshot);
@@ -64,7 +64,7 @@ impl TableFollower {
         if self.policy == GapPolicy::Dense || mutation::on("mark.no_look") {
             // Without holders every look proves what was seen, so the mark may go there at once.
             if let Some(seen) = rows.last().and_then(|last| self.mark.head_read(last)) {
-                self.mark.looked(seen, &[]);
+                self.mark.locks_read(seen, &[]);
             }
         }
         let Advance {
@@ -101,13 +101,13 @@ impl TableFollower {
     }
 
     /// Reads the locks if it is time to; says whether something is proven now.
-    async fn prove(&mut self, seen: Seen, positions: u64) -> Result<bool> {
+    async fn prove(&mut self, seen: Unproven, positions: u64) -> Result<bool> {
         let gap_age = self.gap.as_ref().map_or(Duration::ZERO, OpenGap::age);
         let holders = self.locks.holders(&self.client, positions, gap_age).await?;
         let Some(holders) = holders else {
             return Ok(false);
         };
-        let proven = self.mark.looked(seen, &holders);
+        let proven = self.mark.locks_read(seen, &holders);
         let held_by = self.mark.held_by();
         if let Some(gap) = &mut self.gap {
             gap.held_by = held_by;

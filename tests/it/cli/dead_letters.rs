@@ -85,7 +85,7 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
     let why = "--reason=sent by mistake";
     let discard = run(&["dead-letters", "discard", "counts", "--event", id, why]).await;
     let told = "counts: 1 event discarded\ncounts: 2 events of 1 key stay parked, 2 of them with an \
-                error of their own: mend its cause or discard these too; then highwater dead-letters \
+                error of their own: fix its cause or discard these too; then highwater dead-letters \
                 retry counts --key -k applies the others in order\n";
     assert_eq!(discard.expect(0).stdout, told);
     let discard = run(&["dead-letters", "discard", "counts", "--all", why, "--json"]).await;

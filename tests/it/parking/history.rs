@@ -56,7 +56,7 @@ async fn run_for_a_while(database: &TestDatabase, random: &mut Random, partition
     }
 }
 
-/// What is poison, and what becomes of it: some of it is mended, and some is retried.
+/// What is poison, and what becomes of it: some of it is fixed, and some is retried.
 async fn mend_some(
     database: &TestDatabase,
     client: &Client,

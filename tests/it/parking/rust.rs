@@ -178,7 +178,7 @@ totals!(false, Lenient, |Lenient::Paid { cents }: Lenient| cents
     .unwrap_or(100));
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_keyed_view_parks_what_it_cannot_read_and_a_mended_one_reads_it() {
+async fn a_keyed_view_parks_what_it_cannot_read_and_a_fixed_one_reads_it() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let source = MemorySource::new("default");

@@ -20,7 +20,7 @@ select stream, version / (not exists (select from public.poison p where p.stream
   from batch order by position;
 ";
 
-/// Not commands of the program: the projection is written and one event made poison; it is mended.
+/// Not commands of the program: the projection is written and one event made poison; it is fixed.
 const POISON: Arguments = &["(an event cannot be applied)"];
 const MEND: Arguments = &["(it can)"];
 
