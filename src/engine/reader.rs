@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Settings;
 use super::divergence;
@@ -40,7 +41,7 @@ impl Reader {
         let wake = Arc::new(Wake::default());
         let _listening = self.settings.listen.then(|| {
             let listening = listen(self.source.clone(), wake.clone(), self.settings.clone());
-            Aborting(tokio::spawn(listening))
+            AbortOnDropHandle::new(tokio::spawn(listening))
         });
         let stop = self.stop.clone();
         let mut pauses = delays(self.settings.retry_delay_max);
@@ -224,14 +225,5 @@ async fn listen(source: Arc<dyn Source>, wake: Arc<Wake>, settings: Settings) {
             }
         }
         tokio::time::sleep(pauses.next().unwrap_or(settings.retry_delay_max)).await;
-    }
-}
-
-/// Ends a task when dropped.
-pub(super) struct Aborting(pub(super) tokio::task::JoinHandle<()>);
-
-impl Drop for Aborting {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

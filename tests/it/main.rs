@@ -30,6 +30,7 @@ mod fence;
 mod given_expect;
 mod hangs;
 mod hostile;
+mod layers;
 mod live_view;
 mod lock_order;
 mod many_instances;

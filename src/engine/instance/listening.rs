@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::engine::reader::Aborting;
 use crate::pg::connect::Connector;
 use crate::pg::instance;
 use crate::retry::delays;
@@ -16,7 +16,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The connection that listens, until it is dropped.
 pub(super) struct Listening {
     connected: watch::Receiver<bool>,
-    _task: Aborting,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Listening {
@@ -30,7 +30,7 @@ impl Listening {
         });
         Listening {
             connected: is_connected,
-            _task: Aborting(task),
+            _task: AbortOnDropHandle::new(task),
         }
     }
 

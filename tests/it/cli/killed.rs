@@ -42,7 +42,10 @@ async fn shop(database: &TestDatabase) -> Shop {
     for (name, text) in SHIPPED {
         shop.write(&format!("projections/{name}.sql"), text);
     }
-    shop.write("highwater.toml", "[engine]\nbatch_events_max = 100\n");
+    shop.write(
+        "highwater.toml",
+        "[engine]\nbatch_events_max = 100\nlease = \"1s\"\n",
+    );
     let history = concat!(env!("CARGO_MANIFEST_DIR"), "/data/tokio-history.ndjson.gz");
     let appended = shop.run(Some(database.url()), &["append", history]).await;
     appended.expect(0);
