@@ -177,7 +177,16 @@ async fn rows_that_take_more_memory_than_they_may_are_written_back_before_the_en
     let client = database.client().await;
     fill(&client, 30_000, 100, 0).await;
     let padding = 100_000;
-    let outcome = run(&database, Arc::new(Keyed::new(Sums { padding }).unwrap())).await;
+    let sums = Arc::new(Keyed::new(Sums { padding }).unwrap());
+    // Rows written again and again in one transaction only pile up: here it ends in its usual time.
+    let report = run_on(
+        &database,
+        EventTable::own(),
+        Settings::default(),
+        vec![sums],
+    )
+    .await;
+    let outcome = &report.outcomes[0].1;
     assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
     let (built, by_hand): (String, String) =
         (one(&client, BUILT).await, one(&client, BY_HAND).await);
