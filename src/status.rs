@@ -25,6 +25,7 @@ use crate::position::Position;
 use crate::projection::Definition;
 use crate::source::{HeldBy, Source};
 
+#[cfg(feature = "cli")]
 pub(crate) use mark::{proven_head, reported};
 pub(crate) use render::span;
 
