@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use highwater::ErrorKind;
 use highwater::internal::engine::RunnerState;
+use highwater::internal::retry::{Verdict, verdict};
 
 const README: &str = include_str!("../../README.md");
 const REFERENCE: &str = include_str!("../../docs/reference.md");
@@ -138,6 +140,24 @@ fn the_reference_has_every_state() {
     let states = RunnerState::ALL.map(|state| state.as_str().to_owned());
     let states: BTreeSet<String> = states.into_iter().chain(["idle".to_owned()]).collect();
     assert_eq!(first_column(REFERENCE, "## States"), states);
+}
+
+#[test]
+fn the_reference_has_every_kind_of_error_and_what_the_engine_does() {
+    let kinds = ErrorKind::ALL.iter();
+    let kinds: BTreeSet<String> = kinds.map(|kind| kind.as_str().to_owned()).collect();
+    assert_eq!(first_column(REFERENCE, "## Errors"), kinds);
+    for row in table(REFERENCE, "## Errors") {
+        let name = row[0].trim_matches('`');
+        let kind = *ErrorKind::ALL.iter().find(|k| k.as_str() == name).unwrap();
+        let verb = match verdict(kind) {
+            Verdict::Transient => "retries",
+            Verdict::Poison => "isolates",
+            Verdict::Fatal => "stops",
+        };
+        let never_in_a_run = row[2].is_empty() || kind == ErrorKind::Fenced;
+        assert!(never_in_a_run || row[2].starts_with(verb), "{row:?}");
+    }
 }
 
 #[test]
