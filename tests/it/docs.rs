@@ -153,7 +153,7 @@ fn the_reference_has_every_kind_of_error_and_what_the_engine_does() {
         let verb = match verdict(kind) {
             Verdict::Transient => "retries",
             Verdict::Poison => "isolates",
-            Verdict::Fatal => "stops",
+            _ => "stops",
         };
         let never_in_a_run = row[2].is_empty() || kind == ErrorKind::Fenced;
         assert!(never_in_a_run || row[2].starts_with(verb), "{row:?}");
