@@ -177,7 +177,7 @@ async fn fill_more(client: &Client, from: u32, accounts: u32) {
 async fn rows_that_take_more_memory_than_they_may_are_written_back_before_the_end() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    fill(&client, 12_000, 100, 0).await;
+    fill(&client, 3_000, 100, 2_500).await;
     let padding = 100_000;
     let sums = Arc::new(Keyed::new(Sums { padding }).unwrap());
     let outcome = run(&database, sums).await;
