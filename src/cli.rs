@@ -157,7 +157,7 @@ enum Command {
     Append(append::Args),
     /// Run projections
     Run(run::Args),
-    /// Show how far each projection is, why not further, and who blocks
+    /// Show how far each projection is, why it is behind, and what blocks it
     Status(status::Args),
     /// Print the events of the log, one JSON object a line
     Events(events::Args),
@@ -167,23 +167,23 @@ enum Command {
     Test(test::Args),
     /// Check configuration, files, SQL and the event table without running anything
     Check(check::Args),
-    /// Build a read model anew beside the live one, and swap
+    /// Build a read model again beside the live one, then swap the two
     Rebuild(rebuild::Args),
-    /// Let a changed projection go on with the read model it has
+    /// Keep the read model of a changed projection
     Accept(accept::Args),
-    /// Hold a projection on all instances
+    /// Pause a projection on all instances
     Pause(pause::Args),
-    /// Let a paused projection go on
+    /// Resume a paused projection
     Resume(pause::ResumeArgs),
     /// Drop a projection's read model and checkpoints
     Drop(drop::Args),
-    /// Count the events again and compare with what became of them
+    /// Compare the log with what was read from it
     Audit(audit::Args),
-    /// See what was set aside, try it again, or give it up
+    /// List, show, retry and discard events that could not be applied
     DeadLetters(dead_letters::Args),
-    /// See or hold the private PostgreSQL of this project
+    /// Start, stop and open the private PostgreSQL of this project
     Db(db::Args),
-    /// Show it all with real events and a temporary PostgreSQL, leaving nothing behind
+    /// Show everything with real events in a temporary PostgreSQL
     Demo(demo::Args),
     /// Print the completions of a shell
     Completions(completions::Args),

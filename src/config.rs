@@ -206,7 +206,7 @@ fn refused(faults: &[String]) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Config, faults.join(", and "))
-        .with_hint("correct it, or take the key out for its default"))
+        .with_hint("fix it, or remove the key to get its default"))
 }
 
 impl Engine {

@@ -362,7 +362,7 @@ impl Recorders {
         self.stop.cancel();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, ended).await.is_err() {
-            tracing::debug!("what the log holds was not written down in time; it is counted later");
+            tracing::debug!("what the log holds was not recorded in time; it is counted later");
         }
     }
 }

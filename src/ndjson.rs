@@ -205,7 +205,7 @@ impl Reader {
                 "copy or download the file again",
             ),
             _ => (
-                format!("cannot read on: {error}"),
+                format!("cannot read further: {error}"),
                 "check that it is a file that you may read",
             ),
         };

@@ -104,7 +104,7 @@ async fn is_held(client: &Client, name: &ProjectionName) -> Result<bool> {
         .query_typed_one(sql, &[(&name.as_str(), Type::TEXT)])
         .await;
     column(
-        &row.map_err(|e| pg::own_error("cannot see who runs it", e))?,
+        &row.map_err(|e| pg::own_error("cannot read who runs it", e))?,
         0,
     )
 }

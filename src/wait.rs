@@ -209,7 +209,7 @@ async fn passed(
     let parameters: [(&pg::Parameter<'_>, Type); 2] =
         [(&name, Type::TEXT), (&goal.get(), Type::INT8)];
     let row = client.query_typed_opt(sql, &parameters).await;
-    let row = row.map_err(|e| pg::error("cannot read what was set aside", e))?;
+    let row = row.map_err(|e| pg::error("cannot read the dead letters", e))?;
     let (dead_letters, parked, discarded) = match &row {
         Some(row) => (column(row, 0)?, column(row, 1)?, column(row, 2)?),
         None => (0, false, false),
@@ -317,14 +317,14 @@ fn reason(
         return format!("it was never run; highwater run {name} builds it");
     }
     if projection.state == status::State::Idle && projection.paused_at.is_none() {
-        return format!("nobody runs it; start highwater run {name}");
+        return format!("no instance runs it; start highwater run {name}");
     }
     if let Some(obstacle) = obstacle(projection, source, status, goal) {
         return obstacle;
     }
     match projection.eta_seconds {
         Some(eta) if eta > 0.0 => format!("it needs about {} more; wait longer", span(eta)),
-        _ => "it is on its way; wait longer, or see highwater status".to_owned(),
+        _ => "it is making progress; wait longer, or see highwater status".to_owned(),
     }
 }
 
@@ -338,7 +338,7 @@ pub(crate) fn obstacle(
     if projection.paused_at.is_some() {
         let name = &projection.name;
         return Some(format!(
-            "it is paused; highwater resume {name} lets it go on"
+            "it is paused; highwater resume {name} resumes it"
         ));
     }
     if let Some(problem) = source.and_then(|s| s.problem.as_ref()) {
@@ -354,7 +354,7 @@ pub(crate) fn obstacle(
         return Some(held);
     }
     let error = projection.last_error.as_ref()?;
-    Some(format!("it failed and is tried again: {}", error.message))
+    Some(format!("it failed and is retried: {}", error.message))
 }
 
 impl Waited {
@@ -410,7 +410,7 @@ impl fmt::Display for Waited {
             } => {
                 write!(f, "stopped at {position}, before {target}")?;
                 let Some(error) = last_error else {
-                    return f.write_str("; highwater run tries again from there");
+                    return f.write_str("; highwater run retries from there");
                 };
                 write!(f, ": {}", error.message)?;
                 match &error.hint {

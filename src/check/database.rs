@@ -117,14 +117,14 @@ async fn schemas(client: &Client, candidates: &[&Candidate]) -> Result<Vec<Strin
     let names: Vec<&str> = names.collect();
     let sql = include_str!("../../sql/queries/check/schemas.sql");
     let rows = client.query_typed(sql, &[(&names, Type::TEXT_ARRAY)]).await;
-    let rows = rows.map_err(|e| pg::error("cannot read which schemas there are", e))?;
+    let rows = rows.map_err(|e| pg::error("cannot list the schemas", e))?;
     rows.iter().map(|row| column(row, 0)).collect()
 }
 
 fn taken(name: &str) -> Error {
     Error::new(
         ErrorKind::Config,
-        format!("a schema \"{name}\" is there and is not highwater's"),
+        format!("schema \"{name}\" exists and does not belong to highwater"),
     )
     .with_hint("rename the projection, or drop the schema if nothing needs it")
 }
@@ -132,7 +132,8 @@ fn taken(name: &str) -> Error {
 fn gone(name: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("projection \"{name}\" has a read model, and no sound file here"),
+        format!("projection \"{name}\" has a read model, but no valid file here"),
     )
-    .with_hint(format!("put it back or fix it; leave it if it is compiled into another program; or highwater drop {name}"))
+    .with_hint(format!("restore or fix it; leave it if it is compiled into another program; or \
+                        highwater drop {name}"))
 }

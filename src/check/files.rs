@@ -64,10 +64,10 @@ fn orphan(path: &Path) -> Error {
     let name = name.file_name().unwrap_or_default().to_string_lossy();
     Error::new(
         ErrorKind::NotFound,
-        format!("these tests are of a projection {name} that is not there"),
+        format!("these tests are for projection {name}, which does not exist"),
     )
     .with_location(path.display().to_string())
-    .with_hint("rename the one or the other; nobody runs them")
+    .with_hint("rename one of the two; these tests never run")
 }
 
 /// Every projection reads a source that is configured.

@@ -44,7 +44,8 @@ pub(super) async fn run(
 fn finding(error: Error) -> Finding {
     match error.sqlstate() {
         Some("57014" | "55P03") => Finding::warning(error.with_hint(
-            "check waits 2 s for a lock and 10 s for a statement; check again when less is going on",
+            "check waits 2 s for a lock and 10 s for a statement; run it again when the database \
+             is less busy",
         )),
         _ => Finding::error(error),
     }

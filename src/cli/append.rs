@@ -16,9 +16,10 @@ use crate::ndjson::Reader;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-An event is {\"id\"?: uuid, \"stream\": text, \"version\"?: number, \"type\": text, \"data\": any JSON, \
-\"metadata\"?: object, \"occurred_at\"?: time}. With ids nothing is appended twice, however often the \
-file is.")]
+An event is {\"id\"?: uuid, \"stream\": text, \"version\"?: number, \"type\": text, \"data\": any \
+JSON, \
+\"metadata\"?: object, \"occurred_at\"?: time}. Events with ids are never appended twice, even if \
+the file is appended again.")]
 pub(super) struct Args {
     /// The file of events, plain or gz; - is standard input
     #[arg(default_value = "-")]

@@ -51,8 +51,8 @@ const SESSIONS: usize = 4;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The events are the history of the tokio repository: a commit or a change of a file each. The read \
-model `files` is compared with what git itself says.")]
+The events are the history of the tokio repository: each is a commit or a change of a file. The \
+read model `files` is compared with what git itself says.")]
 pub(super) struct Args {}
 
 /// What the demo found out.
@@ -150,7 +150,7 @@ async fn project(
 fn refuse_stopped(report: Report) -> Result<()> {
     for (name, outcome) in report.outcomes {
         if let Some(error) = outcome.error() {
-            let what = format!("the projection {name} did not get to the head: {error}");
+            let what = format!("the projection {name} did not reach the head: {error}");
             return Err(Error::new(ErrorKind::Internal, what).with_hint("report it"));
         }
     }
@@ -195,5 +195,5 @@ fn verify(compared: &Compared) -> Result<()> {
         compared.files
     );
     Err(Error::new(ErrorKind::Internal, what)
-        .with_hint("this is a mistake in highwater: report it"))
+        .with_hint("this is a bug in highwater: report it"))
 }

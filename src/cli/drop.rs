@@ -9,8 +9,8 @@ use crate::name::ProjectionName;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Drops the schema NAME with all that is in it, and the checkpoints. The events stay: highwater run \
-builds the read model anew. A runner that runs it stops.")]
+Drops the schema NAME with everything in it, and the checkpoints. The events stay: highwater run \
+builds the read model again. Runners of the projection stop.")]
 pub(super) struct Args {
     /// The projection; its file need not be there any more
     #[arg(value_name = "NAME")]

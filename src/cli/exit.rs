@@ -95,12 +95,12 @@ pub(super) fn to_json(error: &Error) -> Value {
 
 /// A signal came while nothing could be finished.
 pub(super) fn interrupted() -> Error {
-    Error::new(ErrorKind::Io, "interrupted before it was done").with_hint("run it again")
+    Error::new(ErrorKind::Io, "interrupted before it was finished").with_hint("run it again")
 }
 
 /// Our own mistake.
 pub(super) fn panicked() -> Error {
-    Error::new(ErrorKind::Internal, "this is a mistake in highwater").with_hint(
+    Error::new(ErrorKind::Internal, "this is a bug in highwater").with_hint(
         "report it with the message above; what was committed stays, the rest is rolled back",
     )
 }

@@ -125,7 +125,7 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
         IoKind::PermissionDenied | IoKind::ReadOnlyFilesystem => {
             "change into a directory that you may write to"
         }
-        _ => "see to it, and run init again",
+        _ => "fix that, and run init again",
     };
     Error::new(ErrorKind::Io, format!("{doing}: {error}"))
         .with_location(path.display().to_string())

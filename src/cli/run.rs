@@ -24,8 +24,8 @@ pub(super) use watch::Watch;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-SIGTERM and ctrl-c finish the batch in flight and end with 0, a second one ends at once. \
-A projection that stops leaves the others running; when all have stopped, run ends with 4.")]
+After SIGTERM or ctrl-c, run finishes the batch in flight and exits with 0; a second signal ends \
+it at once. If a projection stops, the others continue; when all have stopped, run exits with 4.")]
 pub(super) struct Args {
     /// The projections to run; all of them, if none is named
     #[arg(value_name = "NAME")]
@@ -98,7 +98,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     if server_ended {
         let what = "the private PostgreSQL was stopped while projections ran";
         let error = Error::new(ErrorKind::ConnectionLost, what);
-        return Err(error.with_hint("run again, which starts it again").into());
+        return Err(error.with_hint("run it again to start it again").into());
     }
     Ok(exit(&report, until, &parked.unwrap_or_default(), &clock))
 }
@@ -109,7 +109,8 @@ type Parked = HashMap<ProjectionName, Counts>;
 /// How long a run that was stopped is kept from its end by a database that does not answer.
 const PARKED_LIMIT: Duration = Duration::from_secs(2);
 
-/// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because the
+/// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because \
+the
 /// database is gone. A catch-up must know it for its exit code.
 async fn parked(target: &Database, until: Until) -> crate::Result<Option<Parked>> {
     let counting = dead_letters::counts(target);
@@ -214,7 +215,7 @@ fn tell(
             let letters = count(counts.dead_letters.unsigned_abs(), "event");
             let keys = count(counts.parked_keys.unsigned_abs(), "key");
             ctx.ui().warn(&format!(
-                "{name}: {letters} of {keys} set aside; highwater dead-letters list {name} shows why"
+                "{name}: {letters} of {keys} parked; highwater dead-letters list {name} shows why"
             ));
         }
     }

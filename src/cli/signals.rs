@@ -71,7 +71,7 @@ impl Stop {
                 std::process::exit(i32::from(Exit::Failed as u8));
             }
             if self.manner.load(Ordering::SeqCst) == DRAIN {
-                ui.say("finishing what is begun; once more stops at once");
+                ui.say("finishing the work in flight; a second signal stops at once");
             }
             token.cancel();
         }

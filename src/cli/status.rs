@@ -20,7 +20,7 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Go on showing it once a second until ctrl-c; with --json a line each time
+    /// Repeat it once a second until ctrl-c; with --json, one line each time
     #[arg(long)]
     watch: bool,
 }

@@ -222,10 +222,10 @@ fn hand_over(dir: &Path, account: &Account) -> Result<()> {
 
 fn check_own(dir: &Path, account: &Account) -> Result<()> {
     let found = fs::symlink_metadata(dir)
-        .map_err(|error| io_error("cannot look at the directory", dir, error))?;
+        .map_err(|error| io_error("cannot inspect the directory", dir, error))?;
     if !found.is_dir() {
         return Err(
-            Error::new(ErrorKind::Config, "this must be a directory, and is not")
+            Error::new(ErrorKind::Config, "this is not a directory")
                 .with_location(dir.display().to_string())
                 .with_hint("move it away"),
         );
@@ -248,7 +248,7 @@ fn check_own(dir: &Path, account: &Account) -> Result<()> {
     }
     if found.mode() & 0o077 != 0 {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
-            .map_err(|error| io_error("cannot close the directory to others", dir, error))?;
+            .map_err(|error| io_error("cannot restrict the directory to its owner", dir, error))?;
     }
     Ok(())
 }
@@ -269,7 +269,7 @@ fn check_data_dir(data_dir: &Path, account: &Account) -> Result<()> {
             "this is not a PostgreSQL data directory: it has files but no PG_VERSION",
         )
         .with_location(data_dir.display().to_string())
-        .with_hint("move it away, and a new one is made")
+        .with_hint("move it away, and a new one is created")
     })
 }
 

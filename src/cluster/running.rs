@@ -83,7 +83,7 @@ pub(super) fn unsettled(root: &Path, why: &str) -> Error {
     Error::new(
         ErrorKind::TimedOut,
         format!(
-            "another process has this project's PostgreSQL, and it takes no connections: {why}"
+            "another process runs this project's PostgreSQL, but it accepts no connections: {why}"
         ),
     )
     .with_location(root.display().to_string())
@@ -114,10 +114,10 @@ pub(super) async fn wait_until_gone(data_dir: &Path, pid: i32) -> Result<()> {
         if Instant::now() > limit {
             return Err(Error::new(
                 ErrorKind::TimedOut,
-                format!("PostgreSQL is not down after {} s", STOP_LIMIT.as_secs()),
+                format!("PostgreSQL did not stop within {} s", STOP_LIMIT.as_secs()),
             )
             .with_location(data_dir.display().to_string())
-            .with_hint("it goes on stopping by itself; its log is beside the data directory"));
+            .with_hint("it is still stopping by itself; its log is beside the data directory"));
         }
         sleep(LOOK_AGAIN).await;
     }

@@ -192,12 +192,12 @@ impl Supervisor {
             Error::new(
                 ErrorKind::TimedOut,
                 format!(
-                    "PostgreSQL is not down after {} s; the end of its log:\n{}",
+                    "PostgreSQL did not stop within {} s; the end of its log:\n{}",
                     STOP_LIMIT.as_secs(),
                     self.last_words()
                 ),
             )
-            .with_hint("it goes on stopping by itself")
+            .with_hint("it is still stopping by itself")
         })
     }
 

@@ -16,7 +16,7 @@ impl Config {
     /// As [`Config::load`].
     pub fn find(directory: &Path) -> Result<Option<(PathBuf, Config)>> {
         let directory = std::path::absolute(directory).map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot tell the directory: {error}"))
+            Error::new(ErrorKind::Io, format!("cannot find the current directory: {error}"))
                 .with_location(directory.display().to_string())
         })?;
         let mut files = directory.ancestors().map(|above| above.join(FILE_NAME));

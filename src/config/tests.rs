@@ -77,7 +77,7 @@ fn all_values_out_of_limits_are_told_at_once() {
         fault("[engine]\nlease = 0\npool_size = 0\nretry_delay_max = \"2h\"\n"),
         "highwater.toml: engine.lease is 0s, but must be from 1s to 1h, and \
          engine.retry_delay_max is 2h, but must be from 100ms to 1h, and engine.pool_size is 0, \
-         but must be from 1 to 1000; correct it, or take the key out for its default"
+         but must be from 1 to 1000; fix it, or remove the key to get its default"
     );
 }
 

@@ -70,7 +70,7 @@ pub async fn retry(
     let parameters = [(&name.as_str() as &pg::Parameter<'_>, Type::TEXT)];
     let looking = async {
         let row = client.query_typed_one(sql, &parameters).await;
-        row.map_err(|e| pg::own_error("cannot see who runs the projection", e))
+        row.map_err(|e| pg::own_error("cannot read who runs the projection", e))
     };
     let row = client.within(looking).await?;
     instance::wake(&client).await;
@@ -109,7 +109,7 @@ pub async fn discard(
 ) -> Result<Discarded> {
     if reason.trim().is_empty() {
         return Err(
-            Error::new(ErrorKind::Usage, "the reason is empty").with_hint("say why it is given up")
+            Error::new(ErrorKind::Usage, "the reason is empty").with_hint("say why it is discarded")
         );
     }
     check_name(target, name).await?;
@@ -148,7 +148,7 @@ async fn in_transaction(
     let parameters: [(&pg::Parameter<'_>, Type); 2] =
         [(&name.as_str(), Type::TEXT), (&keys, Type::TEXT_ARRAY)];
     let left = client.query_typed(sql, &parameters).await;
-    let left = left.map_err(|e| pg::own_error("cannot see what is left", e))?;
+    let left = left.map_err(|e| pg::own_error("cannot read what is left", e))?;
     let (still_parked_keys, left_behind) = counted(&left)?;
     let still_failing = left.first().map(|row| column(row, 2)).transpose()?;
     let mut of = keys.iter();

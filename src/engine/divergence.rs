@@ -126,39 +126,38 @@ fn compare_events(checkpoint: &Checkpoint, log: &LogState) -> Result<(), Differe
 impl Difference {
     fn explain(self, key: &Key, checkpoint: &Checkpoint, source: &str) -> Error {
         let (name, position) = (&key.projection, checkpoint.position);
-        let stands = format!("the checkpoint of \"{name}\" stands at {position}");
+        let stands = format!("the checkpoint of \"{name}\" is at {position}");
         let what = match self {
             Difference::Identity(identity) => format!(
-                "the checkpoint of \"{name}\" was taken from the log {}, and source \"{source}\" is \
-                 the log {identity}",
+                "the checkpoint of \"{name}\" was taken from the log {}, but source \"{source}\" \
+                 is the log {identity}",
                 checkpoint.source_identity
             ),
             Difference::Behind(reached) => format!(
-                "{stands}, and source \"{source}\" has given no position above {reached}: the log \
+                "{stands}, but source \"{source}\" has issued no position above {reached}: the log \
                  went back"
             ),
             Difference::OtherEvent(at, known, found) => format!(
-                "the checkpoint of \"{name}\" knows event {known} at position {at}, where source \
-                 \"{source}\" has event {found} now: the log went back since"
+                "the checkpoint of \"{name}\" has event {known} at position {at}, but source \
+                 \"{source}\" now has event {found} there: the log went back"
             ),
             Difference::NewEvent(at, id) => format!(
-                "{stands}, and source \"{source}\" has event {id} at position {at} now, where there \
-                 was none: the log went back since"
+                "{stands}, but source \"{source}\" now has event {id} at position {at}, where \
+                 there was none: the log went back"
             ),
             Difference::Gone(at, known) => format!(
-                "the checkpoint of \"{name}\" knows event {known} at position {at}, which source \
-                 \"{source}\" does not have any more, and nothing says that it was removed: the log \
-                 went back"
+                "the checkpoint of \"{name}\" has event {known} at position {at}, but source \
+                 \"{source}\" no longer has it and did not record its removal: the log went back"
             ),
             Difference::TakenAgain(at) => format!(
-                "{stands}, and source \"{source}\" has an event at position {at}, whose event was \
-                 removed: positions are given again"
+                "{stands}, but source \"{source}\" has a new event at position {at}, whose event \
+                 was removed: positions are issued again"
             ),
             Difference::Stranded(oldest) => return stranded(key, position, source, oldest),
         };
         let hint = format!(
             "connect to the database it was built from, or highwater rebuild {name}; if you know \
-             that no other events lie below the checkpoint, highwater accept {name} goes on after it"
+             that no other events lie below the checkpoint, highwater accept {name} resumes after it"
         );
         Error::new(ErrorKind::Diverged, what).with_hint(hint)
     }
@@ -176,7 +175,7 @@ pub(crate) async fn check_unread(
         return Ok(());
     }
     let what =
-        format!("events up to {through} were removed, of which {read_up_to} was the last read");
+        format!("events up to {through} were removed, but only those up to {read_up_to} were read");
     Err(removed_unread(key, Error::new(ErrorKind::Stranded, what)))
 }
 
@@ -185,15 +184,15 @@ pub(crate) fn removed_unread(key: &Key, error: Error) -> Error {
     let name = &key.projection;
     // What is inserted again gets other positions, or lies below what is recorded as removed.
     error.with_hint(format!(
-        "restore the database from before the removal, or highwater accept {name} to go on without \
-         the removed events"
+        "restore the database from before the removal, or highwater accept {name} to resume \
+         without the removed events"
     ))
 }
 
 fn stranded(key: &Key, position: Position, source: &str, oldest: Option<Position>) -> Error {
     let name = &key.projection;
     let left = match oldest {
-        Some(oldest) => format!("the oldest there is stands at {oldest}"),
+        Some(oldest) => format!("the oldest that is left is at {oldest}"),
         None => "none is left".to_owned(),
     };
     let what = format!(

@@ -50,10 +50,10 @@ pub(crate) async fn prepare(
     let preparing = recognise_or_create(target, projection, source);
     let Ok(prepared) = tokio::time::timeout(limit, preparing).await else {
         let limit = format_duration(limit);
-        let what = format!("the read model was not there after {limit}");
+        let what = format!("the read model was not created within {limit}");
         return Err(Error::new(ErrorKind::TimedOut, what).with_hint(
-            "the server does not answer, somebody holds a lock on a table of highwater's, or up takes longer: \
-             then raise engine.batch_timeout",
+            "the server does not answer, another session locks a table of highwater, or up takes \
+             longer: then raise engine.batch_timeout",
         ));
     };
     prepared

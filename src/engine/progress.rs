@@ -231,8 +231,8 @@ impl Following {
         if self.progress.has_changed().is_ok() {
             return Ok(());
         }
-        let what = "the reader of the source has ended without a reason";
-        Err(Error::new(ErrorKind::Internal, what).with_hint("see the log, and run again"))
+        let what = "the reader of the source ended unexpectedly";
+        Err(Error::new(ErrorKind::Internal, what).with_hint("check the log, and run again"))
     }
 }
 

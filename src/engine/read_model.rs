@@ -32,7 +32,8 @@ pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
         let error = pg::error(&format!("cannot create the schema \"{schema}\""), e);
         match code.as_deref() {
             Some("42P06") => error.with_kind(ErrorKind::Config).with_hint(
-                "a schema of that name is there and is not highwater's: rename the projection, or \
+                "a schema of that name exists and does not belong to highwater: rename the \
+                 projection, or \
                  drop the schema if nothing needs it",
             ),
             Some("42501") => error
@@ -73,7 +74,7 @@ pub(super) async fn schema_exists(client: &Client, schema: &str) -> Result<bool>
     let sql = include_str!("../../sql/queries/rebuild/schema_exists.sql");
     let row = client.query_typed_one(sql, &[(&schema, Type::TEXT)]).await;
     column(
-        &row.map_err(|e| pg::error("cannot look for a schema", e))?,
+        &row.map_err(|e| pg::error("cannot check whether a schema exists", e))?,
         0,
     )
 }
@@ -105,7 +106,7 @@ pub(super) async fn swap_schemas(client: &Client, name: &ProjectionName) -> Resu
     let carried = client.execute_typed(sql, &parameters).await;
     carried
         .map(drop)
-        .map_err(|e| pg::own_error("cannot carry the grants over", e))
+        .map_err(|e| pg::own_error("cannot copy the grants", e))
 }
 
 /// Refuses to replace or drop a read model that something outside depends on: it would be dropped with it.
@@ -114,7 +115,7 @@ pub(super) async fn check_dependents(client: &Client, name: &ProjectionName) -> 
     let rows = client
         .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
         .await;
-    let rows = rows.map_err(|e| pg::error("cannot see what depends on the read model", e))?;
+    let rows = rows.map_err(|e| pg::error("cannot read what depends on the read model", e))?;
     let names: Result<Vec<String>> = rows.iter().map(|row| column(row, 0)).collect();
     let names = names?;
     if names.is_empty() {

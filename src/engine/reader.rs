@@ -217,11 +217,11 @@ async fn listen(source: Arc<dyn Source>, wake: Arc<Wake>, settings: Settings) {
                 wake.connected(false);
                 tracing::debug!(
                     source = source.name(),
-                    "the wake connection was lost; polling goes on"
+                    "the wake connection was lost; polling continues"
                 );
             }
             Err(error) => {
-                tracing::debug!(source = source.name(), error = %error, "cannot listen for wakes; polling goes on");
+                tracing::debug!(source = source.name(), error = %error, "cannot listen for wakes; polling continues");
             }
         }
         tokio::time::sleep(pauses.next().unwrap_or(settings.retry_delay_max)).await;

@@ -236,7 +236,7 @@ impl Rebuild {
             if self.board.get().position < live && !self.fill(generation, live, stop).await? {
                 let what = "the rebuild was stopped right before the swap";
                 return Err(
-                    Error::new(ErrorKind::TimedOut, what).with_hint("run it again to go on")
+                    Error::new(ErrorKind::TimedOut, what).with_hint("run it again to continue")
                 );
             }
             next::swap(&client, name, generation).await?;
@@ -251,8 +251,8 @@ impl Rebuild {
 
 fn incomplete(name: &ProjectionName, source: &str, through: Position) -> Error {
     let what = format!(
-        "\"{name}\" cannot be built anew: events of source \"{source}\" up to {through} were removed, \
-         and a new read model would lack them; the one there is stays as it is"
+        "\"{name}\" cannot be rebuilt: events of source \"{source}\" up to {through} were removed, \
+         and a new read model would lack them; the present one stays as it is"
     );
     Error::new(ErrorKind::Stranded, what).with_hint(format!(
         "highwater accept {name} keeps the read model; to build one from the events that are left: \

@@ -66,7 +66,7 @@ impl Recorder {
                 && let Err(error) = self.record(&mut later, is_last).await
             {
                 let source = self.source.name();
-                tracing::debug!(source, error = %error, "what the log holds was not written down; it is counted later");
+                tracing::debug!(source, error = %error, "what the log holds was not recorded; it is counted later");
                 // What was taken is lost; what is open is taken once more.
                 self.blocks.lock().end();
                 later = None;

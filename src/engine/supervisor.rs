@@ -146,9 +146,9 @@ impl Supervisor {
                 }
                 changed = self.parts.cluster.changed() => {
                     if changed.is_err() {
-                        let what = "the instance's heartbeat has ended without a reason";
+                        let what = "the instance's heartbeat ended unexpectedly";
                         let error = Error::new(ErrorKind::Internal, what);
-                        return Outcome::Stopped(error.with_hint("see the log, and run again"));
+                        return Outcome::Stopped(error.with_hint("check the log, and run again"));
                     }
                 }
             }
@@ -195,7 +195,7 @@ impl Supervisor {
             Finish::Dropped => projection::dropped(&definition.name),
             Finish::NoCheckpoint => projection::no_checkpoint(&definition.name),
             Finish::Changed => projection::changed(&definition.name)
-                .with_hint("this process has the definition from before: start it again"),
+                .with_hint("this process has the old definition: restart it"),
             Finish::Stopped(partition) => {
                 let checkpoints = observed.map(|p| &p.checkpoints);
                 let mut stopped = checkpoints.into_iter().flatten();
@@ -222,7 +222,7 @@ impl Supervisor {
     /// A run that is to end by itself waits for as long as the pause lasts.
     fn warn_if_paused(&mut self, projection: &ObservedProjection) {
         if projection.paused && self.parts.until.is_some() && !self.warned_of_pause {
-            tracing::warn!(projection = %projection.name, "is paused; highwater resume lets it go on");
+            tracing::warn!(projection = %projection.name, "is paused; highwater resume resumes it");
         }
         self.warned_of_pause = projection.paused;
     }

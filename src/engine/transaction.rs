@@ -43,7 +43,8 @@ pub(crate) async fn warn_if_blocked<T>(
         locked = &mut locking => return locked,
         () = tokio::time::sleep(WAIT_NOTE) => {}
     }
-    tracing::warn!(projection = %name, "waiting for a batch in flight to end; highwater status shows whose it is");
+    tracing::warn!(projection = %name, "waiting for a batch in flight; highwater status shows \
+                                        whose it is");
     locking.await
 }
 

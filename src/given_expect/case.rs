@@ -144,12 +144,12 @@ impl Run<'_> {
             return Err(Error::new(
                 ErrorKind::Apply,
                 format!(
-                    "the projection did not get to the head in {} s",
+                    "the projection did not reach the head within {} s",
                     PATIENCE.as_secs()
                 ),
             )
             .with_location(self.file.place(self.test.line))
-            .with_hint("see that apply ends, and waits for nobody"));
+            .with_hint("check that apply ends and waits for no lock"));
         };
         match report?.outcomes.pop() {
             None | Some((_, Outcome::CaughtUp | Outcome::Drained)) => self.check_parked().await,

@@ -42,7 +42,7 @@ impl Scratch {
             Err(error) => {
                 // What is wrong comes first; a database that cannot be dropped is in the log.
                 if let Err(left) = scratch.drop().await {
-                    tracing::warn!(error = %left, "a scratch database is left");
+                    tracing::warn!(error = %left, "a scratch database was left behind");
                 }
                 Err(error)
             }
@@ -93,7 +93,7 @@ impl Drop for Scratch {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = drop_database(&server, &name).await {
-                    tracing::warn!(error = %error, "a scratch database is left");
+                    tracing::warn!(error = %error, "a scratch database was left behind");
                 }
             });
         }

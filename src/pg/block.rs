@@ -24,7 +24,7 @@ pub(crate) async fn record(client: &Client, identity: &str, blocks: &[Block]) ->
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::own_error("cannot write down what the log holds", e))
+        .map_err(|e| pg::own_error("cannot record what the log holds", e))
 }
 
 /// The first part of `range` that no block covers.
@@ -99,7 +99,7 @@ pub(crate) async fn changed(
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::own_error("cannot write down that a block has changed", e))
+        .map_err(|e| pg::own_error("cannot record that a block has changed", e))
 }
 
 /// How far a generation has read its source.

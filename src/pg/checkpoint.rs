@@ -225,7 +225,7 @@ pub(crate) async fn release(client: &Client, key: &Key, epoch: Epoch) -> Result<
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::own_error("cannot give the checkpoint back", e))
+        .map_err(|e| pg::own_error("cannot release the checkpoint", e))
 }
 
 /// Reads a checkpoint. `None` if the row is not there.
@@ -373,7 +373,7 @@ pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
 /// The error of a runner whose generation is not the one it was.
 pub(crate) fn swapped(key: &Key) -> Error {
     let what = format!(
-        "generation {} of \"{}\" is not there any more",
+        "generation {} of \"{}\" no longer exists",
         key.generation, key.projection
     );
     Error::new(ErrorKind::Fenced, what)

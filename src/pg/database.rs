@@ -156,8 +156,8 @@ impl Short {
         )
         .with_location(self.connector.describe())
         .with_hint(
-            "it hangs, is cut off, or somebody holds a lock on a table of highwater's; another \
-             session is tried",
+            "it hangs, is cut off, or another session locks a table of highwater; the engine \
+             tries a new session",
         )
     }
 }

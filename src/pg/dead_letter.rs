@@ -78,7 +78,7 @@ pub(crate) async fn insert(
     let inserted = client.execute_typed(sql, &parameters).await;
     inserted
         .map(drop)
-        .map_err(|e| pg::own_statement_error("cannot set events aside", e))
+        .map_err(|e| pg::own_statement_error("cannot park events", e))
 }
 
 /// The parked keys of a partition. Read after its checkpoint's row.
@@ -166,7 +166,7 @@ pub(crate) async fn failed_again(
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::own_error("cannot write down what failed again", e))
+        .map_err(|e| pg::own_error("cannot record what failed again", e))
 }
 
 /// Gives the letters of the live read model the keys that `key` sees in their events.
@@ -176,7 +176,7 @@ pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> 
         .execute_typed(&sql, &[(&name.as_str(), Type::TEXT)])
         .await;
     done.map(drop)
-        .map_err(|e| pg::error("cannot take the key from the dead letters", e))
+        .map_err(|e| pg::error("cannot compute the keys of the dead letters", e))
 }
 
 impl Fence<'_> {

@@ -143,7 +143,7 @@ fn cluster(row: &Row) -> Result<Cluster> {
 
 fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|e| {
-        let what = format!("the tables of schema highwater are not as they were left: {e}");
+        let what = format!("the tables of schema highwater were changed by somebody else: {e}");
         Error::new(ErrorKind::Database, what).with_hint("run highwater init")
     })
 }

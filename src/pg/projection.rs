@@ -194,8 +194,8 @@ pub(crate) fn changed(name: &ProjectionName) -> Error {
         format!("projection \"{name}\" was changed since its read model was built"),
     )
     .with_hint(format!(
-        "highwater rebuild {name} builds it anew beside the old one; highwater accept {name} keeps \
-         the read model if the change needs none; or put the file back"
+        "highwater rebuild {name} builds it again beside the old one; highwater accept {name} \
+         keeps the read model if the change leaves it as it is; or put the file back"
     ))
 }
 
@@ -205,7 +205,7 @@ pub(crate) fn dropped(name: &ProjectionName) -> Error {
         ErrorKind::NotFound,
         format!("projection \"{name}\" was dropped"),
     )
-    .with_hint("run again to build it anew")
+    .with_hint("run it again to build it again")
 }
 
 /// The error of a projection whose row is there without a checkpoint: nothing says what its read

@@ -115,7 +115,7 @@ impl Sql {
     pub(crate) fn expression(text: &str) -> Result<Sql> {
         let checked = sql_text::expression(text);
         checked.map_err(|fault| {
-            let what = format!("{text:?} is no SQL expression: {}", fault.what);
+            let what = format!("{text:?} is not a SQL expression: {}", fault.what);
             Error::new(ErrorKind::Config, what).with_hint(fault.hint)
         })?;
         Ok(Sql(format!("(\n{text}\n)").into()))
@@ -129,7 +129,7 @@ impl Sql {
         if is_relation(text) {
             return Ok(Sql(text.trim().to_owned().into()));
         }
-        let what = format!("{text:?} is no name of a table");
+        let what = format!("{text:?} is not the name of a table");
         Err(Error::new(ErrorKind::Config, what)
             .with_hint("write schema.table, quoted where it must be"))
     }

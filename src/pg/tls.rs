@@ -164,7 +164,7 @@ impl TlsSettings {
             .map_err(|error| {
                 Error::new(
                     ErrorKind::Config,
-                    format!("the key does not serve the client certificate: {error}"),
+                    format!("the key does not match the client certificate: {error}"),
                 )
                 .with_location(key.display().to_string())
                 .with_hint("sslcert and sslkey must be a pair, the key not encrypted")

@@ -172,7 +172,7 @@ impl<V: KeyedView> Keyed<V> {
     /// If its name cannot name a schema, its event is no enum, or it has no key column.
     pub fn new(view: V) -> Result<RustProjection<Keyed<V>>> {
         if typed::variants_of::<V::Event>().is_none() {
-            let what = format!("the event of projection \"{}\" is no enum", view.name());
+            let what = format!("the event of projection \"{}\" is not an enum", view.name());
             return Err(Error::new(ErrorKind::Config, what)
                 .with_hint("derive Deserialize for an enum with a variant for each event type"));
         }

@@ -150,7 +150,7 @@ impl dyn Source + '_ {
             return Ok(());
         }
         let what = format!(
-            "source \"{}\" is not in PostgreSQL and knows the key {} only, not {}",
+            "source \"{}\" is not in PostgreSQL and supports only the key {}, not {}",
             self.name(),
             Keys::STREAM,
             keys.key

@@ -71,7 +71,8 @@ async fn a_log_that_holds_what_it_held_agrees_and_says_how_much_was_compared() {
     assert!(found.agrees(), "{}", found.render());
     assert_eq!(
         found.render(),
-        "source default: 32 events in 1 blocks are as they were\ncounts: nothing that it has read has changed, up to 33\n"
+        "source default: 32 events in 1 blocks are unchanged\ncounts: no event that it has read \
+         has changed, up to 33\n"
     );
 }
 
@@ -100,7 +101,7 @@ async fn an_event_that_appears_below_a_position_already_passed_is_found_until_a_
     let found = audited(&database).await;
     assert!(
         found.agrees(),
-        "built from what is there: {}",
+        "built from the events that are there: {}",
         found.render()
     );
 }

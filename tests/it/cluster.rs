@@ -448,7 +448,7 @@ async fn data_of_another_major_version_is_not_passed_over() {
     assert!(
         error
             .to_string()
-            .contains("this project's data is PostgreSQL 13's"),
+            .contains("this project's data belongs to PostgreSQL 13"),
         "{error}"
     );
 }

@@ -126,7 +126,7 @@ async fn a_log_past_the_checkpoint_again_is_diverged_though_nothing_has_the_know
     assert_eq!(taken, 0);
     diverged(
         &database,
-        "at position 10, which source \"default\" does not have any more",
+        "at position 10, but source \"default\" no longer has it",
     )
     .await;
 }
@@ -166,7 +166,7 @@ async fn an_event_where_there_was_none_below_the_checkpoint_is_a_divergence() {
     append_rows(&client, "other", 1..=2).await;
     burn(&client).await;
     append_rows(&client, "other", 3..=3).await;
-    diverged(&database, "at position 7 now, where there was none").await;
+    diverged(&database, "at position 7, where there was none").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,9 +179,9 @@ async fn a_log_that_gave_no_such_position_is_diverged_though_the_checkpoint_know
         ))
         .await
         .unwrap();
-    diverged(&database, "has given no position above 0").await;
+    diverged(&database, "has issued no position above 0").await;
     append_rows(&client, "other", 1..=20).await;
-    diverged(&database, "at position 10 now, where there was none").await;
+    diverged(&database, "at position 10, where there was none").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,11 +207,11 @@ async fn numbers_set_back_are_a_divergence_before_and_after_they_are_given_again
         .unwrap();
     caught_up(&database).await;
     set_sequence(&client, 7).await;
-    diverged(&database, "has given no position above 7").await;
+    diverged(&database, "has issued no position above 7").await;
     append_rows(&client, "other", 1..=2).await;
     burn(&client).await;
     append_rows(&client, "other", 3..=3).await;
-    diverged(&database, "an event at position 9, whose event was removed").await;
+    diverged(&database, "a new event at position 9, whose event was removed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,7 +297,7 @@ async fn a_projection_that_has_not_read_what_was_removed_is_stranded_and_one_abo
     assert!(
         error
             .to_string()
-            .contains("the oldest there is stands at 7"),
+            .contains("the oldest that is left is at 7"),
         "{error}"
     );
     assert!(
@@ -346,7 +346,7 @@ async fn a_new_projection_on_a_log_whose_oldest_events_were_removed_is_stranded(
     assert!(
         error
             .to_string()
-            .contains("the oldest there is stands at 11"),
+            .contains("the oldest that is left is at 11"),
         "{error}"
     );
     let accepted = accept(&database.pooled(), &*fresh()[0], &*database.source()).await;

@@ -292,7 +292,7 @@ async fn a_key_that_would_not_stay_the_same_is_refused() {
         };
         assert_eq!(error.kind(), ErrorKind::Config, "{key}: {error}");
         assert!(
-            error.to_string().contains("the key is no expression"),
+            error.to_string().contains("the key is not an expression"),
             "{error}"
         );
     }

@@ -257,7 +257,7 @@ async fn a_client_certificate_is_sent_where_the_server_asks_for_one() {
     assert!(
         error
             .to_string()
-            .starts_with(&format!("{other_key}: the key does not serve"))
+            .starts_with(&format!("{other_key}: the key does not match"))
     );
 }
 

@@ -69,7 +69,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception using
         errcode = 'HW101',
-        message = format('the checkpoint of "%s" is not at position %s under epoch %s any more',
+        message = format('the checkpoint of "%s" is no longer at position %s under epoch %s',
                          fence.projection, after, fence.epoch);
 end $$;
 comment on function highwater.raise_fenced(highwater.fence, bigint) is 'Internal: raises HW101.';

@@ -39,7 +39,7 @@ begin
     if not found then
         raise exception using
             errcode = 'HW101',
-            message = format('"%s" has no dead letter at position %s any more',
+            message = format('"%s" no longer has a dead letter at position %s',
                              settle.projection, settle.letter);
     end if;
     -- A key is tried again as a whole: the next of its letters is asked for too.
@@ -84,7 +84,7 @@ begin
     if letters > letters_max then
         raise exception using
             errcode = 'HW103',
-            message = pg_catalog.format('more events of "%s" would be set aside than engine.dead_letters_max = %s',
+            message = pg_catalog.format('more events of "%s" would be parked than engine.dead_letters_max = %s',
                              check_parked.projection, letters_max);
     end if;
 end $$;

@@ -43,7 +43,7 @@ begin
         message = pg_catalog.format('stream %L: expected %s, found %s', stream,
             case when expected = 0 then 'no stream' else 'version ' || expected end,
             case when actual = 0 then 'no stream' else 'version ' || actual end),
-        hint = 'read the stream again and decide anew';
+        hint = 'read the stream again and decide again';
 end $$;
 comment on function highwater.raise_version_conflict(text, bigint, bigint) is
     'Internal: raises HW001.';

@@ -47,7 +47,7 @@ begin
     if through > read_up_to then
         raise exception using
             errcode = 'HW104',
-            message = pg_catalog.format('events up to %s were removed, of which %s was the last read',
+            message = pg_catalog.format('events up to %s were removed, but only those up to %s were read',
                 through, read_up_to);
     end if;
 end $$;

@@ -71,7 +71,7 @@ impl Late {
 
     /// Why the projection was not further.
     pub(super) fn why(&self, name: &ProjectionName) -> String {
-        let more = "it was on its way; run it again, which goes on from there, with more time";
+        let more = "it was making progress; run it again with more time to continue from there";
         self.0.get(name).cloned().unwrap_or_else(|| more.to_owned())
     }
 }

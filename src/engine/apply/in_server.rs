@@ -234,7 +234,7 @@ fn explain_write(error: Error) -> Error {
     }
     error
         .with_kind(ErrorKind::Config)
-        .with_hint("batch is only read: write to tables of the projection's own")
+        .with_hint("batch is read-only: write to the projection's own tables")
 }
 
 /// Sends a message and takes what comes back.

@@ -76,7 +76,7 @@ impl Applier {
         let read = self.source.read_keyed(request, keys).await?.events.pop();
         let gone = || {
             let what = format!(
-                "the event at position {} is not there any more",
+                "the event at position {} no longer exists",
                 event.position
             );
             // Deleted just now: looked for again, and passed over.
@@ -107,7 +107,8 @@ impl Applier {
         let name = &self.key.projection;
         error.with_hint(format!(
             "highwater dead-letters list {name} --by-error shows why; fix it and highwater \
-             dead-letters retry {name} --all, or discard them, or raise the limit in highwater.toml; \
+             dead-letters retry {name} --all, or discard them, or raise the limit in \
+             highwater.toml; \
              then highwater run {name} resumes"
         ))
     }

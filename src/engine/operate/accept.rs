@@ -75,10 +75,10 @@ async fn check_cut(client: &Client, definition: &Definition) -> Result<()> {
         return Ok(());
     }
     let what = format!(
-        "the key of \"{name}\" cannot change now: its partitions stand at different positions"
+        "the key of \"{name}\" cannot change now: its partitions are at different positions"
     );
     Err(Error::new(ErrorKind::Config, what).with_hint(format!(
-        "highwater rebuild {name}; or put the key back, let highwater run {name} --until-caught-up \
-         bring them to one position, and accept it then"
+        "highwater rebuild {name}; or put the key back, bring them to one position with highwater \
+         run {name} --until-caught-up, then accept it"
     )))
 }

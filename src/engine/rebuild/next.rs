@@ -57,7 +57,7 @@ pub(super) async fn give_up(client: &Client, name: &ProjectionName, generation: 
         let parameters: [(&Parameter<'_>, Type); 2] =
             [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
         let given_up = client.execute_typed(sql, &parameters).await;
-        let given_up = given_up.map_err(|e| pg::own_error("cannot give the rebuild up", e))?;
+        let given_up = given_up.map_err(|e| pg::own_error("cannot cancel the rebuild", e))?;
         if given_up == 0 {
             return Ok(());
         }
@@ -75,8 +75,8 @@ pub(super) async fn swap(client: &Client, name: &ProjectionName, generation: i32
     let swapped = client.query_typed_opt(sql, &parameters).await;
     let swapped = swapped.map_err(|e| pg::error("cannot swap the generations", e))?;
     if swapped.is_none() {
-        let what = format!("another rebuild of \"{name}\" has begun since");
-        return Err(Error::new(ErrorKind::Fenced, what).with_hint("let one of the two end"));
+        let what = format!("another rebuild of \"{name}\" has started since");
+        return Err(Error::new(ErrorKind::Fenced, what).with_hint("let one of the two finish"));
     }
     Ok(())
 }

@@ -114,8 +114,8 @@ impl Runner {
         let limit = self.parts.settings.stop_grace.max(RELEASE_LIMIT);
         match tokio::time::timeout(limit, done).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(error = %error, "the checkpoint was not given back"),
-            Err(_) => tracing::debug!("the checkpoint was not given back in time"),
+            Ok(Err(error)) => tracing::debug!(error = %error, "the checkpoint was not released"),
+            Err(_) => tracing::debug!("the checkpoint was not released in time"),
         }
     }
 }

@@ -232,7 +232,7 @@ impl Claimed {
         let limit = self.parts.settings.stop_grace.max(LAST_FLUSH_LIMIT);
         let progress = self.parts.following.progress.borrow().clone();
         if let Ok(Err(error)) = tokio::time::timeout(limit, self.flush(&progress)).await {
-            tracing::debug!(error = %error, "the position was not written down; it is found again");
+            tracing::debug!(error = %error, "the position was not stored; the next run finds it again");
         }
     }
 
@@ -276,7 +276,7 @@ impl Claimed {
             }
             let hash = &self.definition().hash;
             projection::check_hash(&key.projection, hash, &stored.hash).map_err(|e| {
-                e.with_hint("this process has the definition from before: start it again")
+                e.with_hint("this process has the old definition: restart it")
             })?;
         }
         let Some(checkpoint) = checkpoint else {

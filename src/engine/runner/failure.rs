@@ -62,7 +62,7 @@ impl Runner {
     /// What the connection took with it is read again: a commit may have gone through.
     async fn retry(&mut self, error: Error) -> Step {
         self.parts.set_state(RunnerState::Retrying);
-        tracing::warn!(projection = %self.parts.definition().name, attempt = self.attempts, error = %error, "trying again");
+        tracing::warn!(projection = %self.parts.definition().name, attempt = self.attempts, error = %error, "retrying");
         self.report(RunnerState::Retrying, &error).await;
         match self.read_again().await {
             Ok(Step::End(ended)) => Step::End(ended),
@@ -113,9 +113,9 @@ impl Runner {
         match tokio::time::timeout(REPORT_LIMIT, reported).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(error = %error, "the state could not be written down")
+                tracing::debug!(error = %error, "the state could not be stored")
             }
-            Err(_) => tracing::debug!("the state could not be written down in time"),
+            Err(_) => tracing::debug!("the state could not be stored in time"),
         }
     }
 

@@ -72,7 +72,7 @@ impl Parts {
             return error;
         }
         error.with_kind(ErrorKind::TimedOut).with_hint(format!(
-            "the server ends a batch whose code says nothing to it for longer than engine.lease, {}: \
+            "the server ends a batch whose code sends it nothing for longer than engine.lease, {}: \
              do less between two statements, or raise the lease",
             format_duration(lease)
         ))
@@ -89,7 +89,7 @@ impl Parts {
             if error.sqlstate().is_some() || error.kind() == ErrorKind::Locked {
                 continue;
             }
-            let what = format!("the server does not answer any more: {}", error.message());
+            let what = format!("the server no longer answers: {}", error.message());
             return Error::new(ErrorKind::ConnectionLost, what)
                 .with_hint("the checkpoint is read again when it does");
         }
@@ -116,8 +116,8 @@ impl Claimed {
         if range.width() > 1 {
             return error;
         }
-        let next = "this one event alone runs into it: raise the role's statement_timeout, \
-                    engine.batch_timeout or what the server lacks";
+        let next = "this event alone exceeds the limit: raise the role's statement_timeout or \
+                    engine.batch_timeout, or give the server what it lacks";
         match error.hint() {
             Some(hint) => {
                 let hint = format!("{hint}; {next}");

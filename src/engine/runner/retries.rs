@@ -114,8 +114,8 @@ impl Retries {
             return Ok(false);
         }
         has_changed.map_err(|_| {
-            let what = "the retries of dead letters have ended without a reason";
-            Error::new(ErrorKind::Internal, what).with_hint("see the log, and run again")
+            let what = "the retries of dead letters ended unexpectedly";
+            Error::new(ErrorKind::Internal, what).with_hint("check the log, and run again")
         })
     }
 
@@ -197,7 +197,7 @@ impl Task {
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!(projection = %self.applier.key.projection, error = %error, "dead letters are tried again later");
+                    tracing::debug!(projection = %self.applier.key.projection, error = %error, "dead letters are retried later");
                     Next::Pause(pauses.next().unwrap_or(IN_A_ROW_MAX))
                 }
             };
@@ -274,7 +274,7 @@ impl Task {
         match applied {
             Ok(()) => {
                 failpoint!("redrive.committed");
-                tracing::info!(projection = %self.applier.key.projection, position = %letter.position, "applied after all");
+                tracing::info!(projection = %self.applier.key.projection, position = %letter.position, "a dead letter was applied");
             }
             Err(error) => match verdict(error.kind()) {
                 Verdict::Poison => self.failed_again(error, &letter).await?,
@@ -294,7 +294,7 @@ impl Task {
         let name = &self.applier.key.projection;
         self.parts.shared.failed(error);
         metrics::failure(name, error.kind());
-        tracing::warn!(projection = %name, position = %letter.position, error = %error, "a dead letter is tried again later");
+        tracing::warn!(projection = %name, position = %letter.position, error = %error, "a dead letter is retried later");
         self.put_off.push(key);
         self.status.send_modify(|status| status.some_wait = true);
     }
@@ -309,7 +309,7 @@ impl Task {
         client.within(telling).await?;
         failpoint!("redrive.refused");
         metrics::failure(name, error.kind());
-        tracing::warn!(projection = %name, error = %error, "failed again and stays parked");
+        tracing::warn!(projection = %name, error = %error, "a dead letter failed again and stays parked");
         Ok(())
     }
 }

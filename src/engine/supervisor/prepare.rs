@@ -82,7 +82,7 @@ impl Supervisor {
                     Err(error) => return Err(error),
                 },
             };
-            tracing::warn!(projection = %self.definition().name, error = %error, "trying again");
+            tracing::warn!(projection = %self.definition().name, error = %error, "retrying");
             self.parts.board.failed(&error);
             self.parts.board.set_state(RunnerState::Retrying);
             tokio::select! {

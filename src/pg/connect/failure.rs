@@ -142,7 +142,7 @@ fn refusal_hint(error: &tokio_postgres::Error) -> Option<&'static str> {
     let db = error.as_db_error()?;
     if db.message().contains("startup parameter") {
         return Some(
-            "a pooler stands between: set its ignore_startup_parameters = options, and \
+            "there is a pooler in between: set its ignore_startup_parameters = options, and \
              `alter role … set row_security = off` in the server",
         );
     }
@@ -196,7 +196,8 @@ fn tls_failure(error: &rustls::Error) -> (String, &'static str) {
         rustls::Error::InvalidCertificate(why) => certificate_failure(why),
         rustls::Error::AlertReceived(alert) => (
             format!("the server ended TLS with the alert {alert:?}"),
-            "if the server asks for a client certificate, give one it trusts with sslcert and sslkey",
+            "if the server asks for a client certificate, give one it trusts with sslcert and \
+             sslkey",
         ),
         other => (
             format!("TLS failed: {other}"),
@@ -229,13 +230,13 @@ fn certificate_failure(why: &CertificateError) -> (String, &'static str) {
         ),
         other => (
             format!("the server's certificate is not accepted: {other}"),
-            "look at it with openssl s_client -starttls postgres, and renew it",
+            "inspect it with openssl s_client -starttls postgres, and renew it",
         ),
     }
 }
 
-const NAME_HINT: &str = "connect by a name that its subjectAltName has (a common name is not \
-     looked at), or use sslmode=verify-ca";
+const NAME_HINT: &str = "connect by a name that its subjectAltName has (a common name is \
+                         ignored), or use sslmode=verify-ca";
 
 fn wrong_name(presented: &[String]) -> String {
     if presented.is_empty() {

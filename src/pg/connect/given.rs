@@ -58,7 +58,7 @@ impl Given {
         }
         let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
         Err(fault(
-            format!("the connection option {key}={given:?} has no such value"),
+            format!("the connection option {key} cannot be {given:?}"),
             format!("use one of {}", names.join(", ")),
         ))
     }
@@ -239,7 +239,7 @@ impl Given {
             None => Ok(()),
             Some(key) => Err(fault(
                 format!("the connection option {key:?} is not known"),
-                format!("take it out; {KNOWN}"),
+                format!("remove it; {KNOWN}"),
             )),
         }
     }

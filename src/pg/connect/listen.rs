@@ -35,7 +35,7 @@ impl Notifications {
             Some(payload) => Ok(payload),
             None => Err(Error::new(
                 ErrorKind::ConnectionLost,
-                "the connection that listens was lost",
+                "the listening connection was lost",
             )
             .with_location(self.place.clone())
             .with_hint("listen again and read what may have come meanwhile")),

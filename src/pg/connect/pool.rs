@@ -32,7 +32,7 @@ impl Connector {
     pub fn pool(&self, size: usize) -> Result<Pool> {
         if size == 0 {
             return Err(
-                Error::new(ErrorKind::Config, "a pool of 0 sessions serves nobody")
+                Error::new(ErrorKind::Config, "a pool needs at least one session")
                     .with_hint("set pool_size to 1 or more"),
             );
         }

@@ -87,7 +87,7 @@ fn directory_error(directory: &Path, error: &io::Error) -> Error {
         )
         .with_hint("run highwater init, which creates one"),
         _ => Error::new(ErrorKind::Io, format!("cannot read the directory: {error}"))
-            .with_hint("see to its rights"),
+            .with_hint("check its permissions"),
     }
     .with_location(place)
 }

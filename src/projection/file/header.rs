@@ -126,7 +126,7 @@ fn events(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<Vec<Strin
             return Err(text
                 .error(
                     item.span().start,
-                    format!("the event type {} is there twice", quoted(event)),
+                    format!("the event type {} is listed twice", quoted(event)),
                 )
                 .with_hint("remove one"));
         }
@@ -157,7 +157,7 @@ fn on_error(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<OnError
 fn key(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<Option<String>> {
     let key = text.text(value, "key")?.trim();
     sql_text::expression(key).map_err(|fault| {
-        let what = format!("the key is no SQL expression: {}", fault.what);
+        let what = format!("the key is not a SQL expression: {}", fault.what);
         text.error(value.span().start, what).with_hint(fault.hint)
     })?;
     Ok((key != Keys::STREAM).then(|| key.to_owned()))

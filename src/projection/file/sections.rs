@@ -68,7 +68,7 @@ fn markers(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Vec<Marker>>
             return Err(source
                 .error(
                     offset,
-                    format!("-- highwater: {section} stands behind other text"),
+                    format!("-- highwater: {section} follows other text on its line"),
                 )
                 .with_hint("put it on a line of its own"));
         }
@@ -128,7 +128,7 @@ fn header<'p, 'a>(
         Some(late) => Err(source
             .error(
                 late.offset,
-                "the comment /* highwater */ stands behind the first section",
+                "the comment /* highwater */ comes after the first section",
             )
             .with_hint("move it to the top of the file")),
         None => Ok(header),

@@ -141,7 +141,7 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         let written = text.push(|out| serde_json::to_writer(out, row))?;
         let mut reader = serde_json::Deserializer::from_slice(written);
         reader.deserialize_map(columns).map_err(|e| {
-            let what = format!("a row of {} is no struct", self.view.table());
+            let what = format!("a row of {} is not a struct", self.view.table());
             Error::new(ErrorKind::Config, what).with_source(e)
         })
     }

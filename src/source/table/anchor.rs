@@ -61,8 +61,8 @@ impl Anchor {
         }
         let now = Anchor::at(client, table, mark).await?;
         let gone = format!(
-            "event {id} at position {position}, the last that was read, is gone, and nothing says \
-             that it was removed"
+            "event {id} at position {position}, the last one read, is gone, and its removal was \
+             not recorded"
         );
         if table.identity.is_some() {
             return Err(went_back(table, &gone));
@@ -71,7 +71,7 @@ impl Anchor {
         let (_, removed) = log_state::removed(client, &asked).await?;
         match now.0 {
             Some((at, _)) if removed.contains(at) => {
-                Err(went_back(table, &format!("position {at} was given again")))
+                Err(went_back(table, &format!("position {at} was issued again")))
             }
             _ if removed.contains(position) => Ok(now),
             _ => Err(went_back(table, &gone)),
@@ -83,7 +83,7 @@ fn unexpected(mark: Position, found: &[(Position, Uuid)]) -> String {
     let found = found.first().map_or_else(String::new, |(at, id)| {
         format!("event {id} at position {at}")
     });
-    format!("{found} is below the mark {mark} now, where it was not before")
+    format!("{found} is now below the mark {mark}, where it was not before")
 }
 
 fn went_back(table: &EventTable, what: &str) -> Error {

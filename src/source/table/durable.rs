@@ -23,7 +23,8 @@ const FLUSH: &str = "begin; set local synchronous_commit = local;
 pub(super) async fn wait(client: &Client) -> Result<()> {
     let written = include_str!("../../../sql/queries/mark/written.sql");
     let row = client.query_typed_one(written, &[]).await;
-    let row = row.map_err(|e| pg::error("cannot ask how far the log of the server is", e))?;
+    let row = row.map_err(|e| pg::error("cannot read how far the write-ahead log of the server \
+                                         is", e))?;
     let written: String = column(&row, 0)?;
     for _ in 0..LOOKS_MAX {
         if is_flushed(client, &written).await? {
@@ -38,6 +39,6 @@ pub(super) async fn wait(client: &Client) -> Result<()> {
 async fn is_flushed(client: &Client, written: &str) -> Result<bool> {
     let sql = include_str!("../../../sql/queries/mark/flushed.sql");
     let row = client.query_typed_one(sql, &[(&written, Type::TEXT)]).await;
-    let row = row.map_err(|e| pg::error("cannot ask what the server has on disk", e))?;
+    let row = row.map_err(|e| pg::error("cannot read what the server has on disk", e))?;
     column(&row, 0)
 }

@@ -65,7 +65,7 @@ pub(super) async fn snapshot(
             client.query_typed_opt(sql, &[table]).await
         }
     }
-    .map_err(|e| pg::error("cannot look at the locks of the event table", e))?;
+    .map_err(|e| pg::error("cannot read the locks of the event table", e))?;
     let Some(row) = row else {
         return Err(broken(
             relation,
@@ -117,7 +117,7 @@ pub(super) async fn last_value(
 
 /// Numbers of the sequence before may still be out, and nobody would look at its lock any more.
 pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
-    let found = found.as_deref().unwrap_or("none that is there");
+    let found = found.as_deref().unwrap_or("which does not exist");
     broken(
         relation,
         &format!("draws its position from another sequence since the start, {found}"),
@@ -145,14 +145,15 @@ fn check(row: &Row, relation: &str, policy: &GapPolicy) -> Result<()> {
     if column_named(row, "subscribed")? {
         return Err(broken(
             relation,
-            "is the target of a logical replication, which applies positions in the order of commits",
+            "is the target of a logical replication, which applies positions in the order of \
+             commits",
             "read the events from the publisher",
         ));
     }
     if column_named(row, "row_security")? {
         return Err(broken(
             relation,
-            "has row level security for this role, and a row it hides would look rolled back",
+            "has row level security for this role, and a hidden row would look rolled back",
             "connect as the owner of the table or as a role with BYPASSRLS",
         ));
     }
@@ -167,14 +168,15 @@ fn check_sequence(row: &Row, relation: &str, named: Option<&str>) -> Result<()> 
         if let Some(named) = named {
             return Err(broken(
                 relation,
-                &format!("has \"{named}\" named as its sequence, and there is no such sequence"),
+                &format!("names the sequence \"{named}\", which does not exist"),
                 "correct the name, with its schema",
             ));
         }
         return Err(broken(
             relation,
-            "draws its position from no sequence that the catalogue shows",
-            "give the column an identity or a nextval default, name the sequence, or choose another gap policy",
+            "has no sequence for its position in the catalogue",
+            "give the column an identity or a nextval default, name the sequence, or choose \
+             another gap policy",
         ));
     };
     let cache: i64 = column_named(row, "cache")?;
@@ -214,6 +216,6 @@ pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<Hel
     let rows = client
         .query_typed(sql, &[(&names, Type::TEXT_ARRAY)])
         .await
-        .map_err(|e| pg::error("cannot see who holds the mark", e))?;
+        .map_err(|e| pg::error("cannot read who holds the mark", e))?;
     rows.iter().map(HeldBy::read).collect()
 }

@@ -82,7 +82,7 @@ impl LockWatch {
             return Ok(());
         }
         let what = format!(
-            "the sequence of {} stands at {last}, below the mark {mark}: positions went back",
+            "the sequence of {} is at {last}, below the mark {mark}: positions went back",
             self.table.relation
         );
         Err(Error::new(ErrorKind::Diverged, what).with_hint(anchor::HINT))

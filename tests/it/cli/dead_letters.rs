@@ -68,7 +68,7 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
 
     run(&["dead-letters", "retry", "counts"])
         .await
-        .expect_error(2, "it is not said which");
+        .expect_error(2, "no dead letters are named");
     run(&["dead-letters", "show", "counts", "--null-key"])
         .await
         .expect_error(2, "of the key null");
@@ -76,7 +76,7 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
         .await
         .expect_error(2, "did you mean counts");
     let retry = run(&["dead-letters", "retry", "counts", "--fingerprint", "f1"]).await;
-    let told = "counts: 3 events of 1 key will be tried again in order, by the next highwater run";
+    let told = "counts: 3 events of 1 key will be retried in order by the next highwater run";
     assert!(retry.expect(0).stdout.starts_with(told), "{retry:?}");
     run(&["dead-letters", "discard", "counts", "--all"])
         .await
@@ -115,7 +115,7 @@ async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_
     append_rows(&client, "a", 1..=3).await;
     append_rows(&client, "b", 1..=3).await;
     let ran = run(&["run", "--until-caught-up"]).await;
-    let told = "seen: 2 events of 1 key set aside; highwater dead-letters list seen shows why";
+    let told = "seen: 2 events of 1 key parked; highwater dead-letters list seen shows why";
     assert!(ran.expect(3).stderr.contains(told), "{ran:?}");
     let ran = run(&["run", "--until-caught-up", "--json"])
         .await
@@ -142,7 +142,7 @@ async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_
     live.says("live").await;
     let retry = run(&["dead-letters", "retry", "seen", "--all"]).await;
     assert!(
-        retry.expect(0).stdout.ends_with("by who runs it now\n"),
+        retry.expect(0).stdout.ends_with("by the instance that runs it now\n"),
         "{retry:?}"
     );
     let again = "select count(*) from highwater.dead_letter where attempts = 2";
@@ -262,7 +262,7 @@ async fn what_a_discard_leaves_behind_is_told_with_a_command_that_works_as_it_is
         .unwrap();
     let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert!(
-        printed.contains("1 event of 1 key will be tried again"),
+        printed.contains("1 event of 1 key will be retried"),
         "{ran:?}"
     );
     shop.run(url, &["run", "--until-caught-up"]).await.expect(0);

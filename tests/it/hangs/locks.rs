@@ -51,7 +51,7 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
     let free = found.projection("in_rust").unwrap();
     assert!(free.blocked_by.is_empty(), "{free:?}");
     let text = found.render(false);
-    let expected = format!("in_sql: its batch waits for a lock of pid {pid} (user ");
+    let expected = format!("in_sql: its batch waits for a lock held by pid {pid} (user ");
     assert!(text.contains(&expected), "{text}");
     assert!(
         text.contains("application the nightly report, idle in transaction, begun"),

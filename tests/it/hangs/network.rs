@@ -102,7 +102,7 @@ async fn a_connection_that_is_silent_while_a_read_model_is_made_is_given_up() {
     })
     .await;
     proxy.set(Mode::Freeze);
-    is_retrying(&monitor, "the read model was not there after 3s").await;
+    is_retrying(&monitor, "the read model was not created within 3s").await;
     holder.batch_execute("rollback").await.unwrap();
     proxy.set(Mode::Pass);
     are_exact(&client, &["in_sql"]).await;

@@ -55,7 +55,7 @@ async fn a_sequence_that_cycles_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_without_a_sequence_is_refused() {
     let change = "alter table ev alter position drop default";
-    is_refused(change, "draws its position from no sequence").await;
+    is_refused(change, "has no sequence for its position").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
