@@ -1,4 +1,4 @@
-//! Batches whose events stay in the server: one message, and what it says when it fails.
+//! Batches whose events stay in the server: one message, and the explanation of its failures.
 
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::SimpleQueryMessage;
@@ -21,7 +21,7 @@ use super::executor::{Executor, Limits, Work};
 use super::timing::Answer;
 use super::{Applier, Session};
 
-/// Has the server read the events and apply them, in one message.
+/// The server reads the events and applies them, in one message.
 pub(super) struct InServer<'a> {
     pub(super) applier: &'a Applier,
     pub(super) statements: Statements<'a>,
@@ -101,7 +101,7 @@ impl InServerRange<'_> {
             None => applier.fence().text_in_server(range, relation)?,
         };
         let mut last = applier.set_aside(&batch, range)?;
-        // Behind the statements that read: what is removed later had been read.
+        // After the statements that read: events that are removed later were read.
         let log = applier.source.postgres();
         if let Some(check) = log.and_then(|log| log.check_unread(self.read_up_to)) {
             last.push_str(&format!("{check};\n"));
@@ -219,7 +219,7 @@ impl Applier {
     }
 }
 
-/// A statement that is wrong whatever it is given.
+/// A statement that is wrong for every event.
 fn explain_statement(error: Error) -> Error {
     if error.kind() != ErrorKind::Config || error.hint().is_some() {
         return error;

@@ -13,8 +13,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Where nothing is kept from one batch to the next, what is written again and again in one
-    /// transaction the server can only clear away after it: such a transaction is shorter.
+    /// Where nothing is kept from one batch to the next, one transaction updates the same rows
+    /// again and again, and the server can remove the dead versions only after it: such a
+    /// transaction is shorter.
     pub(super) fn new(transaction_time: Duration, gains_by_many: bool) -> Pace {
         let transaction = match gains_by_many {
             true => transaction_time,

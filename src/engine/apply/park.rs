@@ -1,4 +1,4 @@
-//! Dead letters: how events become them and are applied after all, each in one transaction.
+//! Dead letters: how events become dead letters and are applied later, each in one transaction.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
@@ -14,7 +14,8 @@ use super::batch::BatchText;
 use super::{Applier, Session};
 
 impl Applier {
-    /// Sets one event aside and parks its key. The checkpoint moves over this event alone.
+    /// Stores one event as a dead letter and parks its key. The checkpoint moves over this event
+    /// alone.
     pub(in crate::engine) async fn park(
         &self,
         client: PooledClient,
@@ -51,7 +52,7 @@ impl Applier {
         ended.map_err(|e| self.explain_full(pg::error("cannot park the key", e)))
     }
 
-    /// Applies a dead letter, and lets it leave. The checkpoint stays where it is.
+    /// Applies a dead letter, and deletes it. The checkpoint stays where it is.
     pub(in crate::engine) async fn apply_dead_letter(
         &self,
         client: PooledClient,
@@ -79,14 +80,14 @@ impl Applier {
                 "the event at position {} no longer exists",
                 event.position
             );
-            // Deleted just now: looked for again, and passed over.
+            // Deleted just now: the next attempt does not find it.
             Error::new(ErrorKind::Serialization, what)
         };
         read.map(|(key, _)| key).ok_or_else(gone)
     }
 
-    /// The statements that set aside what a batch passes of parked keys, where the server can read
-    /// the log itself; nothing where no key is parked.
+    /// The statements that store a batch's events of parked keys as dead letters, where the server
+    /// can read the log itself; none where no key is parked.
     pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> Result<String> {
         if self.partition_filter.parked.is_empty() {
             return Ok(String::new());
@@ -99,7 +100,7 @@ impl Applier {
         ))
     }
 
-    /// What to do when more would be parked than may be.
+    /// What to do when a limit of parking is reached.
     pub(super) fn explain_full(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::ParkedFull {
             return error;

@@ -9,7 +9,7 @@ use crate::pg::sql::{Sql, query, sql};
 use crate::projection::{Definition, DynProjection};
 use crate::source::{Keys, Source};
 
-/// Puts the view `batch` into a schema, if the projection reads it there.
+/// Creates the view `batch` in a schema, if the projection reads it there.
 pub(crate) async fn show_batch(
     client: &Client,
     projection: &dyn DynProjection,

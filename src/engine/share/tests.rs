@@ -1,6 +1,6 @@
 use super::*;
 
-/// Instances by letters, in the order in which they joined.
+/// Instances by letters, in the order of joining.
 fn ids(letters: &str) -> Vec<Uuid> {
     letters.bytes().map(id).collect()
 }
