@@ -9,7 +9,7 @@ use crate::name::ProjectionName;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
 
-/// Writes blocks of a log down.
+/// Stores blocks of a log.
 pub(crate) async fn record(client: &Client, identity: &str, blocks: &[Block]) -> Result<()> {
     let sql = include_str!("../../sql/queries/block/record.sql");
     let of = |number: fn(&Block) -> i64| blocks.iter().map(number).collect::<Vec<i64>>();
@@ -48,7 +48,7 @@ pub(crate) async fn first_gap(
     .transpose()
 }
 
-/// At most `most` blocks that begin behind `after`, in their order.
+/// At most `most` blocks that begin after `after`, in their order.
 pub(crate) async fn list(
     client: &Client,
     identity: &str,
@@ -80,7 +80,7 @@ fn block(row: &Row) -> Result<Block> {
     })
 }
 
-/// Writes down that a block holds something else now.
+/// Records that a block has changed.
 pub(crate) async fn changed(
     client: &Client,
     identity: &str,
@@ -144,7 +144,7 @@ pub(crate) struct Concern {
     pub(crate) found_at: jiff::Timestamp,
 }
 
-/// The changes on record that concern a generation of one projection, or of all.
+/// The recorded changes that affect a generation of one projection, or of all.
 pub(crate) async fn concerns(
     client: &Client,
     name: Option<&ProjectionName>,

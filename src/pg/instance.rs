@@ -37,7 +37,7 @@ pub(crate) struct Renewal<'a> {
 /// What a renewal answers.
 pub(crate) struct Renewed {
     pub(crate) cluster: Cluster,
-    /// The projections and partitions that are not its own any more.
+    /// The projections and partitions that it no longer owns.
     pub(crate) lost: Vec<(String, i32)>,
 }
 
@@ -110,13 +110,13 @@ pub(crate) struct ObservedCheckpoint {
     pub(crate) partitioning: i32,
     pub(crate) position: Position,
     pub(crate) drain_at: Option<Position>,
-    /// The living instance that has it.
+    /// The living instance that owns it.
     pub(crate) owner: Option<Uuid>,
-    /// An error has stopped it since the instance that asks began.
+    /// An error has stopped it since the asking instance began.
     pub(crate) stopped: bool,
-    /// An error had stopped it before the instance that asks began.
+    /// An error had stopped it before the asking instance began.
     pub(crate) stopped_before: bool,
-    /// Dead letters of it are to be tried again.
+    /// A retry of its dead letters was requested.
     pub(crate) retries: bool,
     /// Why it stopped.
     pub(crate) error: Option<StoredError>,
@@ -148,7 +148,7 @@ fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     })
 }
 
-/// Wakes the instances, so that they poll the cluster. Best effort, for they poll by themselves too.
+/// Wakes the instances, so that they poll the cluster. Best effort, because they poll too.
 pub(crate) async fn wake(client: &Client) {
     let sql = include_str!("../../sql/queries/instance/wake.sql");
     if let Err(error) = client.execute_typed(sql, &[]).await {

@@ -1,12 +1,12 @@
 //! The one table from SQLSTATE to kind.
 //!
-//! [`crate::retry`] says what follows from a kind; here one question decides, what would help.
+//! [`crate::retry`] decides what follows from a kind; here one question decides: what would help?
 //!
 //! | what would help | kind | codes |
 //! |---|---|---|
 //! | waiting for the server or another address | `ConnectionLost` | 08, 57 but 57014, 53300, 26, 25006, HV00N |
 //! | trying again | `Serialization` | 40 but 40002, 72 |
-//! | waiting for somebody else to let go | `Locked` | 55P03, 55006 |
+//! | waiting until another session releases a lock | `Locked` | 55P03, 55006 |
 //! | less at once, or more time | `TimedOut` | 57014, 25P03, 25P04 |
 //! | room on the server | `Resources` | 53, 58000, 58030, HV001, HV014 |
 //! | leaving an event out | `Apply` | data: 22, 23, 21, 27, 44, 54, P0 and others |

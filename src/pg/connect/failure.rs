@@ -61,7 +61,7 @@ fn silent(what: &str, endpoint: Option<&Endpoint>, limit: Duration) -> Error {
 }
 
 pub(super) fn no_answer(connector: &Connector, limit: Duration) -> Error {
-    // What is true of one socket holds for all; of hosts it is the general advice.
+    // The hint of one socket fits all sockets; hosts get the general advice.
     let all = &connector.settings.endpoints;
     let socket = all.first().filter(|_| all.iter().all(Endpoint::is_socket));
     silent("cannot connect", socket, limit).with_location(connector.describe())
@@ -124,7 +124,7 @@ fn unreachable_hint(endpoint: Option<&Endpoint>) -> &'static str {
     }
 }
 
-/// The server answered, and said no.
+/// The server answered, and refused.
 fn refusal(what: &str, error: tokio_postgres::Error) -> Error {
     let hint = refusal_hint(&error);
     let ours = pg::error(what, error);

@@ -1,4 +1,4 @@
-//! What is asked of a server's certificate.
+//! The requirements on a server's certificate.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 pub(super) enum Check {
     /// Encryption only.
     Nothing,
-    /// A known issuer signed it, and it is in its time.
+    /// A known issuer signed it, and it is valid now.
     Issuer,
-    /// That, and it names the host.
+    /// The same, and it names the host.
     IssuerAndName,
 }
 
-/// rustls' own verification, with the parts left out that libpq's modes leave out.
+/// rustls' own verification, without the parts that libpq's modes leave out.
 #[derive(Debug)]
 pub(super) struct Verifier {
     check: Check,

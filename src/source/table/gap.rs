@@ -40,7 +40,7 @@ pub(super) struct LockSnapshot {
     pub(super) sequence: Option<String>,
 }
 
-/// Reads the locks and what the proof rests on. Send it only after the statement that read
+/// Reads the locks and the preconditions of the proof. Send it only after the statement that read
 /// the rows has been answered.
 pub(super) async fn snapshot(
     client: &Client,
@@ -115,7 +115,7 @@ pub(super) async fn last_value(
     }
 }
 
-/// Numbers of the sequence before may still be out, and nobody would look at its lock any more.
+/// Numbers of the old sequence may still be in use, but its lock would no longer be read.
 pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
     let found = found.as_deref().unwrap_or("which does not exist");
     broken(
@@ -125,7 +125,7 @@ pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
     )
 }
 
-/// Whether positions went back could not be told.
+/// A position that went back could not be detected.
 fn unreadable_sequence(sequence: &str) -> Error {
     let what = format!("this role may not read the sequence {sequence}");
     let hint = format!("as its owner, run: grant select on sequence {sequence} to it");
@@ -210,7 +210,7 @@ fn broken(relation: &str, what: &str, hint: &str) -> Error {
     Error::new(ErrorKind::Precondition, format!("{relation} {what}")).with_hint(hint)
 }
 
-/// Who the transactions with these names are.
+/// The transactions with these names.
 pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<HeldBy>> {
     let sql = include_str!("../../../sql/queries/mark/explain.sql");
     let rows = client

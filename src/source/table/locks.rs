@@ -1,4 +1,5 @@
-//! Watches what the mark's proof rests on: the locks of whoever may fill a gap, and the sequence.
+//! Watches the basis of the mark's proof: the locks of transactions that may fill a gap, and the
+//! sequence.
 
 use std::time::{Duration, Instant};
 
