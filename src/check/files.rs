@@ -11,7 +11,7 @@ use crate::projection::test_file::TestFile;
 use crate::source::Source;
 use crate::suggest;
 
-/// Checks the configuration, the projection files and their tests. Returns the sound projections.
+/// Checks the configuration, the projection files and their tests. Returns the valid projections.
 pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candidate> {
     if let Some(Err(fault)) = check.config.map(Config::load) {
         findings.push(Finding::error(fault));
@@ -41,7 +41,7 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candi
     files.into_iter().map(Candidate::of_file).collect()
 }
 
-/// The files that end in `.test.toml`. A directory that cannot be read is told already.
+/// The files that end in `.test.toml`. A directory that cannot be read was reported already.
 fn test_files(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));

@@ -1,4 +1,4 @@
-//! Finding and reading the file; what is wrong in it is told with its line.
+//! Finds and reads the file; errors name the line.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Trying again and giving up.
+//! Retry and discard.
 
 use serde::Serialize;
 use tokio_postgres::Client;
@@ -13,44 +13,44 @@ use crate::pg::action::{self, Action, Selected};
 use crate::pg::database::Database;
 use crate::pg::{self, column, instance, projection};
 
-/// What is going to be tried again.
+/// The dead letters that will be retried.
 #[derive(Clone, Debug, Serialize)]
 pub struct Requested {
     /// The projection.
     pub projection: ProjectionName,
     /// How many keys.
     pub parked_keys: i64,
-    /// How many letters: whole keys.
+    /// How many dead letters: those of whole keys.
     pub dead_letters: i64,
-    /// Whether somebody runs the projection now, who will do it.
+    /// Whether an instance runs the projection now, which will do it.
     pub is_run: bool,
 }
 
-/// What was given up.
+/// The discarded dead letters.
 #[derive(Clone, Debug, Serialize)]
 pub struct Discarded {
     /// The projection.
     pub projection: ProjectionName,
     /// How many events.
     pub discarded: usize,
-    /// How many keys of these are still parked, for other events of theirs.
+    /// How many of their keys are still parked, by other events.
     pub still_parked_keys: i64,
-    /// How many letters these keys have.
+    /// How many dead letters these keys have.
     pub left_behind: i64,
-    /// How many of these have failed themselves, and fail again unless the cause is fixed.
+    /// How many of these have failed themselves, and will fail again unless the cause is fixed.
     #[serde(skip)]
     pub still_failing: i64,
-    /// The one key that is still parked, if it is one.
+    /// The key that is still parked, if it is only one.
     #[serde(skip)]
     pub key: Option<Option<String>>,
 }
 
-/// Asks for another try of the letters selected, with all others of their keys, and tells whoever
-/// runs the projection.
+/// Requests a retry of the selected dead letters, with all others of their keys, and wakes the
+/// instance that runs the projection.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] for a projection without a read model, or a selection other than all
-/// that nothing is in.
+/// [`ErrorKind::NotFound`] for a projection without a read model, or an empty selection other than
+/// all.
 pub async fn retry(
     target: &Database,
     name: &ProjectionName,
@@ -82,7 +82,7 @@ pub async fn retry(
     })
 }
 
-/// Asks for another try, and records who did. Says how many keys and letters are meant.
+/// Requests a retry, and records who did. Returns the number of keys and dead letters.
 async fn request(
     client: &Client,
     name: &ProjectionName,
@@ -96,8 +96,8 @@ async fn request(
     Ok((keys, letters))
 }
 
-/// Gives the letters selected up for good: they are written down in `highwater.discarded` with the
-/// reason, and their events are never applied. Other letters of their keys stay.
+/// Discards the selected dead letters for good: they are recorded in `highwater.discarded` with the
+/// reason, and their events are never applied. Other dead letters of their keys stay.
 ///
 /// # Errors
 /// As [`retry`]; [`ErrorKind::Usage`] for an empty reason.
@@ -163,7 +163,7 @@ async fn in_transaction(
     })
 }
 
-/// What a command was about; `None` if it was about nothing.
+/// The dead letters of a command; `None` if there were none.
 fn selected(selection: &Selection, dead_letters: i64) -> Option<Selected> {
     let (by, value) = selection.parameters();
     (dead_letters > 0).then_some(Selected {
@@ -173,7 +173,7 @@ fn selected(selection: &Selection, dead_letters: i64) -> Option<Selected> {
     })
 }
 
-/// How many keys and how many letters, of a statement that counts both.
+/// The keys and dead letters, from a statement that counts both.
 fn counted(rows: &[tokio_postgres::Row]) -> Result<(i64, i64)> {
     match rows.first() {
         Some(row) => Ok((column(row, 0)?, column(row, 1)?)),

@@ -10,7 +10,7 @@ use crate::suggest::suggestion;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It may pass by itself: retry, for ever, ever more slowly.
+    /// It may pass by itself: retry for ever, ever more slowly.
     Transient,
     /// An event of the batch causes it: find that event, then stop there or park its key.
     Poison,

@@ -1,4 +1,4 @@
-//! What stops, pauses and watches the projections of a program.
+//! A handle that stops, pauses and watches the projections of a program.
 
 use std::fmt;
 use std::sync::Arc;
@@ -78,7 +78,8 @@ impl Handle {
     /// ```
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) for a projection that nobody knows, and those of the database.
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown projection, and those of the
+    /// database.
     pub async fn wait(
         &self,
         projection: &str,

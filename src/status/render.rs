@@ -1,4 +1,4 @@
-//! Status as text: one line for each source and projection, then what is not as it should be.
+//! Status as text: one line for each source and projection, then the problems.
 
 mod held;
 
@@ -22,7 +22,8 @@ impl Status {
         for source in &self.sources {
             render_source(&mut text, source, self.at);
         }
-        // Queries of others, names of applications, the server's text: anybody may have written it.
+        // Queries of others, names of applications, the server's text: anybody may have written
+        // them.
         text = Printable(&text).to_string();
         if self.projections.is_empty() {
             text.push_str(
@@ -156,7 +157,7 @@ fn parked(p: &ProjectionStatus) -> String {
     )
 }
 
-/// So many partitions are shown one by one; further ones only as a number.
+/// The most partitions that are shown one by one; further ones are only counted.
 const PARTITIONS_SHOWN: usize = 32;
 
 fn partitions(p: &ProjectionStatus) -> String {
@@ -209,8 +210,8 @@ fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {
     what
 }
 
-/// The kinds after which a run goes on where it stopped, once the cause is fixed. Of all others the
-/// hint alone says what to do: the log or the definition is another one, or there is no more room.
+/// The kinds after which a run resumes where it stopped, once the cause is fixed. For all others
+/// the hint alone says what to do: the log or the definition is another one, or a limit is reached.
 const MENDED_BY_RUNNING: [&str; 5] = [
     "apply",
     "undigestible",

@@ -1,4 +1,4 @@
-//! Cutting a file into header, `up` and `apply`.
+//! Cuts a file into header, `up` and `apply`.
 
 use super::{Section, SourceText, Statement};
 use crate::error::{Error, ErrorKind, Result};
@@ -10,7 +10,7 @@ const UP: &str = "up";
 const APPLY: &str = "apply";
 const SECTIONS: [&str; 2] = [UP, APPLY];
 
-/// What a file is made of.
+/// The parts of a file.
 pub(super) struct Parts<'p, 'a> {
     pub(super) header: Option<&'p Piece<'a>>,
     pub(super) up: Section,
@@ -111,7 +111,7 @@ fn starts_its_line(pieces: &[Piece<'_>], at: usize) -> bool {
     }
 }
 
-/// The one comment `/* highwater … */`, which must stand before the first section.
+/// The one comment `/* highwater … */`, which must be before the first section.
 fn header<'p, 'a>(
     source: &SourceText<'_>,
     before: &'p [Piece<'a>],

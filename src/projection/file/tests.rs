@@ -111,8 +111,8 @@ fn line_ends_and_byte_order_marks_change_nothing() {
     assert_eq!(unix.apply.text, dos.apply.text);
 }
 
-/// Stored read models carry this hash. If this test fails, every projection out there would be
-/// taken for a changed one: change the code, never the digits.
+/// Stored read models carry this hash. If this test fails, every existing projection would count as
+/// changed: change the code, never the digits.
 #[test]
 fn the_hash_of_a_definition_stays_the_same_for_ever() {
     assert_eq!(

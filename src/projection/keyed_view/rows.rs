@@ -29,7 +29,7 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         Rows { view }
     }
 
-    /// What reads the rows of these keys.
+    /// The statement that reads the rows of these keys.
     pub(super) fn load(&self, keys: &[V::Key]) -> Result<TextStatement> {
         let mut wanted = Text::default();
         for key in keys {
@@ -60,7 +60,7 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         Ok(rows)
     }
 
-    /// What writes rows back: those that are, and deletes those that are no more.
+    /// The statement that writes rows back and deletes those that no longer exist.
     pub(super) fn writes(&self, rows: HashMap<V::Key, Slot<V::Row>>) -> Result<Vec<TextStatement>> {
         let mut gone = Text::default();
         let mut present = vec![Text::default()];
@@ -178,7 +178,7 @@ pub(super) fn written_bytes(value: &impl Serialize) -> usize {
         }
     }
     let mut count = Count(0);
-    // What cannot be written fails when it is stored.
+    // A value that cannot be written fails when it is stored.
     let _ = serde_json::to_writer(&mut count, value);
     count.0
 }
