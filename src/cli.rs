@@ -213,7 +213,7 @@ impl Command {
         }
     }
 
-    /// Whether a run is what the user looks at, so that the log tells how it goes.
+    /// Whether the user watches a run, so that the log reports its progress.
     fn is_observed(&self) -> bool {
         matches!(self, Command::Run(_))
     }
@@ -223,7 +223,7 @@ fn command(program: &str) -> clap::Command {
     Cli::command().bin_name(program).display_name(program)
 }
 
-/// What the arguments ask for; or what clap has to say: help, the version or a complaint.
+/// The parsed arguments; or clap's answer: help, the version or an error.
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = command(&program_name(arguments));
     let matches = command.try_get_matches_from_mut(arguments)?;
@@ -254,7 +254,7 @@ fn start(cli: Cli, program: String, projections: Vec<Arc<dyn DynProjection>>, ui
         ctx.close().await;
         done
     });
-    // Standard input may still be read by a thread that nobody can wake.
+    // A thread that cannot be woken may still read standard input.
     runtime.shutdown_background();
     done
 }

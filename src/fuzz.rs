@@ -1,9 +1,8 @@
-//! Hostile input: whatever a parser is given, it answers with what was meant or with a sentence.
+//! Hostile input: for every input a parser returns the value or a readable error.
 //!
-//! `tests/corpus/PARSER/` holds the nasty inputs that somebody thought of. Each parser gets them as
-//! they are, and then cut, changed and grafted onto each other. What once failed is kept in
-//! `proptest-regressions/fuzz.txt` and tried first; `PROPTEST_CASES=100000 cargo test --lib fuzz`
-//! looks longer.
+//! `tests/corpus/PARSER/` holds nasty inputs. Each parser gets them as they are, and then cut,
+//! changed and grafted onto each other. What once failed is kept in `proptest-regressions/fuzz.txt`
+//! and tried first; `PROPTEST_CASES=100000 cargo test --lib fuzz` looks longer.
 
 use std::io::Cursor;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! `accept`: a projection that was changed, or whose log differs, goes on with the read model it \
-has.
+//! `accept`: a changed projection keeps its read model, and a changed log is accepted.
 
 use serde_json::json;
 
@@ -51,7 +50,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     Ok(Exit::Done)
 }
 
-/// Where the partition stands that is furthest behind.
+/// The position of the partition that is furthest behind.
 async fn lowest(target: &Database, name: &ProjectionName) -> Result<Position> {
     let client = target.short().await?;
     client.within(checkpoint::lowest(&client, name)).await

@@ -28,7 +28,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let stop = ctx.stop().drain();
-    // First, so that a wrong path is told before a server is started.
+    // First, so that a wrong path is reported before a server is started.
     let (reader, size) = open(&args.file)?;
     let store = tokio::select! {
         store = store(ctx) => store?,

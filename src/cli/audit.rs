@@ -1,4 +1,4 @@
-//! `audit`: compares what the log holds with what it held when it was passed.
+//! `audit`: compares what the log holds with what it held when it was read.
 
 use super::context::Context;
 use super::exit::{Done, Exit};

@@ -1,4 +1,4 @@
-//! `check`: what can be known to be wrong before anything runs.
+//! `check`: finds faults before anything runs.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `dead-letters`: what was set aside, why, and what becomes of it.
+//! `dead-letters`: list, show, retry and discard.
 
 mod show;
 
@@ -118,7 +118,7 @@ struct Required {
 }
 
 impl Which {
-    /// What is meant, if anything is.
+    /// The selection, if there is one.
     fn selection(self) -> Option<Selection> {
         if self.all {
             return Some(Selection::All);
@@ -153,7 +153,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         Action::Retry(args) => retry(args, ctx).await,
         Action::Discard(args) => discard(args, ctx).await,
     };
-    // A name that nobody has is a mistake on the command line, as for every command.
+    // An unknown name is a usage error, as for every command.
     done.map_err(|Failure(errors)| {
         let usage = |error: Error| match error.kind() {
             ErrorKind::NotFound => error.with_kind(ErrorKind::Usage),
@@ -242,7 +242,7 @@ async fn discard(args: Discard, ctx: &Context) -> Done {
     Ok(Exit::Done)
 }
 
-/// What is still parked of the keys that something was discarded of, and what may be done.
+/// What is still parked of the keys with discarded events, and what to do.
 fn left_behind(discarded: &Discarded) -> String {
     let name = &discarded.projection;
     let retry = format!(
@@ -264,7 +264,7 @@ fn left_behind(discarded: &Discarded) -> String {
     }
 }
 
-/// What names the letters of a key on the command line of a shell.
+/// The options that name the dead letters of a key in a shell.
 fn flags(key: Option<&Option<String>>) -> String {
     match key {
         Some(None) => "--null-key".to_owned(),

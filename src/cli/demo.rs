@@ -1,6 +1,6 @@
 //! `demo`: real events, the shipped projections and their read models, in a temporary PostgreSQL.
 //!
-//! Everything it needs is in the binary, so it works in any directory, and it looks at no
+//! Everything it needs is in the binary, so it works in any directory, and it uses no
 //! configuration, projection or database of the user's.
 
 mod show;
@@ -55,7 +55,7 @@ The events are the history of the tokio repository: each is a commit or a change
 read model `files` is compared with what git itself says.")]
 pub(super) struct Args {}
 
-/// What the demo found out.
+/// The results of the demo.
 struct Findings {
     events: u64,
     append_time: Duration,
@@ -180,7 +180,7 @@ async fn compare(database: &Database) -> Result<Compared> {
         let (path, blob): (String, String) = (pg::column(row, 0)?, pg::column(row, 1)?);
         equal += usize::from(truth.alive.get(&path) == Some(&blob));
     }
-    // What is on one side only counts as a difference too.
+    // A file on one side only counts as a difference too.
     let files = rows.len().max(truth.alive.len());
     Ok(Compared { files, equal })
 }

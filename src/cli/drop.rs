@@ -1,4 +1,4 @@
-//! `drop`: a projection's read model and checkpoints, gone.
+//! `drop`: drops a projection's read model and checkpoints.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::name::ProjectionName;
 Drops the schema NAME with everything in it, and the checkpoints. The events stay: highwater run \
 builds the read model again. Runners of the projection stop.")]
 pub(super) struct Args {
-    /// The projection; its file need not be there any more
+    /// The projection; its file need not exist
     #[arg(value_name = "NAME")]
     name: ProjectionName,
 }

@@ -16,8 +16,8 @@ use crate::status;
 
 /// Events read at once.
 const PAGE: usize = 1_000;
-/// How long the mark may take to get to the head where nothing is followed: writers that are
-/// about to commit are waited for, idle transactions are not.
+/// How long to wait for the mark to reach the head without --follow: long enough for writers that
+/// are about to commit, not for idle transactions.
 const MARK_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]

@@ -1,4 +1,4 @@
-//! `pause` and `resume`: an operator holds a projection on all instances.
+//! `pause` and `resume`: an operator pauses a projection on all instances.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `rebuild`: a read model built anew beside the live one, and swapped.
+//! `rebuild`: builds a read model again beside the live one, then swaps the two.
 
 use std::sync::Arc;
 

@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let watch = Watch::start(monitor.clone(), ctx.ui());
     let running = engine.run(until, stop.clone());
     tokio::pin!(running);
-    // Looked at before the end, for afterwards nothing keeps anybody any more.
+    // Read before the end, because afterwards nothing blocks the projections any more.
     let mut looking = Box::pin(async {
         clock.over().await;
         let late = match until {
@@ -106,12 +106,11 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
 /// How much is parked of each projection that has parked keys.
 type Parked = HashMap<ProjectionName, Counts>;
 
-/// How long a run that was stopped is kept from its end by a database that does not answer.
+/// How long a stopped run waits for a database that does not answer.
 const PARKED_LIMIT: Duration = Duration::from_secs(2);
 
-/// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because \
-the
-/// database is gone. A catch-up must know it for its exit code.
+/// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because
+/// the database is gone. A catch-up must know it for its exit code.
 async fn parked(target: &Database, until: Until) -> crate::Result<Option<Parked>> {
     let counting = dead_letters::counts(target);
     let counts = match until {
@@ -126,7 +125,7 @@ async fn parked(target: &Database, until: Until) -> crate::Result<Option<Parked>
 
 /// The engine, and the database of the read models, whose sessions it shares.
 async fn engine(names: &[String], ctx: &Context) -> Result<(Engine, Database), Failure> {
-    // First, so that a fault in a file is told before a server is started.
+    // First, so that a fault in a file is reported before a server is started.
     let projections = ctx.projections(names)?;
     ctx.migrated().await?;
     let settings = ctx.config()?.engine.clone();
@@ -153,7 +152,7 @@ fn exit(report: &Report, until: Until, parked: &Parked, clock: &Clock) -> Exit {
     }
 }
 
-/// What became of each projection: on stderr, and as JSON on stdout.
+/// The outcome of each projection: on stderr, and as JSON on stdout.
 fn tell(
     ctx: &Context,
     report: &Report,

@@ -44,7 +44,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let known = ctx.known();
     let (name, goal) = (&args.name, args.position);
     let waited = until_visible(&target, &sources, &known, name, goal, args.timeout).await;
-    // A name that nobody has is a mistake on the command line, as for every command.
+    // An unknown name is a usage error, as for every command.
     let waited = waited.map_err(|error| match error.kind() {
         ErrorKind::NotFound => error.with_kind(ErrorKind::Usage),
         _ => error,

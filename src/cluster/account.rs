@@ -17,11 +17,11 @@ pub(super) struct Account {
     pub(super) name: String,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// It is not the account of this process: files must be handed over to it.
+    /// It is not the account of this process: files must be given to it.
     pub(super) stands_in: bool,
 }
 
-/// What a directory must allow.
+/// The permissions that a directory must have.
 #[derive(Clone, Copy)]
 pub(super) enum Right {
     Write = 0o2,

@@ -1,4 +1,4 @@
-//! Where a cluster keeps its files, and whether it may.
+//! Where a cluster keeps its files, and checks of these places.
 
 use std::env;
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103
 /// The socket's file name: the port is only a name here.
 pub(super) const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
-/// What to do about a full disk.
+/// The hint for a full disk.
 pub(super) const NO_SPACE: &str = "free some space, choose a larger disk (HIGHWATER_HOME, or TMPDIR \
      for a temporary cluster), or set DATABASE_URL";
 
@@ -59,8 +59,8 @@ impl Place {
     }
 
     /// Removes what a killed server left: its process id may be anybody's by now, and the server
-    /// would take that one for itself. The caller holds the lock and found nobody who answers.
-    /// Returns whether there was anything.
+    /// would take that one for itself. The caller holds the lock and found no server that answers.
+    /// Returns whether there was such a file.
     pub(super) fn clear_stale(&self) -> Result<bool> {
         let stale = remove(&self.data_dir.join("postmaster.pid"))?;
         remove(&self.socket_dir.join(SOCKET_NAME))?;
@@ -94,7 +94,7 @@ pub(super) fn project_root(home: &Path, project_dir: &Path) -> Result<PathBuf> {
     Ok(home.join(format!("{}-{}", plain(name), short_hash(&project))))
 }
 
-/// A name that survives every file format it will be written in.
+/// A name that is valid in every file that contains it.
 fn plain(name: &OsStr) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     name.to_string_lossy()
@@ -173,8 +173,8 @@ fn check_socket_path(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a directory that only the server's account (and root) can open, or checks that it is one:
-/// in a directory for everybody, somebody else may have made it first.
+/// Creates a directory that only the server's account (and root) can open, or checks an existing
+/// one: in a directory for everybody, somebody else may have created it first.
 pub(super) fn make_private(dir: &Path, account: &Account) -> Result<()> {
     if let Some(parent) = dir.parent() {
         make_parent(parent, account)?;
@@ -253,7 +253,7 @@ fn check_own(dir: &Path, account: &Account) -> Result<()> {
     Ok(())
 }
 
-/// An absent data directory will be made; one that is there must be a server's, and writable.
+/// A missing data directory will be created; an existing one must be a server's, and writable.
 fn check_data_dir(data_dir: &Path, account: &Account) -> Result<()> {
     if fs::symlink_metadata(data_dir).is_err() {
         return Ok(());
@@ -282,8 +282,8 @@ fn read_only(dir: &Path, account: &Account) -> Error {
     .with_hint("give its owner the right to write (chmod u+w), or set DATABASE_URL")
 }
 
-/// The project's lock: whoever holds it may start the server, and the server's supervisor holds it
-/// on until the server is down.
+/// The project's lock: its holder may start the server, and the server's supervisor keeps it until
+/// the server is down.
 pub(super) fn open_lock(root: &Path) -> Result<File> {
     let path = root.join("lock");
     open(&path, OpenOptions::new().create(true).truncate(false))
@@ -315,7 +315,7 @@ fn remove(file: &Path) -> Result<bool> {
     }
 }
 
-/// A failed file operation as a sentence: what was tried, on what, what the system said, what helps.
+/// A failed file operation as a sentence: the operation, the file, the system's message, a hint.
 pub(super) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_SPACE,

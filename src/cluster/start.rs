@@ -156,7 +156,7 @@ pub(super) async fn make_database(socket_dir: &Path) -> Result<()> {
         return Ok(());
     }
     match client.batch_execute("create database highwater").await {
-        // The owner and who adopts may both come here.
+        // The owner and an adopter may both come here.
         Err(error) if !is_there().await? => Err(pg::error(doing, error)),
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! One line to one event, or to the reason why it is none.
+//! One line to one event, or to the reason why it is not an event.
 
 use std::collections::BTreeMap;
 
