@@ -1,6 +1,6 @@
--- How dead letters are tried again, leave, and are limited.
+-- How dead letters are retried, deleted and limited.
 
--- The fence of a dead letter that is tried again: the checkpoint stays where it is.
+-- The fence of a dead letter that is retried: the checkpoint stays where it is.
 create function highwater.begin_letter(fence highwater.fence, letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -25,8 +25,9 @@ end $$;
 comment on function highwater.begin_letter(highwater.fence, bigint) is
     'Internal: the fence of a dead letter that is tried again.';
 
--- A dead letter leaves: it was applied or is given up. If it was the last of its key, `parking` of the
--- partition that the key belongs to rises. The caller holds the lock on that partition's checkpoint.
+-- Deletes a dead letter that was applied or is discarded. If it was the last of its key, `parking`
+-- of the partition that the key belongs to rises. The caller holds the lock on that partition's
+-- checkpoint.
 create function highwater.settle(projection text, generation integer, letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -42,7 +43,7 @@ begin
             message = format('"%s" no longer has a dead letter at position %s',
                              settle.projection, settle.letter);
     end if;
-    -- A key is tried again as a whole: the next of its letters is asked for too.
+    -- A key is retried as a whole: the next of its dead letters is requested too.
     update highwater.dead_letter d
        set retry_requested_at = gone.retry_requested_at
      where gone.retry_requested_at is not null and d.retry_requested_at is null
@@ -62,8 +63,8 @@ begin
 end $$;
 comment on function highwater.settle(text, integer, bigint) is 'Internal: lets a dead letter leave.';
 
--- Raises HW103 if more is parked than may be: the last statement of a transaction that sets events
--- aside.
+-- Raises HW103 if a limit of parking is exceeded: the last statement of a transaction that parks
+-- events.
 create function highwater.check_parked(
     projection text, generation integer, keys_max bigint, letters_max bigint
 ) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
