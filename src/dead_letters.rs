@@ -9,7 +9,7 @@
 //! them again.
 
 mod act;
-mod look;
+mod list;
 
 use serde::Serialize;
 use tokio_postgres::types::Type;
@@ -23,7 +23,7 @@ use crate::pg::{self, Parameter, column, migrate, projection};
 use crate::suggest;
 
 pub use act::{Discarded, Requested, discard, retry};
-pub use look::{
+pub use list::{
     Alike, ByError, ByKey, Event, Listed, ParkedKey, Shown, ShownLetter, by_error, by_key, show,
 };
 

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_error_quotes_neither_speaks_to_the_terminal_nor_goes_on_for_ever() {
+    fn what_an_error_quotes_is_cut_and_cannot_control_the_terminal() {
         let error = Error::new(
             ErrorKind::BadEvent,
             "unknown \u{1b}[2J\u{9b}\r key\n\tand more",

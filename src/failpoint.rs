@@ -66,9 +66,9 @@ mod active {
         // A retry of dead letters is requested, and its runner was not woken.
         "retry.requested",
         // A dead letter is applied.
-        "redrive.committed",
+        "retry.committed",
         // A retry failed, and that is recorded.
-        "redrive.refused",
+        "retry.refused",
         // Dead letters are discarded in their transaction.
         "discard.settled",
         "discard.committed",
@@ -91,8 +91,8 @@ mod active {
         // The runner is done, and the checkpoint is still its own.
         "release.begun",
         // One of the two steps in which the number of partitions is changed.
-        "layout.begun",
-        "layout.committed",
+        "repartition.begun",
+        "repartition.committed",
         // Everything is done, and the instance is still in its table.
         "leave.begun",
     ];

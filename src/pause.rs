@@ -99,7 +99,7 @@ async fn set(client: &Client, name: &ProjectionName, paused: bool) -> Result<boo
 }
 
 async fn is_held(client: &Client, name: &ProjectionName) -> Result<bool> {
-    let sql = include_str!("../sql/queries/projection/held.sql");
+    let sql = include_str!("../sql/queries/projection/is_owned.sql");
     let row = client
         .query_typed_one(sql, &[(&name.as_str(), Type::TEXT)])
         .await;

@@ -206,7 +206,7 @@ async fn passed(
     goal: Position,
 ) -> Result<Waited> {
     let client = target.client().await?;
-    let sql = include_str!("../sql/queries/wait/set_aside.sql");
+    let sql = include_str!("../sql/queries/wait/parked.sql");
     let parameters: [(&pg::Parameter<'_>, Type); 2] =
         [(&name, Type::TEXT), (&goal.get(), Type::INT8)];
     let row = client.query_typed_opt(sql, &parameters).await;

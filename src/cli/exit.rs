@@ -123,10 +123,10 @@ pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
 
 /// Clap's answer where it cannot be printed as it is: as JSON, or without a password.
 pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
-    let told = error.to_string();
-    let text = arguments.iter().fold(told.clone(), without_password);
+    let answer = error.to_string();
+    let text = arguments.iter().fold(answer.clone(), without_password);
     if !arguments.iter().any(|argument| argument == "--json") {
-        return (text != told).then_some(text);
+        return (text != answer).then_some(text);
     }
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let what = text.split("\n\n").next().unwrap_or_default();

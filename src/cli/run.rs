@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_ran_out_is_told_only_of_who_was_cut_short() {
+    fn the_time_that_ran_out_is_reported_only_for_projections_that_were_cut_short() {
         let late = Clock::run_out();
         let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &late);
         assert_eq!(
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn parked_keys_are_told_of_who_caught_up_and_weigh_less_than_a_stop() {
+    fn parked_keys_count_for_a_projection_that_caught_up_and_less_than_a_stop() {
         let in_time = Clock::start(None);
         let counts = Counts {
             parked_keys: 1,

@@ -71,7 +71,7 @@ impl Place {
 
 /// The directory that holds the clusters of this user's projects.
 pub(super) fn home_of(account: &Account) -> Result<PathBuf> {
-    if account.stands_in {
+    if account.is_substitute {
         // Root's own home is closed to the account that the server runs as.
         return Ok(PathBuf::from("/var/lib/highwater"));
     }
@@ -128,7 +128,7 @@ fn temporary_base(account: &Account, usual: PathBuf) -> PathBuf {
     let open = usual
         .metadata()
         .is_ok_and(|found| account.has(Right::Write, &found));
-    if !account.stands_in || (open && account.reaches(&usual.join("x")).is_ok()) {
+    if !account.is_substitute || (open && account.reaches(&usual.join("x")).is_ok()) {
         usual
     } else {
         PathBuf::from("/tmp")
@@ -138,7 +138,7 @@ fn temporary_base(account: &Account, usual: PathBuf) -> PathBuf {
 /// A short directory for the socket: never the data directory, whose path may be long.
 fn socket_dir(data_dir: &Path, account: &Account, runtime_dir: Option<&Path>) -> Result<PathBuf> {
     let hash = short_hash(data_dir);
-    let own = runtime_dir.filter(|dir| !account.stands_in && dir.is_absolute() && dir.is_dir());
+    let own = runtime_dir.filter(|dir| !account.is_substitute && dir.is_absolute() && dir.is_dir());
     let dir = match own {
         Some(runtime_dir) => runtime_dir.join(format!("highwater-{hash}")),
         None => PathBuf::from(format!("/tmp/highwater-{}-{hash}", account.uid)),
@@ -194,7 +194,7 @@ fn make_parent(parent: &Path, account: &Account) -> Result<()> {
         return Ok(());
     }
     let made = fs::create_dir_all(parent).and_then(|()| {
-        if account.stands_in {
+        if account.is_substitute {
             // Root's umask may be strict, and the server must pass.
             fs::set_permissions(parent, fs::Permissions::from_mode(0o755))?;
         }
@@ -213,7 +213,7 @@ fn take_over(dir: &Path, account: &Account) -> Result<()> {
 }
 
 fn hand_over(dir: &Path, account: &Account) -> Result<()> {
-    if !account.stands_in {
+    if !account.is_substitute {
         return Ok(());
     }
     lchown(dir, Some(account.uid), Some(account.gid))

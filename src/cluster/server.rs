@@ -100,7 +100,7 @@ impl Launch {
             .stdout(lock.map_or_else(Stdio::null, Stdio::from))
             .stderr(log);
         self.set_environment(&mut command);
-        if self.account.stands_in {
+        if self.account.is_substitute {
             command.uid(self.account.uid).gid(self.account.gid);
         }
         Ok(command)

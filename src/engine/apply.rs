@@ -188,7 +188,7 @@ impl Applier {
     /// The statement that says where unqualified names are and, for a large batch, how much memory
     /// a sort or a hash may take: what is enough for the server's usual statements sends one over
     /// a million events to disk.
-    fn place_of_work(&self, range: Range) -> Sql {
+    fn session_settings(&self, range: Range) -> Sql {
         let path = sql!("{schema}, public", schema = Sql::identifier(&self.schema));
         let path = sql!(
             "select set_config('search_path', {path}, true)",

@@ -125,7 +125,7 @@ fn compare_events(checkpoint: &Checkpoint, log: &LogState) -> Result<(), Differe
 impl Difference {
     fn explain(self, key: &Key, checkpoint: &Checkpoint, source: &str) -> Error {
         let (name, position) = (&key.projection, checkpoint.position);
-        let stands = format!("the checkpoint of \"{name}\" is at {position}");
+        let is_at = format!("the checkpoint of \"{name}\" is at {position}");
         let what = match self {
             Difference::Identity(identity) => format!(
                 "the checkpoint of \"{name}\" was taken from the log {}, but source \"{source}\" \
@@ -133,7 +133,7 @@ impl Difference {
                 checkpoint.source_identity
             ),
             Difference::Behind(reached) => format!(
-                "{stands}, but source \"{source}\" has issued no position above {reached}: the log \
+                "{is_at}, but source \"{source}\" has issued no position above {reached}: the log \
                  went back"
             ),
             Difference::OtherEvent(at, known, found) => format!(
@@ -141,7 +141,7 @@ impl Difference {
                  \"{source}\" now has event {found} there: the log went back"
             ),
             Difference::NewEvent(at, id) => format!(
-                "{stands}, but source \"{source}\" now has event {id} at position {at}, where \
+                "{is_at}, but source \"{source}\" now has event {id} at position {at}, where \
                  there was none: the log went back"
             ),
             Difference::Gone(at, known) => format!(
@@ -149,7 +149,7 @@ impl Difference {
                  \"{source}\" no longer has it and did not record its removal: the log went back"
             ),
             Difference::TakenAgain(at) => format!(
-                "{stands}, but source \"{source}\" has a new event at position {at}, whose event \
+                "{is_at}, but source \"{source}\" has a new event at position {at}, whose event \
                  was removed: positions are issued again"
             ),
             Difference::Stranded(oldest) => return stranded(key, position, source, oldest),

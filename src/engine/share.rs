@@ -23,9 +23,9 @@ pub(super) struct Projection {
 
 /// Shares the partitions of all projections among `instances`, which are in the order in which they
 /// joined. Returns which instance is to run each partition of each projection.
-pub(super) fn deal(instances: &[Uuid], projections: &[Projection]) -> Vec<Vec<Option<Uuid>>> {
+pub(super) fn assign(instances: &[Uuid], projections: &[Projection]) -> Vec<Vec<Option<Uuid>>> {
     let mut table = Table::kept(instances, projections);
-    table.deal_free();
+    table.assign_free();
     while let Some(transfer) = table.next_transfer() {
         table.move_one(transfer);
     }
@@ -87,7 +87,7 @@ impl Table {
         }
     }
 
-    fn deal_free(&mut self) {
+    fn assign_free(&mut self) {
         for hand in &mut self.hands {
             for partition in 0..hand.seats.len() {
                 if hand.seats[partition].is_none()

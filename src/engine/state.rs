@@ -277,7 +277,7 @@ impl Board {
 
     /// The position of the projection, by its checkpoints. The view of them may be older than what
     /// a runner here has reported.
-    pub(super) fn stands_at(&self, position: Position, target: Position) {
+    pub(super) fn set_position(&self, position: Position, target: Position) {
         self.change(|inner| {
             inner.position = inner.position.max(position);
             inner.target = target;

@@ -216,7 +216,7 @@ impl Supervisor {
         let positions = projection.checkpoints.iter().map(|c| c.position);
         let lowest = positions.min().unwrap_or_default();
         let mark = self.parts.following.progress.borrow().mark;
-        board.stands_at(lowest, self.parts.until.unwrap_or(mark));
+        board.set_position(lowest, self.parts.until.unwrap_or(mark));
     }
 
     /// A run that is to end by itself waits for as long as the pause lasts.
@@ -232,11 +232,11 @@ impl Supervisor {
         let name = &self.definition().name;
         let done = async {
             let client = self.parts.target.short().await?;
-            failpoint!("layout.begun");
+            failpoint!("repartition.begun");
             let done = client
                 .within(projection::repartition(&client, name))
                 .await?;
-            failpoint!("layout.committed");
+            failpoint!("repartition.committed");
             if done {
                 tracing::info!(projection = %name, "changing the number of partitions");
                 instance::wake(&client).await;

@@ -65,7 +65,7 @@ impl Database {
     /// As [`Database::client`].
     pub async fn short(&self) -> Result<Short> {
         let client = self.client().await?;
-        Ok(self.limited(Held::Pooled(client)))
+        Ok(self.limited(Session::Pooled(client)))
     }
 
     /// A session of its own for short statements.
@@ -74,12 +74,12 @@ impl Database {
     /// As [`Connector::connect`].
     pub async fn own(&self) -> Result<Short> {
         let opened = self.connector.open_session().await?;
-        Ok(self.limited(Held::Own(opened)))
+        Ok(self.limited(Session::Own(opened)))
     }
 
-    fn limited(&self, held: Held) -> Short {
+    fn limited(&self, session: Session) -> Short {
         Short {
-            held: Some(held),
+            session: Some(session),
             connector: self.connector.clone(),
             limit: self.answer_timeout,
             is_owed: AtomicBool::new(false),
@@ -100,13 +100,13 @@ impl Database {
 /// A session that is closed, not returned, while an answer is outstanding: its next user would wait
 /// for that answer first.
 pub struct Short {
-    held: Option<Held>,
+    session: Option<Session>,
     connector: Connector,
     limit: Duration,
     is_owed: AtomicBool,
 }
 
-enum Held {
+enum Session {
     Pooled(PooledClient),
     Own(Opened),
 }
@@ -171,17 +171,17 @@ impl Deref for Short {
         reason = "the session is there until it is dropped"
     )]
     fn deref(&self) -> &Client {
-        match self.held.as_ref().expect("a session before its end") {
-            Held::Pooled(client) => client,
-            Held::Own(opened) => opened,
+        match self.session.as_ref().expect("a session before its end") {
+            Session::Pooled(client) => client,
+            Session::Own(opened) => opened,
         }
     }
 }
 
 impl Drop for Short {
     fn drop(&mut self) {
-        match self.held.take() {
-            Some(Held::Pooled(client)) if self.is_owed.load(Ordering::Relaxed) => {
+        match self.session.take() {
+            Some(Session::Pooled(client)) if self.is_owed.load(Ordering::Relaxed) => {
                 drop(PooledClient::take(client));
             }
             // A pooled session returns to its pool; another one ends with its connection.

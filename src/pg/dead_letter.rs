@@ -184,7 +184,7 @@ impl Fence<'_> {
     /// The fence of a dead letter that is retried: the checkpoint stays where it is.
     pub(crate) fn of_letter(&self, letter: Position) -> Sql {
         sql!(
-            "select highwater.begin_letter({row}, {letter})",
+            "select highwater.begin_dead_letter({row}, {letter})",
             row = self.row(),
             letter = Sql::number(letter.get())
         )

@@ -212,7 +212,7 @@ fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {
 
 /// The kinds after which a run resumes where it stopped, once the cause is fixed. For all others
 /// the hint alone says what to do: the log or the definition is another one, or a limit is reached.
-const MENDED_BY_RUNNING: [&str; 5] = [
+const RESUMED_BY_RUNNING: [&str; 5] = [
     "apply",
     "undigestible",
     "config",
@@ -248,7 +248,7 @@ fn render_error(text: &mut String, p: &ProjectionStatus, error: &StoredError, no
         let _ = writeln!(text, "  hint    {hint}");
     }
     if p.state == State::Runner(RunnerState::Stopped)
-        && MENDED_BY_RUNNING.contains(&error.kind.as_str())
+        && RESUMED_BY_RUNNING.contains(&error.kind.as_str())
     {
         let _ = writeln!(
             text,

@@ -105,7 +105,7 @@ insert into t select missing from batch;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_are_checked_without_a_database_and_all_faults_are_told_at_once() {
+async fn files_are_checked_without_a_database_and_all_faults_are_reported_at_once() {
     let directory = files(&[
         ("counts.sql", COUNTS),
         ("counts.test.toml", "[[test]]\nnme = 1\n"),
@@ -185,7 +185,7 @@ async fn what_is_stored_is_compared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sources_are_looked_at_and_unknown_ones_are_told() {
+async fn sources_are_checked_and_unknown_ones_are_reported() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     client

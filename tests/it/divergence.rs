@@ -185,7 +185,7 @@ async fn a_log_that_gave_no_such_position_is_diverged_though_the_checkpoint_know
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_truncated_log_is_diverged_with_its_numbers_begun_anew_and_without() {
+async fn a_truncated_log_is_diverged_with_its_numbers_restarted_and_without() {
     for restart in ["", "restart identity"] {
         let (database, client) = ten().await;
         let sql = format!("truncate highwater.event {restart}");
@@ -199,7 +199,7 @@ async fn a_truncated_log_is_diverged_with_its_numbers_begun_anew_and_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_set_back_are_a_divergence_before_and_after_they_are_given_again() {
+async fn numbers_set_back_are_a_divergence_before_and_after_they_are_issued_again() {
     let (database, client) = ten().await;
     client
         .batch_execute("delete from highwater.event where position > 7")
@@ -223,7 +223,7 @@ async fn another_log_at_the_same_address_is_diverged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_were_deleted_stop_nobody_who_has_read_them() {
+async fn events_that_were_deleted_stop_no_projection_that_has_read_them() {
     let (database, client) = ten().await;
     for deleted in [
         "position = 10",
@@ -242,7 +242,7 @@ async fn events_that_were_deleted_stop_nobody_who_has_read_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_accepted_goes_on_behind_the_checkpoint() {
+async fn what_is_accepted_continues_after_the_checkpoint() {
     let (database, client) = ten().await;
     lose(&client, "position > 8").await;
     append_rows(&client, "other", 1..=2).await;
@@ -291,7 +291,7 @@ async fn cut() -> (TestDatabase, Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_projection_that_has_not_read_what_was_removed_is_stranded_and_one_above_goes_on() {
+async fn a_projection_that_has_not_read_what_was_removed_is_stranded_and_one_above_continues() {
     let (database, client) = cut().await;
     let error = stopped(&database, ErrorKind::Stranded, "has read up to 3").await;
     assert!(

@@ -153,7 +153,7 @@ async fn parked_keys_are_left_out_or_read_alone_the_key_null_among_them() {
         let without = filter.parked(Parked::Without(&parked));
         let free = source.read_keyed(request(), without.keys).await.unwrap();
         let only = filter.parked(Parked::Only(&parked));
-        let aside = source.read_keyed(request(), only.keys).await.unwrap();
+        let parked_only = source.read_keyed(request(), only.keys).await.unwrap();
         let with_position = |wanted: bool| -> Vec<(EventKey, i64)> {
             let numbered = keys.iter().cloned().zip(1..);
             numbered
@@ -167,7 +167,7 @@ async fn parked_keys_are_left_out_or_read_alone_the_key_null_among_them() {
                 .collect()
         };
         assert_eq!(positions(free.events), with_position(false), "{parked:?}");
-        assert_eq!(positions(aside.events), with_position(true), "{parked:?}");
+        assert_eq!(positions(parked_only.events), with_position(true), "{parked:?}");
         let middle = source.middle(log(), without).await.unwrap().unwrap();
         assert_eq!(middle.count, with_position(false).len() as u64);
     }

@@ -358,7 +358,7 @@ async fn lag_seconds_is_the_age_of_the_first_event_that_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_definition_and_a_rebuild_are_told() {
+async fn a_changed_definition_and_a_rebuild_are_reported() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     for version in 1..=4 {
@@ -428,7 +428,7 @@ async fn without_the_schema_status_says_to_run_init() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranded_projection_is_not_told_to_run_again_nor_that_nothing_is_lost() {
+async fn a_stranded_projection_has_no_hint_to_run_again_nor_that_nothing_is_lost() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     for version in 1..=5 {

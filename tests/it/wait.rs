@@ -259,8 +259,8 @@ async fn a_pause_and_a_lock_are_the_reasons_that_are_named() {
     append(&client, "s", 2).await;
     let blocked = format!("its batch waits for a lock held by pid {pid} (");
     eventually("the lock is named", LONG, async || {
-        let told = why(wait(&database, "counts", at(2), SHORT).await.unwrap());
-        told.contains(&blocked) && told.contains(&format!("select pg_terminate_backend({pid});"))
+        let text = why(wait(&database, "counts", at(2), SHORT).await.unwrap());
+        text.contains(&blocked) && text.contains(&format!("select pg_terminate_backend({pid});"))
     })
     .await;
     other.batch_execute("rollback").await.unwrap();

@@ -1,7 +1,7 @@
 -- How dead letters are retried, deleted and limited.
 
 -- The fence of a dead letter that is retried: the checkpoint stays where it is.
-create function highwater.begin_letter(fence highwater.fence, letter bigint) returns void
+create function highwater.begin_dead_letter(fence highwater.fence, letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     moved highwater.checkpoint;
@@ -22,7 +22,7 @@ begin
         letter - 1, letter, letter, false
     )::highwater.batch::text, true);
 end $$;
-comment on function highwater.begin_letter(highwater.fence, bigint) is
+comment on function highwater.begin_dead_letter(highwater.fence, bigint) is
     'Internal: the fence of a dead letter that is tried again.';
 
 -- Deletes a dead letter that was applied or is discarded. If it was the last of its key, `parking`

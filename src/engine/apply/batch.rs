@@ -46,8 +46,8 @@ impl BatchText<'_> {
 
     /// The statement that stores the events of parked keys in the range as dead letters, `most` at
     /// most.
-    pub(super) fn set_aside(&self, range: Range, key: &Key, most: u64) -> Result<Sql> {
-        query!("apply/set_aside.sql").fill(&[
+    pub(super) fn park_events(&self, range: Range, key: &Key, most: u64) -> Result<Sql> {
+        query!("apply/park.sql").fill(&[
             ("events", &self.relation),
             ("after", &Sql::number(range.after().get())),
             ("through", &Sql::number(range.through().get())),

@@ -100,7 +100,7 @@ impl InServerRange<'_> {
             Some(last) => applier.fence().text_timed(range, last),
             None => applier.fence().text_in_server(range, relation)?,
         };
-        let mut last = applier.set_aside(&batch, range)?;
+        let mut last = applier.park_events(&batch, range)?;
         // After the statements that read: events that are removed later were read.
         let log = applier.source.postgres();
         if let Some(check) = log.and_then(|log| log.check_unread(self.read_up_to)) {
@@ -156,7 +156,7 @@ impl Applier {
             range,
             last,
         } = message;
-        let (prologue, place) = (self.prologue.as_str(), self.place_of_work(range));
+        let (prologue, place) = (self.prologue.as_str(), self.session_settings(range));
         let before = format!("{prologue};\n{fence};\n{place};\n");
         let rewritten = RewrittenSql::of(&statements, batch, range)?;
         let end = checkpoint::end_batch(range);

@@ -88,14 +88,14 @@ impl Applier {
 
     /// The statements that store a batch's events of parked keys as dead letters, where the server
     /// can read the log itself; none where no key is parked.
-    pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> Result<String> {
+    pub(super) fn park_events(&self, batch: &BatchText<'_>, range: Range) -> Result<String> {
         if self.partition_filter.parked.is_empty() {
             return Ok(String::new());
         }
         let most = u64::from(self.parking.letters_max) + 1;
-        let set_aside = batch.set_aside(range, &self.key, most)?;
+        let insert = batch.park_events(range, &self.key, most)?;
         Ok(format!(
-            "{set_aside};\n{};\n",
+            "{insert};\n{};\n",
             self.parking.check(&self.key)
         ))
     }
@@ -109,8 +109,7 @@ impl Applier {
         error.with_hint(format!(
             "highwater dead-letters list {name} --by-error shows why; fix it and highwater \
              dead-letters retry {name} --all, or discard them, or raise the limit in \
-             highwater.toml; \
-             then highwater run {name} resumes"
+             highwater.toml; then highwater run {name} resumes"
         ))
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::engine::share::{self, deal};
+use crate::engine::share::{self, assign};
 use crate::name::ProjectionName;
 use crate::pg::instance::{Cluster, LivingInstance, ObservedProjection};
 
@@ -61,8 +61,8 @@ impl ClusterView {
             able: living.iter().map(|i| can_run(i, of)).collect(),
             owners: of.checkpoints.iter().map(|c| c.owner).collect(),
         });
-        let dealt = deal(&instances, &projections.collect::<Vec<_>>());
-        let hand = asked.and_then(|asked| dealt.into_iter().nth(asked));
+        let assigned = assign(&instances, &projections.collect::<Vec<_>>());
+        let hand = asked.and_then(|asked| assigned.into_iter().nth(asked));
         let numbered = projection.checkpoints.iter().zip(hand.unwrap_or_default());
         let mine = numbered.filter(|(_, owner)| *owner == Some(me));
         mine.map(|(checkpoint, _)| checkpoint.partition).collect()

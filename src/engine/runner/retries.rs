@@ -2,7 +2,7 @@
 //!
 //! **The fence.** A dead letter is read in one statement with the `parking` of its checkpoint,
 //! under the epoch of the claim. Its transaction checks both against the row of the checkpoint, as
-//! a batch does (`highwater.begin_letter`), so a dead letter is applied only while it is the first
+//! a batch does (`highwater.begin_dead_letter`), so a dead letter is applied only while it is the first
 //! of its key.
 //!
 //! **Fairness.** Batches and retries lock the same row, so one waits for the other anyway. They
@@ -165,7 +165,7 @@ struct Task {
 /// What the task does next.
 enum Next {
     /// Continue, after the batch that waits.
-    GoOn,
+    Continue,
     /// Leave the row to batches for this time.
     Pause(Duration),
     /// Wait until more retries may have been requested.
@@ -203,7 +203,7 @@ impl Task {
                 }
             };
             match next {
-                Next::GoOn => {}
+                Next::Continue => {}
                 Next::Pause(pause) => tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(pause) => {}
@@ -234,7 +234,7 @@ impl Task {
                 return Ok(Next::Pause(tried.elapsed()));
             }
             if began.elapsed() >= limit || self.stop.is_cancelled() {
-                return Ok(Next::GoOn);
+                return Ok(Next::Continue);
             }
         }
     }
@@ -274,7 +274,7 @@ impl Task {
         let applied = self.parts.in_time(in_flight, limit, applying).await;
         match applied {
             Ok(()) => {
-                failpoint!("redrive.committed");
+                failpoint!("retry.committed");
                 tracing::info!(projection = %self.applier.key.projection, position = %letter.position, "a dead letter was applied");
             }
             Err(error) => match verdict(error.kind()) {
@@ -308,7 +308,7 @@ impl Task {
         let client = self.parts.target.short().await?;
         let telling = dead_letter::failed_again(&client, key, epoch, letter.position, &cause);
         client.within(telling).await?;
-        failpoint!("redrive.refused");
+        failpoint!("retry.refused");
         metrics::failure(name, error.kind());
         tracing::warn!(projection = %name, error = %error, "a dead letter failed again and stays parked");
         Ok(())

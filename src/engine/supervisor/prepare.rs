@@ -99,7 +99,7 @@ impl Supervisor {
         let reported = async {
             let client = self.parts.target.short().await?;
             let position = client.within(checkpoint::lowest(&client, name)).await?;
-            self.parts.board.stands_at(position, position);
+            self.parts.board.set_position(position, position);
             let value = checkpoint::error_value(error, position, 1);
             let instance = self.parts.instance;
             let reporting = checkpoint::report_unstarted(&client, name, instance, &value);

@@ -87,8 +87,8 @@ impl TableFollower {
             passed = Range::new(passed.after(), again.passed.through());
         }
         if is_due {
-            let (mark, told) = (self.mark.position(), rows.sequence);
-            self.locks.check_not_back(&self.client, mark, told).await?;
+            let (mark, sequence_at) = (self.mark.position(), rows.sequence);
+            self.locks.check_not_back(&self.client, mark, sequence_at).await?;
         }
         let at_once = proven || (rows.more && !passed.is_empty());
         Ok(Step {

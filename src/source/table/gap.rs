@@ -51,17 +51,17 @@ pub(super) async fn snapshot(
     let row = match policy {
         GapPolicy::Dense => return Ok(LockSnapshot::default()),
         GapPolicy::Sequence { named } => {
-            let sql = include_str!("../../../sql/queries/mark/look_sequence.sql");
+            let sql = include_str!("../../../sql/queries/mark/locks_of_sequence.sql");
             let column: &Parameter<'_> = &"position";
             let parameters = [table, (column, Type::TEXT), (named, Type::TEXT)];
             client.query_typed_opt(sql, &parameters).await
         }
         GapPolicy::Table => {
-            let sql = include_str!("../../../sql/queries/mark/look_table.sql");
+            let sql = include_str!("../../../sql/queries/mark/locks_of_table.sql");
             client.query_typed_opt(sql, &[table]).await
         }
         GapPolicy::Transactions => {
-            let sql = include_str!("../../../sql/queries/mark/look_transactions.sql");
+            let sql = include_str!("../../../sql/queries/mark/locks_of_transactions.sql");
             client.query_typed_opt(sql, &[table]).await
         }
     }

@@ -64,14 +64,14 @@ impl LockWatch {
     }
 
     /// Positions that went back (TRUNCATE … RESTART IDENTITY, setval) would come again below the
-    /// mark. `told` is how far the sequence is, if the rows told it.
+    /// mark. `sequence_at` is how far the sequence is, if the read of rows also read it.
     pub(super) async fn check_not_back(
         &mut self,
         client: &Client,
         mark: Position,
-        told: Option<Position>,
+        sequence_at: Option<Position>,
     ) -> Result<()> {
-        let last = match (told, &self.sequence) {
+        let last = match (sequence_at, &self.sequence) {
             (Some(last), _) => last,
             (None, Some(sequence)) => {
                 gap::last_value(client, &self.table.relation, sequence).await?

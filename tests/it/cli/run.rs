@@ -116,7 +116,7 @@ async fn ctrl_c_in_the_middle_of_a_catch_up_loses_nothing_and_applies_nothing_tw
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_run_stands_by_and_goes_on_where_the_first_one_ends() {
+async fn a_second_run_stands_by_and_continues_where_the_first_one_ends() {
     let shop = Shop::new();
     shop.write_counts();
     let database = TestDatabase::new().await;
@@ -182,7 +182,7 @@ async fn a_second_signal_ends_a_run_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_projection_is_told_with_where_it_stands() {
+async fn a_changed_projection_is_reported_with_its_position() {
     let shop = Shop::new();
     shop.write_counts();
     let database = TestDatabase::new().await;

@@ -39,7 +39,7 @@ async fn proxied(url: &str) -> (Proxy, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_silent_cut_or_refused_are_given_up_and_taken_up_again() {
+async fn connections_that_are_silent_cut_or_refused_are_given_up_and_opened_again() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let (proxy, url) = proxied(database.url()).await;

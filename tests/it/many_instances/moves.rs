@@ -78,7 +78,7 @@ async fn until_renewed(client: &Client, instances: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_runs_a_partition_keeps_it_when_others_come() {
+async fn an_instance_keeps_its_partition_when_others_come() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "s", 1..=10).await;

@@ -221,7 +221,7 @@ async fn positions_that_went_back_before_the_start_are_a_divergence() {
 
 /// The log begins anew and is past the mark again before anybody has looked.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_began_anew_and_is_past_the_mark_again_is_a_divergence_in_the_next_step() {
+async fn a_log_that_was_started_again_and_is_past_the_mark_is_a_divergence_in_the_next_step() {
     for burnt in [false, true] {
         let mut stage = Stage::new().await;
         let writer = stage.session().await;

@@ -73,7 +73,7 @@ impl<'s> Transaction<'s> {
     ) -> Result<Vec<Row>> {
         let (prologue, place) = (
             self.applier.prologue.as_str(),
-            self.applier.place_of_work(range),
+            self.applier.session_settings(range),
         );
         let begin = format!("{prologue};\n{fence};\n{place}");
         let tx = Tx::new(self.session.client());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_error_of_the_last_statement_is_told_not_that_of_the_commit_behind_it() {
+    async fn the_error_of_the_last_statement_is_reported_not_that_of_the_commit_after_it() {
         let refused = async {
             yield_now().await;
             error(ErrorKind::Locked)
