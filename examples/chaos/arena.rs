@@ -41,7 +41,7 @@ pub(crate) struct Arena {
     pub(crate) project: Project,
     pub(crate) instances: Vec<Mutex<Instance>>,
     pub(crate) tally: Lock<Tally>,
-    /// Held by whoever changes a file and restarts the instances one after the other.
+    /// Held by the task that changes a file and restarts the instances one after the other.
     pub(crate) deploying: Mutex<()>,
     outages: AtomicU64,
     last_outage: Lock<Instant>,

@@ -1,4 +1,4 @@
-//! What is looked at while it runs: stand-stills, take-overs, instances that end by themselves.
+//! What is watched while it runs: stand-stills, take-overs, instances that end by themselves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -133,7 +133,7 @@ pub(crate) async fn take_over(arena: Arc<Arena>, pid: i32, how: &'static str) {
     }
 }
 
-/// Starts again what ended by itself, as whoever deploys does, and writes it down.
+/// Starts again what ended by itself, as an operator does, and records it.
 pub(crate) async fn keep_running(arena: Arc<Arena>) {
     loop {
         sleep(Duration::from_millis(500)).await;

@@ -206,7 +206,7 @@ async fn two_engines_share_the_projections_and_one_that_handed_one_over_never_co
         raised, 1,
         "one of the two was handed over, and never fought over"
     );
-    // Where the checkpoint stands, but under the epoch from before.
+    // Where the checkpoint is, but under the old epoch.
     let sql = "select highwater.begin_batch(row(projection, generation, partition, epoch - 1, parking)::highwater.fence,
                       position, position, null, null)
                  from highwater.checkpoint where projection = 'in_sql'";
@@ -252,8 +252,8 @@ async fn sessions_that_are_terminated_in_a_storm_lose_nothing() {
     assert_exact(&client, "in_rust", &committed).await;
 }
 
-/// Appends until `stop`, again after each crash. Returns the number of acknowledged commits; a crash
-/// takes back what was not flushed.
+/// Appends until `stop`, again after each crash. Returns the number of acknowledged commits; a
+/// crash undoes what was not flushed.
 async fn careless_writer(url: String, number: usize, stop: Arc<AtomicBool>) -> usize {
     let sql = format!(
         "begin; insert into highwater.event (stream, version, type, data)
@@ -638,8 +638,8 @@ async fn a_proven_position_that_a_crash_undid_is_not_followed() {
     assert_exact(&client, "in_sql", &[1, 2, 3, 4]).await;
 }
 
-/// A crash that took back the events 4 and 5, which nobody wanted; others, which are wanted, have
-/// their numbers now. And the table that a runner reads again is locked for a while.
+/// A crash that undid the events 4 and 5, which nobody wanted; others, which are wanted, have their
+/// numbers now. And the table that a runner reads again is locked for a while.
 async fn hard_to_read_again(url: &str) {
     let client = connect(url).await;
     let locking = connect(url).await;

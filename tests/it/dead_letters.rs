@@ -1,4 +1,4 @@
-//! Dead letters from outside: listing, asking for another try, giving up.
+//! Dead letters from outside: list, show, retry, discard.
 
 use highwater::internal::dead_letters::{self, Selection};
 use highwater::testing::{TestDatabase, run_to_head};
@@ -13,8 +13,8 @@ fn counts() -> ProjectionName {
     "counts".parse().unwrap()
 }
 
-/// A read model that stands at 9 with three letters of the key `a` (2, 4, 7), one of `b` (3) and one
-/// of the key null (5), as the engine writes them.
+/// A read model at 9 with three dead letters of the key `a` (2, 4, 7), one of `b` (3) and one of
+/// the key null (5), as the engine writes them.
 async fn parked(database: &TestDatabase) -> Client {
     let client = database.client().await;
     append_rows(&client, "s", 1..=9).await;

@@ -1,5 +1,5 @@
-//! A log that is not the one that was applied: it went back, began anew or is another one. It is told
-//! by name; nothing is passed over and nothing applied twice.
+//! A log that is not the one that was applied: it went back, was started again or is another one.
+//! It is told by name; nothing is passed over and nothing applied twice.
 
 use std::time::Duration;
 

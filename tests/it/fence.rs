@@ -1,4 +1,4 @@
-//! The fence: who may move a checkpoint, from where, and what becomes of the others.
+//! The fence: which runner may move a checkpoint, from where, and what happens to the others.
 
 use highwater::Outcome;
 use highwater::internal::engine::{Engine, Settings, Until};

@@ -1,4 +1,4 @@
-//! Several instances on the same projections: who runs what, and what happens when one goes.
+//! Several instances on the same projections: which runs what, and what happens when one ends.
 
 mod moves;
 mod partitions;

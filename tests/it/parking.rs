@@ -1,4 +1,4 @@
-//! `on_error = "park"`: an event that cannot be applied is set aside with the later ones of its key,
+//! `on_error = "park"`: an event that cannot be applied is parked with the later ones of its key,
 //! in the order of positions, and all others flow.
 
 mod copies;

@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 
 use crate::support::{Random, one, table_source};
 
-/// Appends an event for each key, which stands in its data; null is none.
+/// Appends an event for each key, which is in its data; null is none.
 async fn append_keys(client: &Client, keys: &[EventKey]) {
     let sql = "insert into highwater.event (stream, version, type, data)
                select coalesce('s-' || k, 'none'), n, case n % 3 when 0 then 'A' else 'B' end,
@@ -46,7 +46,7 @@ fn of_partition(key: &str, number: i32, of: i32) -> Filter<'_> {
     Filter { types: None, keys }
 }
 
-/// The positions that each of so many partitions reads.
+/// The positions that each partition reads.
 async fn split(source: &dyn Source, key: &str, of: i32) -> BTreeMap<i64, i32> {
     let mut whose = BTreeMap::new();
     for number in 0..of {

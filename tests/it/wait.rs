@@ -274,7 +274,7 @@ async fn a_pause_and_a_lock_are_the_reasons_that_are_named() {
     assert!(paused.ends_with(expected), "{paused}");
     stop.cancel();
     running.await.unwrap().unwrap();
-    // Nor is it said to be run, when it would not go on.
+    // Nor does it say to run it, when it would not resume.
     let paused = why(wait(&database, "counts", at(3), SHORT).await.unwrap());
     assert!(paused.ends_with(expected), "{paused}");
 }

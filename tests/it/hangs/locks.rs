@@ -69,7 +69,7 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
         keys,
         ["application", "pid", "prepared", "query", "since", "user"]
     );
-    // Longer than a batch may take: it is given up, and tried again.
+    // Longer than a batch may take: it is given up, and retried.
     is_retrying_one(&monitor, "in_sql", "57014").await;
     other.batch_execute("rollback").await.unwrap();
     are_exact(&client, &["in_sql", "in_rust"]).await;

@@ -109,7 +109,7 @@ async fn a_connection_that_is_silent_while_a_read_model_is_made_is_given_up() {
     running.stop().await;
 }
 
-/// Every process of a server, stopped; they go on when this is dropped.
+/// Every process of a server, stopped; they continue when this is dropped.
 struct Stopped(Vec<Pid>);
 
 impl Stopped {

@@ -1,4 +1,4 @@
-//! An operator holds a projection on all instances, and lets it go on.
+//! An operator pauses a projection on all instances, and resumes it.
 
 use highwater::ErrorKind;
 use highwater::internal::pause::{pause, resume};

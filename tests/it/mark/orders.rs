@@ -54,7 +54,7 @@ async fn locks_before_rows_lose_an_event() {
 async fn the_last_snapshot_and_the_second_read_in_one_statement_lose_an_event() {
     let (mut stage, slow, quick, wrong) = cast().await;
     gap(&mut stage, &slow, &quick).await;
-    // The commit falls between the snapshot of the statement and its look at the locks. Which of
+    // The commit falls between the snapshot of the statement and its read of the locks. Which of
     // the two it names first does not matter: the snapshot is taken before either.
     slow.run("select pg_advisory_lock(1)").await;
     let one_statement = format!(

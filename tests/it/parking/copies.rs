@@ -1,4 +1,4 @@
-//! A letter is tried again as it was set aside, whatever became of the log since.
+//! A dead letter is retried as it was stored, whatever happened to the log since.
 
 use highwater::internal::engine::operate::accept;
 
