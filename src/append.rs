@@ -205,7 +205,7 @@ fn explain(error: Error, summary: &Summary) -> Error {
     }
 }
 
-/// Reads on a thread of its own, which nobody waits for: standard input may block for ever.
+/// Reads on a thread of its own, which is never joined: standard input may block for ever.
 fn spawn_reader(reader: Reader, batch_events: usize) -> Result<mpsc::Receiver<Waiting>> {
     let (sender, receiver) = mpsc::channel(batch_events);
     let runtime = Handle::current();
@@ -218,7 +218,7 @@ fn spawn_reader(reader: Reader, batch_events: usize) -> Result<mpsc::Receiver<Wa
     Ok(receiver)
 }
 
-/// Ends when the reader does, or nobody receives any more.
+/// Ends when the reader does, or when the receiver is gone.
 fn feed(reader: Reader, sender: &mpsc::Sender<Waiting>, runtime: &Handle) {
     let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
     for event in reader {

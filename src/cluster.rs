@@ -212,8 +212,8 @@ impl Cluster {
         )
     }
 
-    /// Waits until the server is down, whoever stopped it. An adopted one ends with its owner, and
-    /// is polled every half second.
+    /// Waits until the server is down, even if another process stopped it. An adopted one ends with
+    /// its owner, and is polled every half second.
     pub async fn ended(&self) {
         if let Some(supervisor) = &self.supervisor {
             return supervisor.ended().await;

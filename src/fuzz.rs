@@ -77,7 +77,7 @@ const PIECES: [&[u8]; 44] = [
     b"\xe2\x80\xae",
 ];
 
-/// At least so many cases; the environment may ask for more.
+/// The least number of cases; the environment may set more.
 pub(crate) fn cases(least: u32) -> ProptestConfig {
     let config = ProptestConfig::default();
     ProptestConfig {

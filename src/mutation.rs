@@ -1,7 +1,7 @@
 //! Mistakes that can be switched on, to see that a test finds each of them.
 //!
-//! As [`crate::failpoint`], they are there with the feature `faults` only. `HIGHWATER_MUTATION` names
-//! the one that is on. A rule that stands in SQL is left out of its migration when that is applied.
+//! As [`crate::failpoint`], they are there with the feature `faults` only. `HIGHWATER_MUTATION`
+//! names the one that is on. A rule in SQL is left out of its migration when that is applied.
 
 #[cfg(feature = "faults")]
 pub use active::MUTATIONS;

@@ -9,7 +9,7 @@ use super::options::{LogFormat, Options};
 use super::ui::Ui;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Sends the log of this process to stderr. RUST_LOG decides what is in it, else `-v` and `-q`.
+/// Sends the log of this process to stderr. RUST_LOG selects its content, else `-v` and `-q`.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if RUST_LOG cannot be understood.

@@ -34,8 +34,8 @@ impl Account {
         choose(geteuid().as_raw(), by_uid, by_name)
     }
 
-    /// Whether the mode bits give this account the right. The groups it is in beyond its own do
-    /// not count: a server that stands in for root has none.
+    /// Whether the mode bits give this account the right. The groups it is in beyond its own do not
+    /// count: a server that runs in place of root has none.
     pub(super) fn has(&self, right: Right, file: &Metadata) -> bool {
         let shift = if file.uid() == self.uid {
             6

@@ -118,7 +118,7 @@ impl Launch {
     }
 
     fn server_options(&self) -> Vec<String> {
-        // The setting is a list with commas, so the path stands in quotes.
+        // The setting is a list with commas, so the path is quoted.
         let socket_dir = self.place.socket_dir.to_string_lossy().replace('"', "\"\"");
         let fixed = [
             ("listen_addresses", String::new()),
@@ -201,7 +201,7 @@ impl Supervisor {
         })
     }
 
-    /// Waits until the server is down, whoever stopped it.
+    /// Waits until the server is down, even if another process stopped it.
     pub(super) async fn ended(&self) {
         let mut ended = self.ended.clone();
         // An error is a reaper that is gone, which is an end too.

@@ -185,9 +185,9 @@ impl Applier {
         PhaseTimer::of(&self.key.projection)
     }
 
-    /// The statement that says where unqualified names are and, for a large batch, how much memory
-    /// a sort or a hash may take: what is enough for the server's usual statements sends one over
-    /// a million events to disk.
+    /// The statement that sets where unqualified names are found and, for a large batch, how much
+    /// memory a sort or a hash may take: the server's usual setting would send a statement over a
+    /// million events to disk.
     fn session_settings(&self, range: Range) -> Sql {
         let path = sql!("{schema}, public", schema = Sql::identifier(&self.schema));
         let path = sql!(

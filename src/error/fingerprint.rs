@@ -52,7 +52,7 @@ fn without_values(message: &str) -> String {
     text
 }
 
-/// The length of a quoted value up to its last quote, for it may hold quotes itself.
+/// The length of a quoted value up to its last quote, because it may hold quotes itself.
 fn quoted_end(value: &str) -> usize {
     value.rfind('"').map_or(value.len(), |end| end + 1)
 }

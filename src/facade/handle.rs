@@ -107,7 +107,8 @@ impl Handle {
         self.0.monitor.subscribe()
     }
 
-    /// The status of all projections in the database, whoever runs them, as `highwater status` shows it.
+    /// The status of all projections in the database, also of other instances, as `highwater
+    /// status` shows it.
     ///
     /// # Errors
     /// If the database cannot be read.

@@ -264,7 +264,7 @@ fn text_that_is_not_utf_8_is_refused_with_its_byte() {
     assert!(refused(b"\xff\xfe{\0\"\0").contains("is not UTF-8"));
 }
 
-/// Bytes without a line end; counts what is asked for.
+/// Bytes without a line end; counts the bytes that are read.
 struct Endless(Arc<AtomicU64>);
 
 impl Read for Endless {

@@ -176,8 +176,8 @@ impl Connector {
         })
     }
 
-    /// As [`Connector::connect`], tried again with growing delay (50 ms to 1 s, jittered) while
-    /// the server cannot be reached, for as long as `limit`.
+    /// As [`Connector::connect`], retried with growing delay (50 ms to 1 s, jittered) while the
+    /// server cannot be reached, for as long as `limit`.
     ///
     /// # Errors
     /// The last error of [`Connector::connect`]; any but a lost connection at once.

@@ -37,8 +37,8 @@ pub struct Applied {
     pub name: String,
 }
 
-/// Applies what is missing of both components and returns it, oldest first. May run at the same time
-/// from anywhere.
+/// Applies the missing migrations of both components and returns them, oldest first. May run at the
+/// same time from anywhere.
 ///
 /// # Errors
 /// [`ErrorKind::Database`] if the server is too old, the role lacks a right, the schema is not

@@ -12,9 +12,9 @@
 //! select max(e.position) from /*events:*/ highwater.event /*:events*/ e
 //! ```
 //!
-//! So an editor runs the file as it stands, and a test prepares it. The default is never sent: every
-//! placeholder must be given, and every value used ([`Template::fill`]). In defaults `s` is the schema
-//! of a read model and `t (k, n)` its table.
+//! So an editor can run the file as it is, and a test prepares it. The default is never sent: every
+//! placeholder must be given, and every value used ([`Template::fill`]). In defaults `s` is the
+//! schema of a read model and `t (k, n)` its table.
 
 mod template;
 #[cfg(test)]

@@ -26,11 +26,11 @@
 //!   brought it there.
 //! - **26000** is a pooler that handed the session to others in between.
 //! - **53300** says that there was no session to be had, so nothing was lost and nothing is full.
-//! - **57014** is `statement_timeout`, or somebody's cancel: what was asked for was too much for
+//! - **57014** is `statement_timeout`, or a cancel by somebody: the statement was too much for
 //!   the time there is.
 //! - **XX000** is raised by extensions over bad data, and by the server over a table that somebody
 //!   changes at that moment: with less of the data, or later, it may pass; if it does not, one event
-//!   is named. **XX001** and **XX002** say that the data is broken: nobody should write on.
+//!   is named. **XX001** and **XX002** say that the data is broken: writing must stop.
 //! - A code that PostgreSQL does not define was raised by somebody's function about the data.
 
 use crate::error::ErrorKind;

@@ -167,7 +167,7 @@ impl<'a> Tx<'a> {
         done.map_err(|e| pg::error("a statement of the projection failed", e))
     }
 
-    /// The driver's client, for what is missing here.
+    /// The driver's client, for everything else.
     pub fn client(&self) -> &'a Client {
         self.client
     }

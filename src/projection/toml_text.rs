@@ -37,7 +37,7 @@ impl<'a> TomlText<'a> {
         })
     }
 
-    /// The line of the file on which the byte at `offset` of the text stands.
+    /// The line of the file that has the byte at `offset` of the text.
     pub(crate) fn line(&self, offset: usize) -> usize {
         self.first_line + self.lines.line_at(offset) - 1
     }

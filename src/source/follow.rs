@@ -22,7 +22,7 @@ pub trait Follower: Send {
 /// What one step found.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Where the mark stands now.
+    /// The position of the mark.
     pub mark: Position,
     /// The highest committed position seen.
     pub head: Position,

@@ -111,7 +111,7 @@ impl Case {
         self.subject.append(stream, event(event_type)).await
     }
 
-    /// Appends so many events of type `T` to streams `s-0`, `s-1`, … in turn.
+    /// Appends events of type `T` to streams `s-0`, `s-1`, … in turn.
     async fn append_many(&self, count: usize) -> Vec<Position> {
         let mut positions = Vec::new();
         for number in 0..count {

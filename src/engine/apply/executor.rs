@@ -14,7 +14,8 @@ use crate::source::BoxFuture;
 /// - [`InServer`](super::in_server::InServer): the server reads them, in the message that applies them;
 /// - [`Streamed`](super::streamed::Streamed): they are read and handed to the projection.
 pub(super) trait Executor<'a>: Send {
-    /// Reads what is to be applied of a range, up to the limits, unless the server does.
+    /// Reads the events of a range that are to be applied, up to the limits, unless the server
+    /// does.
     fn prepare(
         self: Box<Self>,
         range: Range,

@@ -27,7 +27,7 @@ impl Pace {
         }
     }
 
-    /// How many events the next batch may have, after one of so many that took so long.
+    /// How many events the next batch may have, after one with this many events and this duration.
     pub(super) fn next_events(self, events: usize, took: Duration) -> usize {
         let most = events.saturating_mul(8).clamp(1, EVENTS_MAX);
         let fitting = self.batch.as_nanos() * events as u128 / took.as_nanos().max(1);

@@ -158,9 +158,9 @@ impl Parts {
         Ok(true)
     }
 
-    /// A run that ends by itself says that it has caught up, and nobody resumes behind it. One that
-    /// follows resumes wherever a crash left its checkpoint, if the crash also undoes what was
-    /// removed from the log since: that is, where both are in one database.
+    /// A run that ends by itself reports that it has caught up, and no later run resumes behind it.
+    /// One that follows resumes wherever a crash left its checkpoint, if the crash also undoes what
+    /// was removed from the log since: that is, where both are in one database.
     fn commit(&self) -> Commit {
         let follows = self.until.is_none() && self.source.relation().is_some();
         match follows && !self.settings.await_disk {

@@ -82,8 +82,8 @@ impl Situation {
     }
 }
 
-/// The state of a runner that is so many positions behind its target. A run that ends by itself is
-/// never live, not even while a gap keeps it waiting.
+/// The state of a runner that is this many positions behind its target. A run that ends by itself
+/// is never live, not even while a gap keeps it waiting.
 pub(super) fn state(before: RunnerState, distance: u64, ends_by_itself: bool) -> RunnerState {
     let stays_live = before == RunnerState::Live && distance <= LIVE_WITHIN;
     match !ends_by_itself && (distance == 0 || stays_live) {

@@ -71,8 +71,8 @@ impl Verifier {
 }
 
 /// `openssl req -x509`, PostgreSQL's own recipe, makes a certificate that is a CA as well. webpki
-/// refuses it as a server's after it has looked at its time; where it is itself the trusted root,
-/// as OpenSSL has it, nothing more is to be verified.
+/// refuses it as a server's after it has checked its time; where it is itself the trusted root, as
+/// OpenSSL has it, nothing more is to be verified.
 fn is_ca_itself(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(CertificateError::Other(other)) => {

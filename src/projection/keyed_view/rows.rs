@@ -43,7 +43,7 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         })
     }
 
-    /// What [`Rows::load`] of so many keys read, in the order of the keys.
+    /// The result of [`Rows::load`] for this many keys, in the order of the keys.
     pub(super) fn loaded(&self, keys: usize, read: &[Row]) -> Result<Vec<Option<V::Row>>> {
         let mut rows: Vec<Option<V::Row>> = (0..keys).map(|_| None).collect();
         for row in read {

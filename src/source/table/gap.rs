@@ -1,4 +1,4 @@
-//! How a gap is told dead from alive: a snapshot of the locks, and who holds them.
+//! How a dead gap is distinguished from a live one: a snapshot of the locks, and who holds them.
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -140,7 +140,8 @@ fn holder(text: String) -> Holder {
     }
 }
 
-/// The preconditions: refused by name, at the start and with every snapshot, for they can change.
+/// The preconditions: refused by name, at the start and with every snapshot, because they can
+/// change.
 fn check(row: &Row, relation: &str, policy: &GapPolicy) -> Result<()> {
     if column_named(row, "subscribed")? {
         return Err(broken(
