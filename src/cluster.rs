@@ -244,8 +244,11 @@ fn home() -> Result<PathBuf> {
     match std::env::var_os(HOME_VARIABLE).filter(|home| !home.is_empty()) {
         None => place::home_of(&Account::for_server()?),
         Some(home) => std::path::absolute(home).map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot find the current directory: {error}"))
-                .with_location(HOME_VARIABLE)
+            Error::new(
+                ErrorKind::Io,
+                format!("cannot find the current directory: {error}"),
+            )
+            .with_location(HOME_VARIABLE)
         }),
     }
 }

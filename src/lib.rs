@@ -101,7 +101,8 @@
 //!   [`Projection`] (a batch and the open transaction, [`Tx`]).
 //! - [`EventStore`] appends and reads events.
 //! - [`Error`] has a kind, a location, a hint, and the event and the SQLSTATE it is about. A projection's own
-//!   code may fail with any error; [`Error::poison`] and [`Error::transient`] say what the engine does about it.
+//!   code may fail with any error; [`Error::poison`] and [`Error::transient`] say what the engine
+//!   does about it.
 //! - [`postgres`] is the driver, in the version that highwater uses.
 //!
 //! | feature | what it adds | by default |

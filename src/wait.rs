@@ -338,9 +338,7 @@ pub(crate) fn obstacle(
 ) -> Option<String> {
     if projection.paused_at.is_some() {
         let name = &projection.name;
-        return Some(format!(
-            "it is paused; highwater resume {name} resumes it"
-        ));
+        return Some(format!("it is paused; highwater resume {name} resumes it"));
     }
     if let Some(problem) = source.and_then(|s| s.problem.as_ref()) {
         return Some(problem.to_string());

@@ -145,7 +145,11 @@ async fn log(client: &Client) -> Outcome<Vec<Event>> {
 /// The log holds what the writers got answers for, and nothing else.
 fn judge_log(arena: &Arena, log: &[Event], answers: &Answers) -> Verdict {
     let mut there: HashSet<Uuid> = log.iter().map(|event| event.id).collect();
-    let missing = answers.committed.iter().filter(|id| !there.remove(id)).count();
+    let missing = answers
+        .committed
+        .iter()
+        .filter(|id| !there.remove(id))
+        .count();
     if missing > 0 {
         arena.violation(format!(
             "{missing} events were committed and are not in the log"

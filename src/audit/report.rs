@@ -50,9 +50,8 @@ impl Log {
             );
         }
         if self.is_read_only {
-            text += &format!(
-                "source {source}: this role may not write, so none of this is recorded\n"
-            );
+            text +=
+                &format!("source {source}: this role may not write, so none of this is recorded\n");
         }
         text
     }

@@ -134,6 +134,8 @@ fn gone(name: &str) -> Error {
         ErrorKind::NotFound,
         format!("projection \"{name}\" has a read model, but no valid file here"),
     )
-    .with_hint(format!("restore or fix it; leave it if it is compiled into another program; or \
-                        highwater drop {name}"))
+    .with_hint(format!(
+        "restore or fix it; leave it if it is compiled into another program; or \
+                        highwater drop {name}"
+    ))
 }

@@ -53,8 +53,7 @@ async fn start(ctx: &Context) -> Done {
             ErrorKind::Config,
             "the private PostgreSQL of this project already runs, started by another process",
         );
-        let error =
-            error.with_hint("use it, or stop it first with highwater db stop");
+        let error = error.with_hint("use it, or stop it first with highwater db stop");
         return Err(error.with_kind(ErrorKind::Io).into());
     }
     ctx.ui().say(&cluster.notice());

@@ -136,11 +136,8 @@ impl Which {
 impl Required {
     fn selection(self) -> Result<Selection, Error> {
         let missing = || {
-            Error::new(
-                ErrorKind::Usage,
-                "no dead letters are named",
-            )
-            .with_hint("give one of --all, --key, --null-key, --event and --fingerprint")
+            Error::new(ErrorKind::Usage, "no dead letters are named")
+                .with_hint("give one of --all, --key, --null-key, --event and --fingerprint")
         };
         self.which.selection().ok_or_else(missing)
     }

@@ -194,6 +194,5 @@ fn verify(compared: &Compared) -> Result<()> {
         compared.files - compared.equal,
         compared.files
     );
-    Err(Error::new(ErrorKind::Internal, what)
-        .with_hint("this is a bug in highwater: report it"))
+    Err(Error::new(ErrorKind::Internal, what).with_hint("this is a bug in highwater: report it"))
 }

@@ -224,11 +224,9 @@ fn check_own(dir: &Path, account: &Account) -> Result<()> {
     let found = fs::symlink_metadata(dir)
         .map_err(|error| io_error("cannot inspect the directory", dir, error))?;
     if !found.is_dir() {
-        return Err(
-            Error::new(ErrorKind::Config, "this is not a directory")
-                .with_location(dir.display().to_string())
-                .with_hint("move it away"),
-        );
+        return Err(Error::new(ErrorKind::Config, "this is not a directory")
+            .with_location(dir.display().to_string())
+            .with_hint("move it away"));
     }
     if found.uid() != account.uid {
         return Err(Error::new(

@@ -108,9 +108,8 @@ pub async fn discard(
     reason: &str,
 ) -> Result<Discarded> {
     if reason.trim().is_empty() {
-        return Err(
-            Error::new(ErrorKind::Usage, "the reason is empty").with_hint("say why it is discarded")
-        );
+        return Err(Error::new(ErrorKind::Usage, "the reason is empty")
+            .with_hint("say why it is discarded"));
     }
     check_name(target, name).await?;
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.

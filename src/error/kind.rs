@@ -129,8 +129,11 @@ impl FromStr for ErrorKind {
         let mut kinds = ErrorKind::ALL.iter().copied();
         kinds.find(|kind| kind.as_str() == name).ok_or_else(|| {
             let names: Vec<&str> = ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect();
-            Error::new(ErrorKind::Usage, format!("\"{name}\" is not a kind of error"))
-                .with_hint(suggestion(name, &names))
+            Error::new(
+                ErrorKind::Usage,
+                format!("\"{name}\" is not a kind of error"),
+            )
+            .with_hint(suggestion(name, &names))
         })
     }
 }

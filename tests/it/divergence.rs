@@ -211,7 +211,11 @@ async fn numbers_set_back_are_a_divergence_before_and_after_they_are_issued_agai
     append_rows(&client, "other", 1..=2).await;
     burn(&client).await;
     append_rows(&client, "other", 3..=3).await;
-    diverged(&database, "a new event at position 9, whose event was removed").await;
+    diverged(
+        &database,
+        "a new event at position 9, whose event was removed",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,7 +167,11 @@ async fn parked_keys_are_left_out_or_read_alone_the_key_null_among_them() {
                 .collect()
         };
         assert_eq!(positions(free.events), with_position(false), "{parked:?}");
-        assert_eq!(positions(parked_only.events), with_position(true), "{parked:?}");
+        assert_eq!(
+            positions(parked_only.events),
+            with_position(true),
+            "{parked:?}"
+        );
         let middle = source.middle(log(), without).await.unwrap().unwrap();
         assert_eq!(middle.count, with_position(false).len() as u64);
     }

@@ -76,10 +76,7 @@ impl Applier {
         };
         let read = self.source.read_keyed(request, keys).await?.events.pop();
         let gone = || {
-            let what = format!(
-                "the event at position {} no longer exists",
-                event.position
-            );
+            let what = format!("the event at position {} no longer exists", event.position);
             // Deleted just now: the next attempt does not find it.
             Error::new(ErrorKind::Serialization, what)
         };
@@ -94,10 +91,7 @@ impl Applier {
         }
         let most = u64::from(self.parking.letters_max) + 1;
         let insert = batch.park_events(range, &self.key, most)?;
-        Ok(format!(
-            "{insert};\n{};\n",
-            self.parking.check(&self.key)
-        ))
+        Ok(format!("{insert};\n{};\n", self.parking.check(&self.key)))
     }
 
     /// What to do when a limit of parking is reached.

@@ -78,7 +78,10 @@ pub(crate) async fn check_key(
     );
     let tried = client.batch_execute(&tried).await;
     tried.map_err(|e| {
-        let error = pg::error("the key is not an expression over the columns of a batch", e);
+        let error = pg::error(
+            "the key is not an expression over the columns of a batch",
+            e,
+        );
         let hint = match error.sqlstate() {
             Some("42P17") => {
                 "an event must keep its key for ever: use nothing that depends on the time or on \

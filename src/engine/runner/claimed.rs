@@ -276,9 +276,8 @@ impl Claimed {
                 return Ok(Step::End(Ended::Lost(checkpoint::swapped(key))));
             }
             let hash = &self.definition().hash;
-            projection::check_hash(&key.projection, hash, &stored.hash).map_err(|e| {
-                e.with_hint("this process has the old definition: restart it")
-            })?;
+            projection::check_hash(&key.projection, hash, &stored.hash)
+                .map_err(|e| e.with_hint("this process has the old definition: restart it"))?;
         }
         let Some(checkpoint) = checkpoint else {
             // Swapped or dropped just now.

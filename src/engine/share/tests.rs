@@ -20,7 +20,9 @@ fn owners(text: &str) -> Vec<Vec<Option<Uuid>>> {
 
 fn text(assigned: &[Vec<Option<Uuid>>]) -> String {
     let letter = |owner: &Option<Uuid>| owner.map_or('.', |owner| char::from(owner.as_bytes()[15]));
-    let words = assigned.iter().map(|hand| hand.iter().map(letter).collect());
+    let words = assigned
+        .iter()
+        .map(|hand| hand.iter().map(letter).collect());
     words.collect::<Vec<String>>().join(" ")
 }
 

@@ -23,8 +23,13 @@ const FLUSH: &str = "begin; set local synchronous_commit = local;
 pub(super) async fn wait(client: &Client) -> Result<()> {
     let written = include_str!("../../../sql/queries/mark/written.sql");
     let row = client.query_typed_one(written, &[]).await;
-    let row = row.map_err(|e| pg::error("cannot read how far the write-ahead log of the server \
-                                         is", e))?;
+    let row = row.map_err(|e| {
+        pg::error(
+            "cannot read how far the write-ahead log of the server \
+                                         is",
+            e,
+        )
+    })?;
     let written: String = column(&row, 0)?;
     for _ in 0..LOOKS_MAX {
         if is_flushed(client, &written).await? {

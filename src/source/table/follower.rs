@@ -88,7 +88,9 @@ impl TableFollower {
         }
         if is_due {
             let (mark, sequence_at) = (self.mark.position(), rows.sequence);
-            self.locks.check_not_back(&self.client, mark, sequence_at).await?;
+            self.locks
+                .check_not_back(&self.client, mark, sequence_at)
+                .await?;
         }
         let at_once = proven || (rows.more && !passed.is_empty());
         Ok(Step {

@@ -39,7 +39,10 @@ pub(super) async fn events_are_read_in_order_as_they_were_appended(case: &Case) 
         .iter()
         .map(|e| (e.stream.as_str(), e.version, e.event_type.as_str()))
         .collect();
-    assert_eq!(appended, [("one", 1, "A"), ("two", 1, "B"), ("one", 2, "C")]);
+    assert_eq!(
+        appended,
+        [("one", 1, "A"), ("two", 1, "B"), ("one", 2, "C")]
+    );
     assert_eq!(events[0].id, id);
     let data: serde_json::Value = serde_json::from_str(events[0].data.get()).unwrap_or_default();
     assert_eq!(data, json!({ "text": "ä\"漢" }));

@@ -142,7 +142,10 @@ async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_
     live.says("live").await;
     let retry = run(&["dead-letters", "retry", "seen", "--all"]).await;
     assert!(
-        retry.expect(0).stdout.ends_with("by the instance that runs it now\n"),
+        retry
+            .expect(0)
+            .stdout
+            .ends_with("by the instance that runs it now\n"),
         "{retry:?}"
     );
     let again = "select count(*) from highwater.dead_letter where attempts = 2";

@@ -328,11 +328,7 @@ async fn a_catch_up_whose_time_runs_out_says_so_and_why_it_was_not_further() {
     other.batch_execute("rollback").await.unwrap();
 
     shop.run(url, &["pause", "counts"]).await.expect(0);
-    late(
-        "1s",
-        &["it is paused; highwater resume counts resumes it"],
-    )
-    .await;
+    late("1s", &["it is paused; highwater resume counts resumes it"]).await;
     shop.run(url, &["resume", "counts"]).await.expect(0);
 
     other.batch_execute("begin").await.unwrap();
