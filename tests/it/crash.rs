@@ -182,8 +182,7 @@ async fn an_engine_for_the_other_tests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_engines_share_the_projections_and_one_that_handed_one_over_never_commits_to_it_again()
-{
+async fn two_engines_share_the_projections_and_never_commit_to_one_that_they_handed_over() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let storm = Storm::start(database.url(), 5).await;

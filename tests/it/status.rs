@@ -190,7 +190,7 @@ async fn a_projection_is_live_while_its_owner_is_alive_and_idle_afterwards() {
     .await;
     let status = read(&database).await;
     let text = status.render(false);
-    assert!(text.contains("ended without a word"), "{text}");
+    assert!(text.contains("ended without signing off"), "{text}");
     assert_eq!(status.projections[0].partitions[0].owner, None);
 }
 
