@@ -1,8 +1,8 @@
 //! Appends a file of events, batch after batch.
 //!
-//! A thread reads lines while the database stores those before; what waits between the two is
-//! bounded in events and in bytes. A batch is whatever waits when the one before is done: large when
-//! a file is read, a single event when someone types.
+//! A thread reads lines while the database stores those before; the queue between the two is
+//! bounded in events and in bytes. A batch is the queue at the time when the batch before is done:
+//! large when a file is read, a single event when someone types.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,18 +17,18 @@ use crate::failpoint::failpoint;
 use crate::ndjson::{NdjsonEvent, Reader, place};
 use crate::position::Position;
 
-/// How many events a batch has at most unless told otherwise.
+/// The default of the most events of a batch.
 pub const BATCH_EVENTS: usize = 1000;
 
-/// How many KiB of lines may wait and be in a batch together; one event may always.
+/// How many KiB of lines may be in the queue and in a batch together; one event always fits.
 const WAITING_KIB: u32 = 32 * 1024;
 
-/// How far it is, after a batch.
+/// The progress after a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Events appended so far.
     pub appended: u64,
-    /// Events that were there already.
+    /// Events that existed already.
     pub duplicates: u64,
     /// The last line that is done.
     pub line: u64,
@@ -57,7 +57,7 @@ type Waiting = Result<(NdjsonEvent, OwnedSemaphorePermit)>;
 /// Appends what `reader` gives, in batches of up to `batch_events`, each in one transaction.
 ///
 /// When an event is refused, those before it are appended and stay, and the error names its line.
-/// Running again appends no event twice that has an id.
+/// Running again never appends an event with an id twice.
 ///
 /// # Errors
 /// Those of the reader and of [`EventStore::append_batch`], with the line.
@@ -71,8 +71,8 @@ pub async fn append_ndjson(
     append_ndjson_until(store, reader, batch_events, progress, &never).await
 }
 
-/// As [`append_ndjson`], until `stop` is cancelled: the batch in flight is finished, and nothing
-/// after it is begun.
+/// As [`append_ndjson`], until `stop` is cancelled: it finishes the batch in flight, and begins no
+/// other.
 ///
 /// # Errors
 /// As [`append_ndjson`].
@@ -99,7 +99,7 @@ pub async fn append_ndjson_until(
             break;
         }
         failpoint!("append.read");
-        // The permits are held until the batch is stored: they bound what is in memory.
+        // The permits are held until the batch is stored: they bound the memory.
         let (batch, unreadable) = split(&mut received);
         let (events, _permits): (Vec<NdjsonEvent>, Vec<_>) = batch.into_iter().unzip();
         let (done, refused) = append_or_find(store, &events, &mut summary).await;
@@ -133,14 +133,14 @@ fn split(received: &mut Vec<Waiting>) -> (Vec<(NdjsonEvent, OwnedSemaphorePermit
 }
 
 /// Appends the events; if one is refused, those before it, which halving finds. Returns how many
-/// events are done, and why it ended if that is not all.
+/// events are done, and the error if that is not all.
 async fn append_or_find(
     store: &EventStore,
     events: &[NdjsonEvent],
     summary: &mut Summary,
 ) -> (usize, Option<Error>) {
     let mut done = 0;
-    // The refused event lies before this one.
+    // The refused event is before this one.
     let mut refused_before: Option<usize> = None;
     while done < events.len() {
         let end = match refused_before {
@@ -151,7 +151,7 @@ async fn append_or_find(
             Ok(appended) => {
                 summary.add(&events[done..end], &appended);
                 done = end;
-                // The event was refused and is not any more: another writer came between.
+                // The event was refused and no longer is: another writer came in between.
                 refused_before = refused_before.filter(|before| *before > end);
             }
             Err(error) if is_about_an_event(&error) && end - done > 1 => refused_before = Some(end),
@@ -186,7 +186,7 @@ impl Summary {
     }
 }
 
-/// Adds to what to do what is stored already.
+/// Adds to the hint how much is stored already.
 fn explain(error: Error, summary: &Summary) -> Error {
     let next = match error.hint() {
         Some(hint) => hint.to_owned(),
@@ -205,7 +205,7 @@ fn explain(error: Error, summary: &Summary) -> Error {
     }
 }
 
-/// Reads on a thread of its own, which nobody waits for: standard input may block for ever.
+/// Reads on a thread of its own, which is never joined: standard input may block for ever.
 fn spawn_reader(reader: Reader, batch_events: usize) -> Result<mpsc::Receiver<Waiting>> {
     let (sender, receiver) = mpsc::channel(batch_events);
     let runtime = Handle::current();
@@ -218,7 +218,7 @@ fn spawn_reader(reader: Reader, batch_events: usize) -> Result<mpsc::Receiver<Wa
     Ok(receiver)
 }
 
-/// Ends when the reader does, or nobody receives any more.
+/// Ends when the reader does, or when the receiver is gone.
 fn feed(reader: Reader, sender: &mpsc::Sender<Waiting>, runtime: &Handle) {
     let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
     for event in reader {

@@ -1,18 +1,19 @@
-//! Compares what a log holds with what it held when it was passed.
+//! Compares what a log holds with what it held when it was read.
 //!
-//! **The evidence** is the blocks that instances write down ([`crate::block`]). Below the mark nothing
-//! may change: a block that holds other events now than it did shows that some appeared below a position
-//! already passed, as numbers do that were drawn in one transaction and used in another, or that some
-//! vanished. What was removed on purpose, and is written down as such, is no difference.
+//! **The evidence** is the blocks that instances store ([`crate::block`]). Below the mark nothing
+//! may change: if a block holds other events now, some appeared below a position already passed,
+//! for example because a number was drawn in one transaction and used in another, or some vanished.
+//! An event that was removed on purpose, and recorded as such, is not a difference.
 //!
-//! **What it proves.** A block from rows that a reader had in hand is what runners went by. One that was
-//! counted later proves nothing about what happened before that. Which event of a block it is cannot be
-//! told, nor whether a projection would have wanted it: so an audit names the read models that *may* be
-//! concerned. The proof of a read model is to build it again.
+//! **What it proves.** A block from the rows of a reader shows what runners saw. A block that was
+//! counted later proves nothing about the time before. An audit cannot tell which event of a block
+//! it is, nor whether a projection would have wanted it: so it names the read models that *may* be
+//! affected. The proof of a read model is to build it again.
 //!
-//! **What it writes.** A change is written down once, and the block is then compared with what it holds
-//! now: a read model that was built after the change was found is not concerned by it. What no block
-//! covers yet is counted, up to the highest checkpoint. A role that may not write can audit all the same.
+//! **What it writes.** A change is recorded once, and the block is then compared with its present
+//! events: a read model that was built after the change was found is not affected by it. Positions
+//! that no block covers yet are counted, up to the highest checkpoint. A read-only role can audit
+//! too.
 
 mod report;
 
@@ -53,15 +54,16 @@ pub struct Log {
     pub blocks: u64,
     /// See `blocks`.
     pub events: u64,
-    /// How many of these blocks were counted some time after they had been passed.
+    /// How many of these blocks were first counted after they had been read.
     pub counted_later: u64,
-    /// How many blocks could not be compared, for some of the oldest events were removed on purpose.
+    /// How many blocks could not be compared, because some of the oldest events were removed on
+    /// purpose.
     pub trimmed: u64,
-    /// The source does not write down what is removed on purpose: that counts as a change.
+    /// The source does not record what is removed on purpose: a removal counts as a change.
     pub removals_unknown: bool,
     /// Blocks that do not hold what they held, found by this audit.
     pub changes: Vec<Change>,
-    /// The role may not write: what was found and counted is not on record.
+    /// The role may not write: the findings are not recorded.
     pub is_read_only: bool,
 }
 
@@ -75,13 +77,13 @@ pub struct ReadModel {
     pub generation: i32,
     /// How far it is.
     pub position: Position,
-    /// Its source is another log than the one it was built from.
+    /// Its source is not the log that it was built from.
     pub is_other_log: bool,
-    /// Blocks that changed after it had passed them, whenever that was found.
+    /// Blocks that changed after it had passed them, found now or earlier.
     pub concerned_by: Vec<Change>,
 }
 
-/// A block that does not hold what it held.
+/// A block that has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
@@ -95,7 +97,7 @@ pub struct Change {
     pub found_at: Timestamp,
 }
 
-/// What became of a block.
+/// The comparison of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Same,
@@ -107,7 +109,7 @@ enum Verdict {
     },
 }
 
-/// Compares a block with what it holds now and with what was removed from it on purpose.
+/// Compares a block with its present events and with those removed from it on purpose.
 fn compare(block: &Block, now: Tally, removed: &RemovedIn) -> Verdict {
     if removed.through > block.range.after() {
         return Verdict::Trimmed;
@@ -263,7 +265,7 @@ async fn cover_rest(
     Ok(())
 }
 
-/// What a role that may only read cannot write down is told all the same.
+/// A read-only role cannot record its findings, but it still reports them.
 fn unless_read_only(written: Result<()>, log: &mut Log) -> Result<()> {
     match written {
         Err(error) if matches!(error.sqlstate(), Some("42501" | "25006")) => {
@@ -286,7 +288,8 @@ fn read_models(
             concern.projection == one.projection && concern.generation == one.generation
         });
         let mut concerned_by: Vec<Change> = recorded.map(Change::from).collect();
-        // What could not be written down was found just now, and concerns whoever has passed it.
+        // A change that could not be recorded was found just now, and affects every generation that
+        // has passed it.
         let unrecorded = logs
             .iter()
             .filter(|log| log.is_read_only && log.source == one.source && !is_other_log)
@@ -316,7 +319,7 @@ impl From<&Concern> for Change {
 }
 
 impl Audit {
-    /// Whether every read model is sound as far as the evidence tells.
+    /// Whether every read model is correct as far as the evidence shows.
     pub fn agrees(&self) -> bool {
         let is_sound = |m: &ReadModel| !m.is_other_log && m.concerned_by.is_empty();
         self.read_models.iter().all(is_sound)

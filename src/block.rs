@@ -1,4 +1,4 @@
-//! Blocks: what a log held when it was passed, so that `audit` can compare it with what the log holds
+//! Blocks: what a log held when it was read, so that `audit` can compare it with what the log holds
 //! later. A block is up to [`EVENTS_MAX`] events, counted and digested.
 
 use uuid::Uuid;
@@ -6,13 +6,13 @@ use uuid::Uuid;
 use crate::key_hash;
 use crate::position::{Position, Range};
 
-/// The most events of a block: what an audit that finds a difference cannot narrow down further.
+/// The most events of a block: an audit that finds a difference cannot narrow it down further.
 pub(crate) const EVENTS_MAX: u64 = 10_000;
 
-/// How many events a range holds, and what tells them from others.
+/// The number of events of a range, and their digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How many.
+    /// The number of events.
     pub events: u64,
     /// Exclusive or over a hash of each event's position and id, as `uuid_hash_extended(id, position)` in
     /// PostgreSQL. It does not depend on their order.
@@ -20,7 +20,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// One more event.
+    /// Adds an event.
     pub fn add(&mut self, position: Position, id: Uuid) {
         self.events += 1;
         self.digest ^= digest(position, id);
@@ -53,11 +53,12 @@ fn digest(position: Position, id: Uuid) -> u64 {
 pub(crate) struct Block {
     pub(crate) range: Range,
     pub(crate) tally: Tally,
-    /// It was counted some time after the mark had passed it, and proves nothing about what was before.
+    /// It was counted some time after the mark had passed it, and proves nothing about the time
+    /// before.
     pub(crate) counted_later: bool,
 }
 
-/// The blocks that grow out of what a reader has in hand while the mark moves.
+/// The blocks that a reader builds from its rows while the mark moves.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
     /// Full or ended, and not taken yet.
@@ -67,11 +68,11 @@ pub(crate) struct Blocks {
     is_changed: bool,
 }
 
-/// So many ended blocks are kept for whoever writes them down; older ones are counted later.
+/// The most ended blocks that wait for the recorder; older ones are counted later.
 const ENDED_MAX: usize = 64;
 
 impl Blocks {
-    /// The mark passed a range, and the reader had these events of it in hand.
+    /// The mark passed a range, and the reader had read these events of it.
     pub(crate) fn passed(&mut self, range: Range, tally: Tally) {
         if range.is_empty() {
             return;
@@ -93,7 +94,7 @@ impl Blocks {
         });
     }
 
-    /// What comes next does not follow what was passed.
+    /// The next range does not follow the last one.
     pub(crate) fn end(&mut self) {
         self.ended.extend(self.open.take());
         if self.ended.len() > ENDED_MAX {
@@ -101,12 +102,12 @@ impl Blocks {
         }
     }
 
-    /// Where the block begins that is still growing, and is written down as it grows.
+    /// Where the open block begins, which is stored while it grows.
     pub(crate) fn open_from(&self) -> Option<Position> {
         self.open.map(|open| open.range.after())
     }
 
-    /// What is new since it was last taken, the open block last.
+    /// The blocks since the last call, the open block last.
     pub(crate) fn take(&mut self) -> Vec<Block> {
         let mut blocks = std::mem::take(&mut self.ended);
         if std::mem::take(&mut self.is_changed) {

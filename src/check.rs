@@ -1,4 +1,4 @@
-//! What can be known to be wrong before anything runs: configuration, files, sources, SQL.
+//! Finds faults before anything runs: in configuration, files, sources and SQL.
 //!
 //! All faults are found at once. The SQL is tried in a transaction that is always rolled back, in
 //! a schema of its own, on an empty batch: nothing is left behind and nothing is applied.
@@ -23,7 +23,7 @@ use crate::source::Source;
 pub struct Check<'a> {
     /// `highwater.toml`, if there is one.
     pub config: Option<&'a Path>,
-    /// The directory of the projection files, if there is to be one.
+    /// The directory of the projection files, if there is one.
     pub directory: Option<&'a Path>,
     /// The projections in Rust.
     pub coded: &'a [Arc<dyn DynProjection>],
@@ -33,19 +33,19 @@ pub struct Check<'a> {
     pub sources: &'a [Arc<dyn Source>],
 }
 
-/// How much a finding weighs.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// It would not run.
     Error,
-    /// It would run, or stop on purpose; somebody should look.
+    /// It would run, or stop on purpose; an operator should know.
     Warning,
 }
 
-/// Something that is not as it should be.
+/// A fault.
 #[derive(Debug)]
 pub struct Finding {
-    /// How much it weighs.
+    /// Its severity.
     pub level: Level,
     /// What, where, and what to do.
     pub error: Error,
@@ -108,7 +108,7 @@ impl Candidate {
         }
     }
 
-    /// Adds where the projection is to an error that does not say where it is from.
+    /// Adds the place of the projection to an error without a place.
     fn located(&self, error: Error) -> Error {
         match error.location() {
             Some(_) => error,
@@ -117,7 +117,7 @@ impl Candidate {
     }
 }
 
-/// Checks everything, and says what is wrong: the errors first, each in the order of the files.
+/// Checks everything and returns the findings: errors first, each in the order of the files.
 pub async fn run(check: Check<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut candidates = files::check(&check, &mut findings);

@@ -157,7 +157,7 @@ enum Command {
     Append(append::Args),
     /// Run projections
     Run(run::Args),
-    /// Show how far each projection is, why not further, and who blocks
+    /// Show how far each projection is, why it is behind, and what blocks it
     Status(status::Args),
     /// Print the events of the log, one JSON object a line
     Events(events::Args),
@@ -167,23 +167,23 @@ enum Command {
     Test(test::Args),
     /// Check configuration, files, SQL and the event table without running anything
     Check(check::Args),
-    /// Build a read model anew beside the live one, and swap
+    /// Build a read model again beside the live one, then swap the two
     Rebuild(rebuild::Args),
-    /// Let a changed projection go on with the read model it has
+    /// Keep the read model of a changed projection
     Accept(accept::Args),
-    /// Hold a projection on all instances
+    /// Pause a projection on all instances
     Pause(pause::Args),
-    /// Let a paused projection go on
+    /// Resume a paused projection
     Resume(pause::ResumeArgs),
     /// Drop a projection's read model and checkpoints
     Drop(drop::Args),
-    /// Count the events again and compare with what became of them
+    /// Compare the log with what was read from it
     Audit(audit::Args),
-    /// See what was set aside, try it again, or give it up
+    /// List, show, retry and discard events that could not be applied
     DeadLetters(dead_letters::Args),
-    /// See or hold the private PostgreSQL of this project
+    /// Start, stop and open the private PostgreSQL of this project
     Db(db::Args),
-    /// Show it all with real events and a temporary PostgreSQL, leaving nothing behind
+    /// Show everything with real events in a temporary PostgreSQL
     Demo(demo::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
@@ -213,7 +213,7 @@ impl Command {
         }
     }
 
-    /// Whether a run is what the user looks at, so that the log tells how it goes.
+    /// Whether the user watches a run, so that the log reports its progress.
     fn is_observed(&self) -> bool {
         matches!(self, Command::Run(_))
     }
@@ -223,7 +223,7 @@ fn command(program: &str) -> clap::Command {
     Cli::command().bin_name(program).display_name(program)
 }
 
-/// What the arguments ask for; or what clap has to say: help, the version or a complaint.
+/// The parsed arguments; or clap's answer: help, the version or an error.
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = command(&program_name(arguments));
     let matches = command.try_get_matches_from_mut(arguments)?;
@@ -254,7 +254,7 @@ fn start(cli: Cli, program: String, projections: Vec<Arc<dyn DynProjection>>, ui
         ctx.close().await;
         done
     });
-    // Standard input may still be read by a thread that nobody can wake.
+    // A thread that cannot be woken may still read standard input.
     runtime.shutdown_background();
     done
 }

@@ -1,18 +1,18 @@
 //! A private PostgreSQL from the server programs on this machine: for development, demos and tests.
 //!
-//! # Who holds what
+//! # Who owns what
 //!
 //! A project has one data directory for each major version,
 //! `<home>/<project name>-<hash of its path>/pg<major>`, and beside it a `lock`. A process that
 //! needs the server first asks whether one answers, and if so *adopts* it: it uses it and never
 //! stops it. Otherwise it takes the lock, starts the server and is its *owner*.
 //!
-//! The owner does not start the server itself but a small shell script, `supervise.sh`, which
-//! holds the server and inherits the lock. The script reads a pipe whose other end only the owner
-//! has. When that end closes, because the owner says so or because it is gone, even by `kill -9`,
-//! the script ends the server by a fast shutdown and, for a temporary cluster, removes its
-//! directory. So the lock is held exactly as long as a server is starting, running or stopping,
-//! and who gets it may start one.
+//! The owner does not start the server itself but a small shell script, `supervise.sh`, which holds
+//! the server and inherits the lock. The script reads a pipe whose other end only the owner has.
+//! When that end closes, because the owner closes it or because the owner is gone, even by `kill
+//! -9`, the script ends the server by a fast shutdown and, for a temporary cluster, removes its
+//! directory. So the lock is held exactly as long as a server is starting, running or stopping, and
+//! the process that gets it may start one.
 //!
 //! # States
 //!
@@ -21,8 +21,8 @@
 //! ```
 //!
 //! A server is alive if it answers for this data directory. A process id proves nothing: it may be
-//! a zombie's, or long another program's. That is why, under the lock and with nobody answering,
-//! a leftover `postmaster.pid` is removed; PostgreSQL's own check of its shared memory still keeps
+//! a zombie's, or another program's by now. That is why a leftover `postmaster.pid` is removed,
+//! under the lock and if no server answers; PostgreSQL's own check of its shared memory still keeps
 //! two servers from one directory.
 //!
 //! # Failures
@@ -64,7 +64,7 @@ pub const DATABASE: &str = "highwater";
 
 /// The variable that names another directory for the data of all projects' clusters.
 const HOME_VARIABLE: &str = "HIGHWATER_HOME";
-/// How often an adopted server is looked at.
+/// How often an adopted server is polled.
 const ADOPTED_LOOK: Duration = Duration::from_millis(500);
 
 /// A running private PostgreSQL, started by this process or shared with the one that did.
@@ -82,7 +82,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a new cluster in a temporary directory, which goes away with it.
+    /// Starts a new cluster in a temporary directory, which is removed with it.
     pub async fn temporary() -> Result<Cluster> {
         Cluster::temporary_with(&[]).await
     }
@@ -129,7 +129,7 @@ impl Cluster {
         }
     }
 
-    /// The cluster of a project if it runs now, whoever owns it; never starts one.
+    /// The cluster of a project if it runs now, whichever process owns it; never starts one.
     pub async fn running_for_project(project_dir: &Path) -> Result<Option<Cluster>> {
         Cluster::running_for_project_in(&home()?, project_dir).await
     }
@@ -150,8 +150,8 @@ impl Cluster {
         }
     }
 
-    /// Stops the server of a project, whoever owns it, and waits until it is down. False if none
-    /// ran.
+    /// Stops the server of a project, even if another process owns it, and waits until it is down.
+    /// False if none ran.
     pub async fn stop_running(project_dir: &Path) -> Result<bool> {
         Cluster::stop_running_in(&home()?, project_dir).await
     }
@@ -212,8 +212,8 @@ impl Cluster {
         )
     }
 
-    /// Waits until the server is down, whoever stopped it. An adopted one goes with its owner, and
-    /// is looked at every half second.
+    /// Waits until the server is down, even if another process stopped it. An adopted one ends with
+    /// its owner, and is polled every half second.
     pub async fn ended(&self) {
         if let Some(supervisor) = &self.supervisor {
             return supervisor.ended().await;
@@ -223,8 +223,8 @@ impl Cluster {
         }
     }
 
-    /// Stops the server and waits until it is down, and a temporary cluster's directory is gone.
-    /// An adopted server goes on.
+    /// Stops the server and waits until it is down, and a temporary cluster's directory is gone. An
+    /// adopted server keeps running.
     pub async fn stop(mut self) -> Result<()> {
         let Some(supervisor) = &mut self.supervisor else {
             return Ok(());
@@ -244,8 +244,11 @@ fn home() -> Result<PathBuf> {
     match std::env::var_os(HOME_VARIABLE).filter(|home| !home.is_empty()) {
         None => place::home_of(&Account::for_server()?),
         Some(home) => std::path::absolute(home).map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot tell the directory: {error}"))
-                .with_location(HOME_VARIABLE)
+            Error::new(
+                ErrorKind::Io,
+                format!("cannot find the current directory: {error}"),
+            )
+            .with_location(HOME_VARIABLE)
         }),
     }
 }

@@ -36,8 +36,8 @@ pub struct Config {
 #[non_exhaustive]
 pub struct Database {
     /// A URL or `key=value` text, as [`crate::pg::connect::Connector::parse`] reads it. Default:
-    /// none, for a password belongs into the environment: `--database-url` and `DATABASE_URL` go
-    /// before it, the PG* variables fill what it leaves out.
+    /// none, because a password belongs in the environment: `--database-url` and `DATABASE_URL`
+    /// override it, the PG* variables fill what it leaves out.
     pub url: Option<DatabaseUrl>,
     /// The same database without the pooler in between, for LISTEN. Default: none, which is
     /// `url`. Without it behind a pooler new events are found by polling.
@@ -59,31 +59,31 @@ pub struct Engine {
     /// cheap to do again.
     #[serde(deserialize_with = "duration::deserialize")]
     pub stop_grace: Duration,
-    /// The longest pause between two looks at an idle source. A duration, 2 ms to 1 m, default
-    /// 200 ms: at most 5 queries a second for a source where nothing happens, and no event waits
-    /// longer than this when its wake is lost.
+    /// The longest pause between two polls of an idle source. A duration, 2 ms to 1 m, default 200
+    /// ms: at most 5 queries a second for an idle source, and no event waits longer than this when
+    /// its wake is lost.
     #[serde(deserialize_with = "duration::deserialize")]
     pub poll_slowest: Duration,
-    /// Whether wakes are listened for. Default true: events are visible sooner. It takes one
+    /// Whether the engine listens for wakes. Default true: events are visible sooner. It takes one
     /// session that does not go through a pooler in transaction mode.
     pub listen: bool,
-    /// The most events one transaction applies. 1 to 10,000,000, default 1,000,000: batches grow
-    /// to what time and memory allow, this only bounds what one rollback can cost.
+    /// The most events one transaction applies. 1 to 10,000,000, default 1,000,000: batches grow as
+    /// far as time and memory allow; this only bounds the cost of one rollback.
     pub batch_events_max: u32,
-    /// The longest that a batch may take. A duration, 1 s to 1 day, default 5 m: one that takes
-    /// longer is ended by the server, made smaller and tried again; a shorter `statement_timeout`
-    /// of the role or the database holds all the same.
+    /// The longest that a batch may take. A duration, 1 s to 1 day, default 5 m: the server ends
+    /// one that takes longer, and the engine retries it smaller; a shorter `statement_timeout` of
+    /// the role or the database still holds.
     #[serde(deserialize_with = "duration::deserialize")]
     pub batch_timeout: Duration,
-    /// For how long a transaction of a projection in Rust takes further batches while it is behind. A
-    /// duration, 100 ms to 1 day, default 3 s: long enough that what it costs to load and write rows
-    /// counts little, short enough that others see how far it has come. A projection that keeps nothing
-    /// from one batch to the next has a sixth of it.
+    /// For how long a transaction of a projection in Rust takes further batches while it is behind.
+    /// A duration, 100 ms to 1 day, default 3 s: long enough that loading and writing rows costs
+    /// little, short enough that others see progress. A projection that keeps nothing from one
+    /// batch to the next has a sixth of it.
     #[serde(deserialize_with = "duration::deserialize")]
     pub transaction_time: Duration,
-    /// Whether each batch of a run that follows the log waits for disk and replicas as the server is
-    /// set to (`synchronous_commit`). Default false: a crash of the server may take the last 0.6 s of
-    /// read models back (three times `wal_writer_delay`), together with their checkpoints, and they
+    /// Whether each batch of a run that follows the log waits for disk and replicas as the server
+    /// is set to (`synchronous_commit`). Default false: a crash of the server may undo the last 0.6
+    /// s of read models (three times `wal_writer_delay`), together with their checkpoints, and they
     /// are applied again. A run that ends by itself waits in any case.
     pub await_disk: bool,
     /// How much memory each sort and each hash of a large batch may take in the server: its
@@ -91,24 +91,24 @@ pub struct Engine {
     /// of a million events groups and sorts more than the statements that the server's own setting
     /// is made for; a larger setting of the role or the database stays.
     pub batch_work_mem_mb: u32,
-    /// The longest that a server may take over a short statement: a look at the source, the
+    /// The longest that a server may take over a short statement: a poll of the source, the
     /// checkpoint, the lease. A duration, 1 s to 10 m, default 10 s: a session that does not answer
-    /// in that time is closed, and what it was asked for is tried again on another.
+    /// in that time is closed, and the statement is retried on another.
     #[serde(deserialize_with = "duration::deserialize")]
     pub answer_timeout: Duration,
     /// The most sessions a process holds, besides the two that listen. 1 to 1,000, default 8:
-    /// runners take turns, and more than that many at work only wait for the server's cores.
+    /// runners take turns, and more of them would only wait for the server's cores.
     pub pool_size: u32,
-    /// The longest pause before what failed for a passing reason is tried again. A duration,
-    /// 100 ms to 1 h, default 30 s: the pauses grow up to it, so that a server that comes back is
-    /// found soon and not run over.
+    /// The longest pause before a retry after a transient error. A duration, 100 ms to 1 h, default
+    /// 30 s: the pauses grow up to it, so that a server that comes back is found soon and not
+    /// overloaded.
     #[serde(deserialize_with = "duration::deserialize")]
     pub retry_delay_max: Duration,
-    /// The most keys that a projection parks. 1 to 100,000, default 1,000: more than that is not
-    /// bad luck with some events but a projection that is wrong, which stops at the next one.
+    /// The most keys that a projection parks. 1 to 100,000, default 1,000: with more than that the
+    /// projection is wrong, not some events: it stops at the next one.
     pub parked_keys_max: u32,
-    /// The most events that a projection sets aside. 1 to 10,000,000, default 10,000: they are
-    /// copies, and each is applied in a transaction of its own when its key is tried again.
+    /// The most dead letters that a projection keeps. 1 to 10,000,000, default 10,000: they are
+    /// copies, and a retry applies each in a transaction of its own.
     pub dead_letters_max: u32,
 }
 
@@ -154,14 +154,13 @@ impl Default for Projections {
     }
 }
 
-/// A connection string, which may hold a password: it is shown by nothing but
-/// [`DatabaseUrl::expose`].
+/// A connection string, which may hold a password: only [`DatabaseUrl::expose`] shows it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// Wraps a connection string, without a look at it.
+    /// Wraps a connection string without reading it.
     pub fn new(text: impl Into<String>) -> DatabaseUrl {
         DatabaseUrl(text.into())
     }
@@ -206,7 +205,7 @@ fn refused(faults: &[String]) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Config, faults.join(", and "))
-        .with_hint("correct it, or take the key out for its default"))
+        .with_hint("fix it, or remove the key to get its default"))
 }
 
 impl Engine {

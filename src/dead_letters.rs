@@ -1,14 +1,15 @@
-//! Dead letters, from outside: what was set aside and why, trying it again, giving it up.
+//! Dead letters, from outside: list, show, retry, discard.
 //!
-//! **Who is authoritative.** The rows of `highwater.dead_letter`: a key is parked as long as it has
-//! one. The first of a key is what everything of the key waits for; the others follow it.
+//! **Who is authoritative.** The rows of `highwater.dead_letter`: a key is parked while it has one.
+//! The first dead letter of a key blocks the key; the others wait behind it.
 //!
-//! **Who acts.** [`retry`] only asks: the runner of the partition applies the letters of a key in
-//! the order of their positions, under its fence. [`discard`] acts by itself, under the lock on the
-//! partition's checkpoint; the runner finds its picture of the parked keys stale and reads it again.
+//! **Who acts.** [`retry`] only requests: the runner of the partition applies the dead letters of a
+//! key in the order of their positions, under its fence. [`discard`] acts by itself, under the lock
+//! of the partition's checkpoint; the runner notices that the parked keys have changed and reads
+//! them again.
 
 mod act;
-mod look;
+mod list;
 
 use serde::Serialize;
 use tokio_postgres::types::Type;
@@ -22,25 +23,25 @@ use crate::pg::{self, Parameter, column, migrate, projection};
 use crate::suggest;
 
 pub use act::{Discarded, Requested, discard, retry};
-pub use look::{
+pub use list::{
     Alike, ByError, ByKey, Event, Listed, ParkedKey, Shown, ShownLetter, by_error, by_key, show,
 };
 
-/// Which dead letters are meant.
+/// A selection of dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// All of them.
     All,
     /// Those of this key; `None` is the key null.
     Key(Option<String>),
-    /// The one of this event.
+    /// The dead letter of this event.
     Event(Uuid),
     /// Those whose errors have this fingerprint.
     Fingerprint(String),
 }
 
 impl Selection {
-    /// As the statements take it: the word, and the one that is meant.
+    /// As the statements take it: the kind of selection, and its value.
     fn parameters(&self) -> (&'static str, Option<String>) {
         match self {
             Selection::All => ("all", None),
@@ -50,7 +51,7 @@ impl Selection {
         }
     }
 
-    /// The error of a selection that nothing is in; nothing at all parked is none.
+    /// The error of an empty selection; a projection without dead letters is no error.
     fn check_found(&self, name: &ProjectionName, found: i64) -> Result<()> {
         let what = match self {
             _ if found > 0 => return Ok(()),
@@ -71,7 +72,7 @@ impl Selection {
 pub struct Counts {
     /// How many keys are parked.
     pub parked_keys: i64,
-    /// How many events were set aside.
+    /// How many dead letters there are.
     pub dead_letters: i64,
 }
 
@@ -98,12 +99,12 @@ pub async fn counts(target: &Database) -> Result<Vec<(ProjectionName, Counts)>> 
         .collect()
 }
 
-/// Makes sure that there is such a projection.
+/// Checks that the projection exists.
 async fn check_name(target: &Database, name: &ProjectionName) -> Result<()> {
     let client = target.client().await?;
     let stored = match projection::stored(&client, name).await {
         Ok(stored) => stored,
-        // A schema that is missing or too old has a better name than the table it lacks.
+        // The error of a missing or old schema says more than that of a missing table.
         Err(error) => return Err(migrate::verify(&**client).await.err().unwrap_or(error)),
     };
     if stored.is_some() {

@@ -54,7 +54,7 @@ use runner::Build;
 use state::Board;
 use supervisor::Supervisor;
 
-/// How long a run goes on.
+/// How long a run lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Until {
@@ -72,7 +72,7 @@ pub enum Until {
 pub enum Outcome {
     /// It passed the head that was fixed at the start.
     CaughtUp,
-    /// It was asked to stop, and did after its batch.
+    /// It was asked to stop, and stopped after its batch.
     Drained,
     /// It was stopped by this error, which is stored with its checkpoint.
     Stopped(Error),
@@ -173,9 +173,8 @@ impl Engine {
     /// Runs until `stop` is cancelled, `until` is reached, or every projection has stopped.
     ///
     /// # Errors
-    /// If nothing could be started: two projections of one name, a projection whose source is
-    /// not known, or a database that does not answer. What befalls one projection is in the
-    /// report.
+    /// If nothing could be started: two projections of one name, a projection whose source is not
+    /// known, or a database that does not answer. The failure of one projection is in the report.
     pub async fn run(self, until: Until, stop: CancellationToken) -> Result<Report> {
         let _ended = self.ended.clone().drop_guard();
         check_names(self.runs.iter().map(|run| &*run.projection))?;
@@ -229,7 +228,7 @@ impl Engine {
         let beating = AbortOnDropHandle::new(tokio::spawn(heartbeat.run(ended.clone())));
         let outcomes = collect(supervisors, &names).await;
         recorders.end(self.settings.stop_grace).await;
-        // A renewal that is under way would write the instance down again behind its sign-off.
+        // A renewal that is under way would record the instance again after its sign-off.
         ended.cancel();
         let _ = tokio::time::timeout(self.settings.stop_grace, beating).await;
         self.sign_off(instance).await;
@@ -272,7 +271,7 @@ impl Engine {
         Ok(heads)
     }
 
-    /// One for each source: it writes down what the reader had in hand.
+    /// One for each source: it records what the reader read.
     fn start_recorders(
         &self,
         until: Until,
@@ -306,7 +305,7 @@ impl Engine {
         HashMap<String, progress::Following>,
         HashMap<String, SharedBlocks>,
     ) {
-        // What is new does not matter to a run whose end is fixed.
+        // New events do not matter to a run whose end is fixed.
         let listen = self.settings.listen && until == Until::Stopped;
         let settings = Settings {
             listen,
@@ -357,12 +356,12 @@ struct Recorders {
 }
 
 impl Recorders {
-    /// Lets each write down what it has. Best effort: what is not written is counted later.
+    /// Lets each record what it has. Best effort: what is not recorded is counted later.
     async fn end(mut self, grace: Duration) {
         self.stop.cancel();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, ended).await.is_err() {
-            tracing::debug!("what the log holds was not written down in time; it is counted later");
+            tracing::debug!("what the log holds was not recorded in time; it is counted later");
         }
     }
 }

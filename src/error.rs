@@ -41,7 +41,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
-/// What happened fits into so many bytes: a line of a file or a name may have any length.
+/// The longest message, in bytes: a line of a file or a name may have any length.
 const WHAT_MAX: usize = 4_000;
 
 #[derive(Clone)]
@@ -168,8 +168,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// Text that may come from anywhere, without what would speak to a terminal. Lines stay lines: the
-/// server's own text has some.
+/// Text that may come from anywhere, without control sequences of a terminal. Line breaks stay,
+/// because the server's messages have some.
 pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_error_quotes_neither_speaks_to_the_terminal_nor_goes_on_for_ever() {
+    fn what_an_error_quotes_is_cut_and_cannot_control_the_terminal() {
         let error = Error::new(
             ErrorKind::BadEvent,
             "unknown \u{1b}[2J\u{9b}\r key\n\tand more",

@@ -1,4 +1,4 @@
-//! Events: as a writer hands them in, and as they stand in the log.
+//! Events: as a writer appends them, and as they are in the log.
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -66,7 +66,7 @@ fn to_raw(value: &(impl serde::Serialize + ?Sized)) -> Result<Box<RawValue>, Err
     })
 }
 
-/// An event as it stands in the log.
+/// An event as it is in the log.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecordedEvent {
@@ -104,7 +104,7 @@ impl RecordedEvent {
     }
 }
 
-/// What a writer demands of the stream it appends to.
+/// What a writer expects of the stream it appends to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExpectedVersion {

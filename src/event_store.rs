@@ -1,4 +1,4 @@
-//! Appends to our own event table, and looks into it.
+//! Appends to our own event table, and reads it.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ pub struct EventStore {
     waker: Waker,
 }
 
-/// Where the events of one append stand, in the order they were given.
+/// The places of the events of one append, in the order they were given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
@@ -46,12 +46,12 @@ pub struct Appended {
 }
 
 impl Appended {
-    /// The first position that this append took; `None` if every event was there already.
+    /// The first position that this append took; `None` if every event existed already.
     pub fn first(&self) -> Option<Position> {
         self.new_positions().min()
     }
 
-    /// The last position that this append took; `None` if every event was there already.
+    /// The last position that this append took; `None` if every event existed already.
     pub fn last(&self) -> Option<Position> {
         self.new_positions().max()
     }
@@ -118,7 +118,7 @@ impl EventStore {
     /// Appends the events of a file in a transaction of its own, all or none, then wakes engines.
     ///
     /// # Errors
-    /// As [`EventStore::append`]; which event is at fault is not said.
+    /// As [`EventStore::append`]; the error does not name the event.
     pub async fn append_batch(&self, events: &[NdjsonEvent]) -> Result<Appended> {
         let mut columns = Columns::default();
         for event in events {
@@ -169,8 +169,8 @@ impl EventStore {
         event::read(&**client, after, limit, stream, types).await
     }
 
-    /// Returns when no wake is left to be sent: for a process that ends after its last append. While
-    /// others go on appending with a clone of this store it may not.
+    /// Returns when no wake is left to be sent: for a process that ends after its last append.
+    /// While others keep appending with a clone of this store it may not return.
     pub async fn wakes_sent(&self) {
         self.waker.idle().await;
     }

@@ -47,7 +47,7 @@ pub struct Highwater {
     store: EventStore,
     engine: Engine,
     definitions: Vec<Definition>,
-    /// What is wrong with a projection; [`Highwater::run`] says it.
+    /// The first faulty projection; [`Highwater::run`] returns it.
     fault: Option<Error>,
     stop: CancellationToken,
 }
@@ -125,13 +125,13 @@ impl Highwater {
         }
     }
 
-    /// Adds a keyed view. What is wrong with it is an error of [`Highwater::run`].
+    /// Adds a keyed view. A fault in it is an error of [`Highwater::run`].
     #[must_use]
     pub fn keyed(self, view: impl KeyedView) -> Highwater {
         self.with_built(Keyed::new(view))
     }
 
-    /// Adds a projection in Rust. What is wrong with it is an error of [`Highwater::run`].
+    /// Adds a projection in Rust. A fault in it is an error of [`Highwater::run`].
     #[must_use]
     pub fn projection(self, projection: impl Projection) -> Highwater {
         self.with_built(RustProjection::new(projection))
@@ -161,7 +161,7 @@ impl Highwater {
         self.store.clone()
     }
 
-    /// What stops, pauses and watches the projections that were added so far.
+    /// A handle that stops, pauses and watches the projections that were added so far.
     pub fn handle(&self) -> Handle {
         Handle::new(handle::Parts {
             target: self.target.clone(),

@@ -1,12 +1,12 @@
 //! Named points between two durable acts, at which a test ends the process, fails or holds.
 //!
 //! They are there with the feature `faults` only, which nothing but highwater's own tests turns on;
-//! without it a point is no code at all. The variable `HIGHWATER_FAILPOINT` says what happens where,
-//! as `POINT@PASS=ACTION`, several separated by commas:
+//! without it a point compiles to nothing. The variable `HIGHWATER_FAILPOINT` sets what happens
+//! where, as `POINT@PASS=ACTION`, several separated by commas:
 //!
-//! - `batch.committed@3=abort`: at the third pass the process ends as if the power went.
-//! - `claim.done@1=error`: that pass fails as if the connection had gone.
-//! - `batch.fenced@1=hold:/tmp/x`: it makes that file and waits until somebody takes it away.
+//! - `batch.committed@3=abort`: at the third pass the process ends as in a power cut.
+//! - `claim.done@1=error`: that pass fails as if the connection was lost.
+//! - `batch.fenced@1=hold:/tmp/x`: it creates that file and waits until it is removed.
 
 /// A point in async code, by its name in `POINTS`.
 macro_rules! failpoint {
@@ -14,7 +14,7 @@ macro_rules! failpoint {
         #[cfg(feature = "faults")]
         $crate::failpoint::reached($name).await?;
     };
-    // Where it cannot fail; it can end and hold.
+    // A point that cannot fail, only end or hold.
     ($name:literal, infallible) => {
         #[cfg(feature = "faults")]
         let _ = $crate::failpoint::reached($name).await;
@@ -40,9 +40,9 @@ mod active {
     pub const POINTS: &[&str] = &[
         // A batch of a file of events is read, and was not sent.
         "append.read",
-        // It is stored, and nobody was told.
+        // It is stored, and not reported yet.
         "append.committed",
-        // An append is to be told to engines.
+        // A wake after an append is about to be sent.
         "wake.begun",
         // A migration has run in its transaction.
         "migrate.applied",
@@ -60,19 +60,19 @@ mod active {
         "batch.applied",
         // A batch is stored, and the runner does not know.
         "batch.committed",
-        // An event is set aside in the transaction that moves the checkpoint over it.
+        // An event is parked in the transaction that moves the checkpoint over it.
         "park.inserted",
         "park.committed",
-        // Another try of dead letters is asked for, and who runs the projection was not told.
+        // A retry of dead letters is requested, and its runner was not woken.
         "retry.requested",
-        // A dead letter is applied after all.
-        "redrive.committed",
-        // That it failed again is written down.
-        "redrive.refused",
-        // Dead letters are given up in their transaction.
+        // A dead letter is applied.
+        "retry.committed",
+        // A retry failed, and that is recorded.
+        "retry.refused",
+        // Dead letters are discarded in their transaction.
         "discard.settled",
         "discard.committed",
-        // The checkpoint is to be moved over a range without wanted events.
+        // The checkpoint is about to move over a range without wanted events.
         "flush.begun",
         "flush.committed",
         // Rows and schema of the next generation are made in their transaction.
@@ -91,8 +91,8 @@ mod active {
         // The runner is done, and the checkpoint is still its own.
         "release.begun",
         // One of the two steps in which the number of partitions is changed.
-        "layout.begun",
-        "layout.committed",
+        "repartition.begun",
+        "repartition.committed",
         // Everything is done, and the instance is still in its table.
         "leave.begun",
     ];
@@ -135,7 +135,7 @@ mod active {
         })
     }
 
-    /// Does at this point what the environment says.
+    /// Does what the environment sets for this point.
     pub(crate) async fn reached(point: &'static str) -> Result<()> {
         let faults = FAULTS.as_ref().map_err(|part| {
             let what = format!("HIGHWATER_FAILPOINT holds {part:?}, which is no fault");

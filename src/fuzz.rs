@@ -1,9 +1,8 @@
-//! Hostile input: whatever a parser is given, it answers with what was meant or with a sentence.
+//! Hostile input: for every input a parser returns the value or a readable error.
 //!
-//! `tests/corpus/PARSER/` holds the nasty inputs that somebody thought of. Each parser gets them as
-//! they are, and then cut, changed and grafted onto each other. What once failed is kept in
-//! `proptest-regressions/fuzz.txt` and tried first; `PROPTEST_CASES=100000 cargo test --lib fuzz`
-//! looks longer.
+//! `tests/corpus/PARSER/` holds nasty inputs. Each parser gets them as they are, and then cut,
+//! changed and grafted onto each other. What once failed is kept in `proptest-regressions/fuzz.txt`
+//! and tried first; `PROPTEST_CASES=100000 cargo test --lib fuzz` looks longer.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -78,7 +77,7 @@ const PIECES: [&[u8]; 44] = [
     b"\xe2\x80\xae",
 ];
 
-/// At least so many cases; the environment may ask for more.
+/// The least number of cases; the environment may set more.
 pub(crate) fn cases(least: u32) -> ProptestConfig {
     let config = ProptestConfig::default();
     ProptestConfig {

@@ -64,7 +64,7 @@ impl Subject {
 /// Takes the subjects of these names, all for none.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`], with the names there are.
+/// [`ErrorKind::NotFound`], with the known names.
 pub fn select(subjects: Vec<Subject>, names: &[String]) -> Result<Vec<Subject>> {
     let known: Vec<&str> = subjects.iter().map(|s| s.name().as_str()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
@@ -83,8 +83,8 @@ pub fn select(subjects: Vec<Subject>, names: &[String]) -> Result<Vec<Subject>> 
 /// at the end.
 ///
 /// # Errors
-/// If there can be no scratch database: the role needs the right to create one. What is wrong
-/// with a test, its file or its projection is in the report.
+/// If there can be no scratch database: the role needs the right to create one. Faults of a test,
+/// its file or its projection are in the report.
 pub async fn run(server: &Connector, subjects: &[Subject]) -> Result<Report> {
     let mut tested: Vec<Tested> = Vec::new();
     let mut files = Vec::new();

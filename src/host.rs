@@ -19,7 +19,7 @@ impl Account {
         })
     }
 
-    /// Without a library for it nobody knows.
+    /// Unknown without a library for it.
     #[cfg(not(feature = "cluster"))]
     pub(crate) fn own() -> Option<Account> {
         None

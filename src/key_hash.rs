@@ -31,7 +31,7 @@ pub(crate) fn hash_seeded(key: &[u8], seed: u64) -> u64 {
         add(&mut state, block, 0);
         mix(&mut state);
     }
-    // The lowest byte of the last word is left out: it stands for the length.
+    // The lowest byte of the last word is left out: it holds the length.
     let (words, last) = blocks.remainder().split_at(blocks.remainder().len().min(8));
     add(&mut state, words, 0);
     add(&mut state, last, 9);

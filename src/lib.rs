@@ -101,7 +101,8 @@
 //!   [`Projection`] (a batch and the open transaction, [`Tx`]).
 //! - [`EventStore`] appends and reads events.
 //! - [`Error`] has a kind, a location, a hint, and the event and the SQLSTATE it is about. A projection's own
-//!   code may fail with any error; [`Error::poison`] and [`Error::transient`] say what is to be done.
+//!   code may fail with any error; [`Error::poison`] and [`Error::transient`] say what the engine
+//!   does about it.
 //! - [`postgres`] is the driver, in the version that highwater uses.
 //!
 //! | feature | what it adds | by default |
@@ -111,7 +112,7 @@
 //! | `gz` | files of events may be compressed | with `cli` |
 //! | `testing` | the module `testing`: a database for each test, a source in memory | no |
 //!
-//! # What is promised
+//! # Guarantees
 //!
 //! - Every committed event is applied to every read model once, in the order of positions, whatever
 //!   writers, crashes or a second instance do. No timer decides what may be skipped.

@@ -2,7 +2,7 @@
 //!
 //! Positions come from a sequence: a number is drawn before its transaction commits, so a lower
 //! number can become visible after a higher one, and a rollback burns its number for ever. This
-//! file holds the rule that says when a gap is dead; it does no I/O. [`crate::source::table`]
+//! file holds the rule that decides when a gap is dead; it does no I/O. [`crate::source::table`]
 //! sends the statements in the order that the rule asks for.
 //!
 //! **Who is authoritative.** PostgreSQL's lock table. `nextval` takes RowExclusiveLock on the
@@ -10,7 +10,7 @@
 //!
 //! **States.** No gap: the mark follows the rows. A gap: a *round* opens for the highest position
 //! seen, waits for the transactions that held the lock in a later snapshot, and ends when each has
-//! gone. What a round has proven counts from the next read of rows on.
+//! gone. A proof counts from the next read of rows on.
 //!
 //! ```text
 //!   rows ──no hole──▶ mark moves, no snapshot of the locks
@@ -22,12 +22,12 @@
 //!   round(n, S) ──locks───────┘
 //! ```
 //!
-//! **The rule.** Rows are read, n being the highest position seen; in a LATER statement the
-//! holders S are read; whoever drew a number below n is in S or had ended. When every member of
-//! S has ended, rows are read again in a NEW statement: what is still missing up to n was rolled
-//! back or deleted, and the mark passes n. A commit becomes visible before its locks go; that
-//! order is the proof, so [`Unproven`] can only come out of a read and must be handed to the
-//! snapshot of the locks that follows it.
+//! **The rule.** Rows are read, n being the highest position seen; in a LATER statement the holders
+//! S are read; each transaction that drew a number below n is in S or had ended. When every member
+//! of S has ended, rows are read again in a NEW statement: a position up to n that is still missing
+//! was rolled back or deleted, and the mark passes n. A commit becomes visible before its locks are
+//! released; that order is the proof, so [`Unproven`] can only come out of a read and must be
+//! handed to the snapshot of the locks that follows it.
 //!
 //! **Failures.** A lost connection voids the rounds and the mark: make a new [`Mark`] from the
 //! highest checkpoint. The mark never moves on a timer.
@@ -37,7 +37,7 @@ use std::collections::{HashSet, VecDeque};
 use crate::mutation;
 use crate::position::{Position, Range};
 
-/// Rounds that may be open at once. More would only refine how early a new gap is passed.
+/// Rounds that may be open at once. More would only pass a new gap a little earlier.
 const ROUNDS_MAX: usize = 8;
 
 /// A transaction that may still bring a position below what was seen.
@@ -45,11 +45,12 @@ const ROUNDS_MAX: usize = 8;
 pub struct Holder {
     /// Its `virtualtransaction` in the lock table, the one name that PREPARE keeps.
     pub name: String,
-    /// Whether no process has it any more: PREPARE TRANSACTION was called.
+    /// Whether it belongs to no process any more: PREPARE TRANSACTION was called.
     pub prepared: bool,
 }
 
-/// The highest position that a read of rows has seen beyond the mark: the locks say whether it is proven.
+/// The highest position that a read of rows has seen beyond the mark: the locks decide whether it
+/// is proven.
 #[derive(Debug)]
 #[must_use = "a gap is open: read the locks, in a later statement"]
 pub struct Unproven(Position);
@@ -57,9 +58,9 @@ pub struct Unproven(Position);
 /// What a read of rows did to the mark.
 #[derive(Debug)]
 pub struct Advance {
-    /// What the mark passed; empty if it stands.
+    /// The range that the mark passed; empty if it did not move.
     pub passed: Range,
-    /// Whether the rows that were read are all there is in `passed`.
+    /// Whether the rows that were read are all of `passed`.
     pub rows_cover_it: bool,
     /// There are rows beyond a gap.
     pub open: Option<Unproven>,
@@ -74,7 +75,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// A mark that stands at `floor`: everything at or below it was proven before.
+    /// A mark at `floor`: everything at or below it was proven before.
     pub fn new(floor: Position) -> Mark {
         Mark {
             mark: floor,
@@ -83,7 +84,7 @@ impl Mark {
         }
     }
 
-    /// Where the mark stands.
+    /// The position of the mark.
     pub fn position(&self) -> Position {
         self.mark
     }
@@ -103,8 +104,8 @@ impl Mark {
         names
     }
 
-    /// The highest committed position was read, and nothing of what lies below it: the start
-    /// rule. The next snapshot of the locks opens a round for it.
+    /// The highest committed position was read, and nothing below it: the start rule. The next
+    /// snapshot of the locks opens a round for it.
     pub fn head_read(&self, head: Position) -> Option<Unproven> {
         (head > self.mark).then_some(Unproven(head))
     }
@@ -114,8 +115,8 @@ impl Mark {
     pub fn rows_read(&mut self, rows: &[Position], more: bool) -> Advance {
         let before = self.mark;
         let mut to = before.max(self.proven);
-        // A proven range need not have been read to its end: what is missing in it is dead, and
-        // who wants its rows reads them in a statement of his own.
+        // A proven range need not have been read to its end: positions that are missing in it are
+        // dead, and a runner that wants its rows reads them in its own statement.
         let last = rows.last().copied();
         if self.proven > before && mutation::on("mark.second_read_beyond") {
             to = to.max(last.unwrap_or_default());
@@ -141,7 +142,7 @@ impl Mark {
     }
 
     /// The locks were read, in a statement sent after the one that gave `unproven` had been
-    /// answered. Returns whether something is proven now, so that rows should be read at once.
+    /// answered. Returns whether something is proven now and rows should be read at once.
     pub fn locks_read(&mut self, unproven: Unproven, holders: &[Holder]) -> bool {
         let present: HashSet<&str> = holders.iter().map(|h| h.name.as_str()).collect();
         let mut proven = self.proven;

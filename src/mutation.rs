@@ -1,7 +1,7 @@
 //! Mistakes that can be switched on, to see that a test finds each of them.
 //!
-//! As [`crate::failpoint`], they are there with the feature `faults` only. `HIGHWATER_MUTATION` names
-//! the one that is on. A rule that stands in SQL is left out of its migration when that is applied.
+//! As [`crate::failpoint`], they are there with the feature `faults` only. `HIGHWATER_MUTATION`
+//! names the one that is on. A rule in SQL is left out of its migration when that is applied.
 
 #[cfg(feature = "faults")]
 pub use active::MUTATIONS;
@@ -12,7 +12,7 @@ mod active {
     use std::borrow::Cow;
     use std::sync::LazyLock;
 
-    /// Every mistake, by the rule that is broken. Each has a test that fails with it.
+    /// Every mistake, named after the rule that it breaks. Each has a test that fails with it.
     pub const MUTATIONS: &[&str] = &[
         // The fence does not raise where it moved nothing.
         "fence",
@@ -20,29 +20,29 @@ mod active {
         "fence.position",
         "fence.monotony",
         "fence.parking",
-        // COMMIT is sent whatever became of the transaction.
+        // COMMIT is sent whatever the state of the transaction is.
         "end_batch",
-        // A gap is passed without a look at the locks.
+        // A gap is passed without reading the locks.
         "mark.no_look",
-        // The locks were looked at before the rows were read.
+        // The locks were read before the rows.
         "mark.locks_before_rows",
-        // The first read of the rows counts as the second one: so it is where both the last look and
-        // the second read are one statement.
+        // The first read of the rows counts as the second one: as if the last snapshot and the
+        // second read were one statement.
         "mark.no_second_read",
-        // The second read proves what was not seen by the first one.
+        // The second read proves rows that the first one did not see.
         "mark.second_read_beyond",
         // Later events of a parked key are applied.
         "parking.followers",
-        // Of a key that is tried again the last letter comes first.
+        // A retry takes the last dead letter of a key first.
         "parking.order",
-        // A log that went back is taken as it is.
+        // A log that went back is accepted.
         "divergence",
     ];
 
     static NAME: LazyLock<String> =
         LazyLock::new(|| std::env::var("HIGHWATER_MUTATION").unwrap_or_default());
 
-    /// Whether this mistake is to be made.
+    /// Whether this mistake is switched on.
     pub(crate) fn on(name: &'static str) -> bool {
         *NAME == name
     }
@@ -68,17 +68,17 @@ mod active {
         Cow::Owned(text.replace(rule, without))
     }
 
-    /// What was known the time before, where the mistake is to go by that.
+    /// The earlier state, where the mistake uses that.
     #[derive(Debug)]
     pub(crate) struct Stale<T>(Option<T>);
 
     impl<T: Clone> Stale<T> {
-        /// `first` is what is known at the start.
+        /// `first` is the state at the start.
         pub(crate) fn new(name: &'static str, first: &T) -> Stale<T> {
             Stale(on(name).then(|| first.clone()))
         }
 
-        /// What to go by.
+        /// The state to use.
         pub(crate) fn instead_of(&mut self, known: T) -> T {
             match &mut self.0 {
                 Some(before) => std::mem::replace(before, known),

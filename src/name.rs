@@ -32,9 +32,9 @@ impl FromStr for ProjectionName {
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         let reason = if !first || !rest || name.len() > LENGTH_MAX {
-            "a name starts with a-z and goes on with a-z, 0-9 and _, 48 characters at most"
+            "a name starts with a-z and has only a-z, 0-9 and _, 48 characters at most"
         } else if name.contains("__") {
-            "two underscores in a row are kept for a rebuild's own schema"
+            "two underscores in a row are reserved for the schema of a rebuild"
         } else if RESERVED.contains(&name) || name.starts_with("pg_") {
             "that schema belongs to PostgreSQL or to highwater"
         } else {

@@ -1,7 +1,7 @@
 //! Events as lines of JSON: the format of `highwater append` and `highwater events`.
 //!
-//! One event a line, plain or gz, and each complaint names the file, the line and what to do. A line
-//! is never buffered beyond the limit.
+//! One event a line, plain or gz, and each error names the file, the line and what to do. A line is
+//! never buffered beyond the limit.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
@@ -17,7 +17,7 @@ mod parse;
 
 pub use line::to_line;
 
-/// How long a line may be unless told otherwise: 16 MiB.
+/// The default limit of a line: 16 MiB.
 pub const LINE_LIMIT: usize = 16 * 1024 * 1024;
 
 /// The name that errors give to standard input.
@@ -37,7 +37,7 @@ pub struct NdjsonEvent {
     pub bytes: usize,
     /// The stream it is for.
     pub stream: String,
-    /// What its `version` demands of the stream.
+    /// The version that it expects of the stream.
     pub expected: ExpectedVersion,
     /// The event; `occurred_at` is in its metadata.
     pub event: NewEvent,
@@ -205,7 +205,7 @@ impl Reader {
                 "copy or download the file again",
             ),
             _ => (
-                format!("cannot read on: {error}"),
+                format!("cannot read further: {error}"),
                 "check that it is a file that you may read",
             ),
         };

@@ -1,4 +1,4 @@
-//! Holds a projection on all instances, and lets it go on.
+//! Pauses and resumes a projection on all instances.
 
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ use crate::pg::database::Database;
 use crate::pg::{self, Parameter, checkpoint, column, instance};
 use crate::position::Position;
 
-/// How often it is looked whether the runners have ended.
+/// How often to poll whether the runners have ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
-/// How a pause went.
+/// The outcome of a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Paused {
     /// It was not paused before.
     pub is_new: bool,
-    /// Where its read model stands: the partition that is furthest behind.
+    /// The position of its read model: that of the partition that is furthest behind.
     pub position: Position,
-    /// An instance still had a partition when the time was over.
+    /// An instance still owned a partition when the time was over.
     pub is_held: bool,
 }
 
-/// Holds a projection: its runners finish their batches and nobody starts new ones, until
+/// Pauses a projection: its runners finish their batches and no instance starts new ones, until
 /// [`resume`]. Waits up to `limit` for the runners to end.
 ///
 /// # Errors
@@ -47,7 +47,7 @@ pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) ->
         Ok(ended) => ended.map(|()| false)?,
         Err(_) => true,
     };
-    // Another session, for this one may owe an answer.
+    // Another session, because an answer may be outstanding on this one.
     drop(client);
     let client = target.short().await?;
     Ok(Paused {
@@ -57,7 +57,7 @@ pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) ->
     })
 }
 
-/// Lets a projection go on. False if it was not paused.
+/// Resumes a projection. False if it was not paused.
 ///
 /// # Errors
 /// As [`pause`].
@@ -68,7 +68,7 @@ pub async fn resume(target: &Database, name: &ProjectionName) -> Result<bool> {
     Ok(changed)
 }
 
-/// Holds a projection or lets it go on, and records who did. False if nothing changed.
+/// Pauses or resumes a projection, and records who did. False if nothing changed.
 async fn change(client: &Client, name: &ProjectionName, paused: bool) -> Result<bool> {
     begin(client).await?;
     let done = async {
@@ -99,12 +99,12 @@ async fn set(client: &Client, name: &ProjectionName, paused: bool) -> Result<boo
 }
 
 async fn is_held(client: &Client, name: &ProjectionName) -> Result<bool> {
-    let sql = include_str!("../sql/queries/projection/held.sql");
+    let sql = include_str!("../sql/queries/projection/is_owned.sql");
     let row = client
         .query_typed_one(sql, &[(&name.as_str(), Type::TEXT)])
         .await;
     column(
-        &row.map_err(|e| pg::own_error("cannot see who runs it", e))?,
+        &row.map_err(|e| pg::own_error("cannot read who runs it", e))?,
         0,
     )
 }

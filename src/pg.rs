@@ -29,8 +29,8 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// A value that goes into a statement. Each is given with its type, so that no statement has to
-/// be prepared under a name: a pooler in transaction mode may stand between.
+/// A value that goes into a statement. Each is given with its type, so that no statement has to be
+/// prepared under a name: there may be a pooler in transaction mode in between.
 pub type Parameter<'a> = dyn ToSql + Sync + 'a;
 
 /// A column of a row by its place.
@@ -68,7 +68,8 @@ pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
     }
 }
 
-/// An error of one of highwater's own statements: for a missing right it says which ones there are.
+/// An error of one of highwater's own statements: for a missing right it lists the rights that are
+/// needed.
 pub(crate) fn own_error(doing: &str, error: tokio_postgres::Error) -> Error {
     let ours = self::error(doing, error);
     match ours.sqlstate() {
@@ -83,8 +84,8 @@ const RIGHTS: &str = "grant the role what it needs on schema highwater: select o
                       dead_letter, discarded and dropped, and insert on action, to run \
                       projections and to operate them";
 
-/// An error of one of highwater's own statements on its own schema: what the server refuses there
-/// is the event, or something about the database.
+/// An error of one of highwater's own statements on its own schema: there the server refuses the
+/// event, or something about the database.
 pub(crate) fn own_statement_error(doing: &str, error: tokio_postgres::Error) -> Error {
     let ours = own_error(doing, error);
     // Data exceptions, constraints, and limits such as the depth of a JSON value.
@@ -128,7 +129,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
     false
 }
 
-/// Where in the text that was sent the server saw the error: a character offset from 0.
+/// Where the server saw the error in the text that was sent: a character offset from 0.
 pub(crate) fn offset_of(error: &tokio_postgres::Error) -> Option<usize> {
     match error.as_db_error()?.position()? {
         ErrorPosition::Original(position) => (*position as usize).checked_sub(1),

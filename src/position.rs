@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The place of an event in the log of its source: the number its sequence gave it.
 ///
-/// Positions start at 1. [`Position::START`] (0) is the place before the first event; a
-/// checkpoint that stands there has seen nothing.
+/// Positions start at 1. [`Position::START`] (0) is the place before the first event; a checkpoint
+/// there has seen nothing.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -23,7 +23,7 @@ impl Position {
         Position(if number < 0 { 0 } else { number })
     }
 
-    /// The number, as it stands in the database.
+    /// The number, as it is in the database.
     pub const fn get(self) -> i64 {
         self.0
     }

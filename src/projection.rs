@@ -1,4 +1,4 @@
-//! The seam to what builds a read model: a definition, its tables, and how a batch is applied.
+//! The seam to projections: a definition, its tables, and how a batch is applied.
 //!
 //! A projection is a SQL file ([`mod@file`]) or Rust: [`Projection`] gets a batch and the open
 //! transaction, [`KeyedView`] folds typed events into one row per key.
@@ -45,8 +45,8 @@ pub struct Definition {
     pub partitions: u16,
     /// What happens at an event that can never be applied; a setting, free to change.
     pub on_error: OnError,
-    /// Stands for everything that decides what the read model looks like: another hash, another
-    /// read model.
+    /// The hash of everything that decides what the read model contains: another hash, another read
+    /// model.
     pub hash: String,
     /// The text of its file; `None` for a projection in Rust, whose code cannot be stored.
     pub text: Option<String>,
@@ -101,18 +101,18 @@ pub trait Projection: Send + Sync + 'static {
     /// Applies the events of one batch.
     ///
     /// # Errors
-    /// Whatever kept it from doing so: `?` takes every error. The batch is rolled back. It is retried where
-    /// the error is transient: [`Error::transient`], or one of the server's that is, also underneath an error
-    /// of your own. Any other is narrowed down to the event that causes it.
+    /// Any error: `?` takes every type. The batch is rolled back. It is retried if the error is
+    /// transient: [`Error::transient`], or a transient one of the server, also as the source of an
+    /// error of your own. Any other is narrowed down to the event that causes it.
     fn apply(
         &self,
         batch: &Batch,
         tx: &Tx<'_>,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// Begins a transaction, which takes one batch or several. Write it where something is worth
-    /// keeping from one to the next, to be written at the end; by itself it calls
-    /// [`Projection::apply`] for each.
+    /// Begins a transaction, which takes one batch or several. Implement it to keep something from
+    /// one batch to the next and write it at the end; the default calls [`Projection::apply`] for
+    /// each batch.
     fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn BatchWriter + 'a>
     where
         Self: Sized,
@@ -121,11 +121,11 @@ pub trait Projection: Send + Sync + 'static {
     }
 }
 
-/// What applies the batches of one transaction. It is dropped without [`BatchWriter::last_write`] when
+/// Applies the batches of one transaction. It is dropped without [`BatchWriter::last_write`] when
 /// the transaction is rolled back.
 pub trait BatchWriter: Send {
-    /// What is to be read before the next batch can be applied: a statement that only reads. The engine sends
-    /// it, for the first batch of a transaction together with what opens the transaction.
+    /// The statement that reads what the next batch needs; it must only read. The engine sends it,
+    /// for the first batch of a transaction together with the statements that open it.
     ///
     /// # Errors
     /// As [`Projection::apply`].
@@ -133,15 +133,15 @@ pub trait BatchWriter: Send {
         Ok(None)
     }
 
-    /// Applies the next batch, which begins where the one before ended. `rows` is what
-    /// [`BatchWriter::first_read`] asked for.
+    /// Applies the next batch, which begins where the one before ended. `rows` is the result of
+    /// [`BatchWriter::first_read`].
     ///
     /// # Errors
     /// As [`Projection::apply`].
     fn apply<'a>(&'a mut self, batch: &'a Batch, rows: Vec<Row>) -> BoxFuture<'a, Result<()>>;
 
-    /// Writes what is not written yet, but for one statement, which it returns: the engine sends that one
-    /// together with the commit. Called once, after the last batch.
+    /// Writes what is not written yet, except one statement, which it returns: the engine sends
+    /// that one together with the commit. Called once, after the last batch.
     ///
     /// # Errors
     /// As [`Projection::apply`].
@@ -165,10 +165,11 @@ pub trait DynProjection: Send + Sync + 'static {
     fn set_up<'a>(&'a self, tx: &'a Tx<'a>) -> BoxFuture<'a, Result<()>>;
 
     /// The statements that apply a range inside the server, where the view `batch` shows it; no
-    /// event then leaves the database. `None` if it needs the events handed to it.
+    /// event then leaves the database. `None` if it needs to be given the events.
     fn statements(&self) -> Option<Statements<'_>>;
 
-    /// Begins to apply batches that are read. Not called where [`DynProjection::statements`] serve.
+    /// Begins to apply batches that are read. Not called if there are
+    /// [`DynProjection::statements`].
     ///
     /// # Errors
     /// If it can only do so inside the server.
@@ -178,16 +179,16 @@ pub trait DynProjection: Send + Sync + 'static {
 /// Statements that apply a range inside the server.
 #[derive(Clone, Copy)]
 pub struct Statements<'a> {
-    /// Their text, to be sent as it is, but for `batch`.
+    /// Their text, sent as it is except for `batch`.
     pub text: &'a str,
     /// Where in the text `batch` is to be defined, in order; elsewhere the view is read.
     pub batch: &'a [BatchPlace],
-    /// Says where an error of one of them lies: the number of statements that succeeded before,
-    /// and the character offset in `text` if the server knows it.
+    /// Locates an error of one of them: the number of statements that succeeded before, and the
+    /// character offset in `text` if the server knows it.
     pub locate: &'a (dyn Fn(usize, Option<usize>) -> String + Send + Sync),
 }
 
-/// The hash of a definition, over parts that are told apart by their lengths.
+/// The hash of a definition, over parts that are separated by their lengths.
 pub(crate) fn hash_of(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -201,7 +202,7 @@ pub(crate) fn hash_of(parts: &[&str]) -> String {
         .collect()
 }
 
-/// Two projections of one name cannot live beside each other.
+/// Two projections cannot have the same name.
 ///
 /// # Errors
 /// The first name that occurs twice.

@@ -1,4 +1,4 @@
-//! When and how often something that failed is tried again.
+//! When and how often a failure is retried.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub fn verdict(kind: ErrorKind) -> Verdict {
     kind.verdict()
 }
 
-/// Whether a smaller batch may get through where one failed that way.
+/// Whether a smaller batch may succeed after such an error.
 pub(crate) fn is_eased_by_less(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::TimedOut | ErrorKind::Resources)
 }

@@ -20,7 +20,7 @@ pub enum RunnerState {
     CatchingUp,
     /// At the mark.
     Live,
-    /// Waits to try again after a transient error.
+    /// Waits to retry after a transient error.
     Retrying,
     /// An operator paused it.
     Paused,
@@ -43,7 +43,7 @@ impl RunnerState {
         RunnerState::Draining,
     ];
 
-    /// Of several partitions the state that asks most for attention is shown: the highest.
+    /// Of several partitions the state that needs attention most is shown: the highest.
     pub const fn urgency(self) -> u8 {
         match self {
             RunnerState::Stopped => 7,

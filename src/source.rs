@@ -25,14 +25,14 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where events come from.
 ///
-/// An implementation keeps two promises: positions at or below the mark never change again, and
-/// a read sees every event of its range if the range was at or below the mark before it began.
-/// The suite `testing::conformance` shows whether it does.
+/// An implementation keeps two promises: positions at or below the mark never change again, and a
+/// read sees every event of its range if the range was at or below the mark before it began. The
+/// suite `testing::conformance` tests both.
 pub trait Source: Send + Sync + 'static {
     /// The name projections refer to it by.
     fn name(&self) -> &str;
 
-    /// What tells this log from any other, also from a restored copy under the same address.
+    /// The identity of this log, which differs even from a restored copy at the same address.
     fn identity(&self) -> BoxFuture<'_, Result<String>>;
 
     /// The highest committed position.
@@ -44,11 +44,11 @@ pub trait Source: Send + Sync + 'static {
     /// The last event at or before `position`.
     fn last_at(&self, position: Position) -> BoxFuture<'_, Result<Option<(Position, Uuid)>>>;
 
-    /// What the log says of itself at `at`, to compare with a checkpoint there; `known` is the last
-    /// event that the checkpoint knows. All of it is from one server.
+    /// The state of the log at `at`, to compare with a checkpoint there; `known` is the last event
+    /// that the checkpoint knows. All of it comes from one server.
     fn log_state(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<LogState>>;
 
-    /// Begins to follow the mark from `floor`, up to which everything is known to be proven.
+    /// Begins to follow the mark from `floor`, up to which everything is proven.
     fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>>;
 
     /// Whether it can be followed at all: refuses what [`Source::follow`] would refuse, for a caller
@@ -62,13 +62,13 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
-    /// The oldest events, up to this position, were removed on purpose; the start if none were, or if
-    /// the source does not write that down.
+    /// The oldest events, up to this position, were removed on purpose; the start if none were, or
+    /// if the source does not record that.
     fn removed_through(&self) -> BoxFuture<'_, Result<Position>> {
         Box::pin(async { Ok(Position::START) })
     }
 
-    /// The head, and how old the first event after each position is.
+    /// The head, and the age of the first event after each position.
     fn lag<'a>(&'a self, positions: &'a [Position]) -> BoxFuture<'a, Result<Lag>> {
         Box::pin(async move {
             Ok(Lag {
@@ -94,20 +94,20 @@ pub struct Lag {
     pub ages: Vec<Option<f64>>,
 }
 
-/// What a log says of itself at a position.
+/// The state of a log at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogState {
     /// [`Source::identity`].
     pub identity: String,
-    /// The highest position that was ever given, committed or not, as far as the source can tell;
-    /// at least the head, which is enough where it is not below the position asked for. It falls below
-    /// one that a checkpoint had only when the log goes back.
+    /// The highest position that was ever issued, committed or not, as far as the source knows; at
+    /// least the head, which is enough if it is not below the given position. It falls below the
+    /// position of a checkpoint only when the log goes back.
     pub reached: Position,
-    /// The oldest event there is.
+    /// The oldest event that exists.
     pub oldest: Option<Position>,
     /// The last event at or before the position.
     pub last: Option<(Position, Uuid)>,
-    /// What was removed on purpose; `None` if the source does not write that down.
+    /// What was removed on purpose; `None` if the source does not record that.
     pub removed: Option<Removed>,
 }
 

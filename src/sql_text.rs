@@ -18,7 +18,7 @@ pub(crate) use expression::expression;
 pub(crate) use lexer::{Kind, Piece, lex};
 pub(crate) use split::split;
 
-/// What is wrong with an SQL text, and at which byte of it.
+/// A fault of a SQL text, and its byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// The byte where the faulty part begins.
@@ -56,7 +56,7 @@ pub(crate) fn join(pieces: &[Piece<'_>]) -> String {
     joined
 }
 
-/// The lines of a text, to find the one that a byte stands on.
+/// The lines of a text, to find the line of a byte.
 #[derive(Clone, Debug)]
 pub(crate) struct Lines(Vec<usize>);
 
@@ -66,7 +66,7 @@ impl Lines {
         Lines(after.map(|(at, _)| at + 1).collect())
     }
 
-    /// The line, from 1, on which the byte at `offset` stands.
+    /// The line, from 1, of the byte at `offset`.
     pub(crate) fn line_at(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset) + 1
     }

@@ -1,8 +1,9 @@
-//! How sources and projections fare: one value for the command, the dashboard and the HTTP API.
+//! The status of sources and projections: one value for the command, the dashboard and the HTTP
+//! API.
 //!
-//! It is read from outside: from the checkpoints that the engines write, and from a look of its
-//! own at the mark. It serialises as `highwater status --json` prints it; what only the text
-//! shows is left out there.
+//! It is read from outside: from the checkpoints that the engines write, and by following the mark
+//! for a moment. It serialises as `highwater status --json` prints it, without the fields that only
+//! the text shows.
 
 mod blocked;
 mod mark;
@@ -29,7 +30,7 @@ use crate::source::{HeldBy, Source};
 pub(crate) use mark::{proven_head, reported};
 pub(crate) use render::span;
 
-/// How everything fares at one moment.
+/// The status at one moment.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Status {
@@ -42,7 +43,7 @@ pub struct Status {
     pub at: Timestamp,
 }
 
-/// How a source fares.
+/// The status of a source.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct SourceStatus {
@@ -50,7 +51,7 @@ pub struct SourceStatus {
     pub name: String,
     /// The highest committed position; `None` if the source could not be read.
     pub head: Option<Position>,
-    /// The highest position below which nothing can still appear; `None` if it cannot be told.
+    /// The highest position below which nothing can still appear; `None` if it is not known.
     pub mark: Option<Position>,
     /// The gap that holds the mark.
     pub gap: Option<Gap>,
@@ -71,7 +72,7 @@ pub struct Gap {
     pub held_by: Vec<HeldBy>,
 }
 
-/// How a projection fares.
+/// The status of a projection.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ProjectionStatus {
@@ -79,7 +80,7 @@ pub struct ProjectionStatus {
     pub name: ProjectionName,
     /// The build that readers see; 0 for a projection that was never run.
     pub generation: i32,
-    /// What it does; of several partitions, what asks most for attention.
+    /// What it does; of several partitions, the state that needs attention most.
     pub state: State,
     /// How far its read model is: the partition that is furthest behind; 0 if it was never run.
     pub position: Position,
@@ -87,7 +88,7 @@ pub struct ProjectionStatus {
     pub lag_events: Option<u64>,
     /// Age of the first event after the position, 0 at head.
     pub lag_seconds: Option<f64>,
-    /// Positions passed per second, 0 while nobody runs it.
+    /// Positions passed per second, 0 while no instance runs it.
     pub rate_per_second: f64,
     /// When it will be at the head at this rate, 0 at head; `None` if it does not move.
     pub eta_seconds: Option<f64>,
@@ -95,7 +96,7 @@ pub struct ProjectionStatus {
     pub partitions: Vec<PartitionStatus>,
     /// How many keys are parked.
     pub parked_keys: u64,
-    /// How many events were set aside.
+    /// How many dead letters there are.
     pub dead_letters: u64,
     /// The transactions that hold the locks that its batches wait for.
     pub blocked_by: Vec<HeldBy>,
@@ -107,13 +108,13 @@ pub struct ProjectionStatus {
     /// How its definition compares with the one the read model was built with.
     #[serde(skip)]
     pub definition: Known,
-    /// The build that will be swapped in, if a rebuild is on its way.
+    /// The build that will be swapped in, if a rebuild is under way.
     #[serde(skip)]
     pub rebuild: Option<Rebuild>,
-    /// Since when an operator holds it.
+    /// When an operator paused it.
     #[serde(skip)]
     pub paused_at: Option<Timestamp>,
-    /// The change of the number of partitions that is on its way.
+    /// The change of the number of partitions that is under way.
     #[serde(skip)]
     pub change: Option<Repartition>,
     /// An owner that did not sign off: when it was last seen.
@@ -121,7 +122,7 @@ pub struct ProjectionStatus {
     pub gone: Option<Gone>,
 }
 
-/// How a partition fares.
+/// The status of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PartitionStatus {
@@ -141,13 +142,13 @@ pub struct PartitionStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
-    /// Nobody runs it now.
+    /// No instance runs it now.
     Idle,
     /// What its runner does, or that an error ended it.
     Runner(RunnerState),
 }
 
-/// How the definition at hand compares with the stored one.
+/// How the definition of this process compares with the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     /// They are the same.
@@ -173,18 +174,18 @@ pub struct Rebuild {
     pub rate: f64,
 }
 
-/// A change of the number of partitions that is on its way.
+/// A change of the number of partitions that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repartition {
     /// How many there are.
     pub from: i32,
     /// How many there are to be.
     pub to: i32,
-    /// Where those that are there end; `None` before that is decided.
+    /// Where the present ones end; `None` before that is decided.
     pub at: Option<Position>,
 }
 
-/// An owner that has ended without a word.
+/// An owner that ended without signing off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
     /// The instance, as `host:pid`.
@@ -202,8 +203,8 @@ impl State {
         }
     }
 
-    /// Of several partitions the highest is shown.
-    /// A partition that nobody runs comes before one that does well.
+    /// Of several partitions the highest is shown. A partition that no instance runs comes before a
+    /// healthy one.
     const fn urgency(self) -> (u8, bool) {
         match self {
             State::Idle => (RunnerState::Starting.urgency(), true),
@@ -218,14 +219,14 @@ impl Serialize for State {
     }
 }
 
-/// Reads how everything fares. `known` are the definitions at hand.
+/// Reads the status. `known` are the definitions of this process.
 ///
 /// It costs three statements on the read models' database and a few on each source. A mark that
-/// moves slowly, or is held, is looked at for 150 ms.
+/// moves slowly, or is held, is followed for 150 ms.
 ///
 /// # Errors
 /// If the database of the read models cannot be read; without the schema the error says to run
-/// `highwater init`. What is wrong with a source is in its status.
+/// `highwater init`. The error of a source is in its status.
 pub async fn read(
     target: &Database,
     sources: &[Arc<dyn Source>],

@@ -1,8 +1,8 @@
-//! Waiting until a read model includes a position.
+//! Waits until a read model includes a position.
 //!
-//! The answer comes from the checkpoint, which is committed together with the read model: what
-//! is said to be visible is. It is polled with short statements that leave nothing behind in the
-//! session, so it works behind a pooler in transaction mode.
+//! The answer comes from the checkpoint, which is committed together with the read model: an event
+//! that it reports as visible is visible. It is polled with short statements that leave nothing
+//! behind in the session, so it works behind a pooler in transaction mode.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::suggest;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
-/// What is waited for.
+/// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
@@ -52,21 +52,21 @@ pub enum Waited {
         position: Position,
         /// What was waited for.
         target: Position,
-        /// How many events at or before the target are parked: these it does not include.
+        /// How many events at or before the target are parked: it does not include these.
         dead_letters: i64,
     },
-    /// The event at the target was set aside, so it is not in the read model.
+    /// The event at the target is parked or discarded, so it is not in the read model.
     SetAside {
         /// How far the projection is.
         position: Position,
         /// What was waited for.
         target: Position,
-        /// It was given up for good; else its key is parked.
+        /// It was discarded; else its key is parked.
         discarded: bool,
         /// What to do.
         hint: String,
     },
-    /// It did not in the time given.
+    /// The time ran out before that.
     TimedOut {
         /// How far it is.
         position: Position,
@@ -74,7 +74,7 @@ pub enum Waited {
         target: Position,
         /// What the projection does.
         state: &'static str,
-        /// Why it is not there yet, as far as can be told, and what to do.
+        /// Why it is not there yet, as far as that is known, and what to do.
         why: String,
     },
     /// The projection is stopped before the target.
@@ -98,11 +98,11 @@ struct Polled {
 
 /// Waits until the read model of the projection `name` includes `target`.
 ///
-/// `sources` and `known` are what is configured: they say where the head is, and which names
-/// there are. A projection that is known but was never run is waited for like any other.
+/// `sources` and `known` are the configured ones: they give the head and the known names. A
+/// projection that is known but was never run is waited for like any other.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] for a name that nobody knows; what the database refuses.
+/// [`ErrorKind::NotFound`] for an unknown name, and the errors of the database.
 pub async fn until_visible(
     target: &Database,
     sources: &[Arc<dyn Source>],
@@ -197,7 +197,8 @@ impl Polled {
     }
 }
 
-/// The checkpoint has passed `goal`: what lies there is visible, unless it was set aside.
+/// The checkpoint has passed `goal`: the event there is visible, unless it is parked or was
+/// discarded.
 async fn passed(
     target: &Database,
     name: &str,
@@ -205,11 +206,11 @@ async fn passed(
     goal: Position,
 ) -> Result<Waited> {
     let client = target.client().await?;
-    let sql = include_str!("../sql/queries/wait/set_aside.sql");
+    let sql = include_str!("../sql/queries/wait/parked.sql");
     let parameters: [(&pg::Parameter<'_>, Type); 2] =
         [(&name, Type::TEXT), (&goal.get(), Type::INT8)];
     let row = client.query_typed_opt(sql, &parameters).await;
-    let row = row.map_err(|e| pg::error("cannot read what was set aside", e))?;
+    let row = row.map_err(|e| pg::error("cannot read the dead letters", e))?;
     let (dead_letters, parked, discarded) = match &row {
         Some(row) => (column(row, 0)?, column(row, 1)?, column(row, 2)?),
         None => (0, false, false),
@@ -244,7 +245,7 @@ async fn head(sources: &[Arc<dyn Source>], name: &str) -> Result<Position> {
     }
 }
 
-/// A schema that is missing has a better name than the table it lacks.
+/// The error of a missing schema says more than that of a missing table.
 async fn schema_first(target: &Database, error: Error) -> Error {
     let Ok(client) = target.client().await else {
         return error;
@@ -271,7 +272,7 @@ async fn unknown(target: &Database, known: &[Definition], name: &str) -> Error {
     error.with_hint(suggest::suggestion(name, &names))
 }
 
-/// Looks once more, and says why it is not there.
+/// Reads the status once, and says why it is not there.
 async fn timed_out(
     target: &Database,
     sources: &[Arc<dyn Source>],
@@ -317,18 +318,18 @@ fn reason(
         return format!("it was never run; highwater run {name} builds it");
     }
     if projection.state == status::State::Idle && projection.paused_at.is_none() {
-        return format!("nobody runs it; start highwater run {name}");
+        return format!("no instance runs it; start highwater run {name}");
     }
     if let Some(obstacle) = obstacle(projection, source, status, goal) {
         return obstacle;
     }
     match projection.eta_seconds {
         Some(eta) if eta > 0.0 => format!("it needs about {} more; wait longer", span(eta)),
-        _ => "it is on its way; wait longer, or see highwater status".to_owned(),
+        _ => "it is making progress; wait longer, or see highwater status".to_owned(),
     }
 }
 
-/// What keeps a projection that is run from `goal`, besides the work that is left.
+/// What keeps a running projection from `goal`, besides the remaining work.
 pub(crate) fn obstacle(
     projection: &ProjectionStatus,
     source: Option<&SourceStatus>,
@@ -337,9 +338,7 @@ pub(crate) fn obstacle(
 ) -> Option<String> {
     if projection.paused_at.is_some() {
         let name = &projection.name;
-        return Some(format!(
-            "it is paused; highwater resume {name} lets it go on"
-        ));
+        return Some(format!("it is paused; highwater resume {name} resumes it"));
     }
     if let Some(problem) = source.and_then(|s| s.problem.as_ref()) {
         return Some(problem.to_string());
@@ -354,7 +353,7 @@ pub(crate) fn obstacle(
         return Some(held);
     }
     let error = projection.last_error.as_ref()?;
-    Some(format!("it failed and is tried again: {}", error.message))
+    Some(format!("it failed and is retried: {}", error.message))
 }
 
 impl Waited {
@@ -410,7 +409,7 @@ impl fmt::Display for Waited {
             } => {
                 write!(f, "stopped at {position}, before {target}")?;
                 let Some(error) = last_error else {
-                    return f.write_str("; highwater run tries again from there");
+                    return f.write_str("; highwater run retries from there");
                 };
                 write!(f, ": {}", error.message)?;
                 match &error.hint {

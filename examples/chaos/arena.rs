@@ -14,7 +14,7 @@ use crate::instances::{INSTANCES, Instance, Project};
 use crate::journal::{Journal, locked};
 use crate::servers::{Address, Servers};
 use crate::watch::StandStill;
-use crate::writers::Told;
+use crate::writers::Answers;
 
 /// An instance gives up after 10 s if there is no server when it starts.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -27,8 +27,8 @@ pub(crate) struct Tally {
     pub(crate) take_overs: BTreeMap<&'static str, Vec<Duration>>,
     pub(crate) ended_by_themselves: Vec<String>,
     pub(crate) violations: Vec<String>,
-    /// What the writers of poison events were told.
-    pub(crate) poison: Told,
+    /// The answers that the writers of poison events got.
+    pub(crate) poison: Answers,
     /// How many kinds of poison there were, the number of the last.
     pub(crate) kinds: u64,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Arena {
     pub(crate) project: Project,
     pub(crate) instances: Vec<Mutex<Instance>>,
     pub(crate) tally: Lock<Tally>,
-    /// Held by whoever changes a file and restarts the instances one after the other.
+    /// Held by the task that changes a file and restarts the instances one after the other.
     pub(crate) deploying: Mutex<()>,
     outages: AtomicU64,
     last_outage: Lock<Instant>,

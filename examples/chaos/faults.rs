@@ -158,11 +158,11 @@ async fn poison(arena: &Arena, events: u64, fate: Fate, after: Duration, seed: u
     for _ in 0..events {
         ids.push(writer.append(&arena.address, &kind).await?);
     }
-    locked(&arena.tally).poison.add(writer.told());
+    locked(&arena.tally).poison.add(writer.answers());
     sleep(after).await;
     match fate {
         Fate::Mended => {
-            mend(arena, &kind).await?;
+            fix(arena, &kind).await?;
             arena
                 .command(&["dead-letters", "retry", "parks", "--all"])
                 .await?;
@@ -180,7 +180,7 @@ async fn poison(arena: &Arena, events: u64, fate: Fate, after: Duration, seed: u
     Ok(())
 }
 
-async fn mend(arena: &Arena, kind: &str) -> Outcome<()> {
+async fn fix(arena: &Arena, kind: &str) -> Outcome<()> {
     let sql = format!("insert into public.known values ('{kind}') on conflict do nothing");
     for _ in 0..10 {
         let client = arena.address.connected().await?;

@@ -18,7 +18,7 @@ use crate::proxy::Proxy;
 use crate::servers::Address;
 
 pub(crate) const INSTANCES: usize = 4;
-/// Of them so many are programs with a projection in Rust.
+/// This many of them are programs with a projection in Rust.
 const PROGRAMS: usize = 2;
 /// The variable that makes this program such an instance.
 const PROGRAM: &str = "HIGHWATER_CHAOS_INSTANCE";

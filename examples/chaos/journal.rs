@@ -37,7 +37,7 @@ impl Journal {
 
     /// One line of the file.
     pub(crate) fn note(&self, line: &str) {
-        // The run goes on without its log.
+        // The run continues without its log.
         let _ = writeln!(locked(&self.file), "{line}");
     }
 

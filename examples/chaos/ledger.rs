@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::Outcome;
 use crate::arena::Arena;
 use crate::journal::locked;
-use crate::writers::Told;
+use crate::writers::Answers;
 
 /// How long everything may take to come to an end once nothing disturbs it any more.
 const DRAIN_LIMIT: Duration = Duration::from_secs(180);
@@ -42,7 +42,7 @@ pub(crate) struct Found {
 #[derive(Default)]
 pub(crate) struct Verdict {
     pub(crate) events: usize,
-    pub(crate) told: usize,
+    pub(crate) acknowledged: usize,
     pub(crate) undone: usize,
     /// Transactions whose answer was lost, and how many of them are there.
     pub(crate) unknown: (usize, usize),
@@ -97,12 +97,12 @@ pub(crate) async fn drain(arena: &Arena) -> Outcome<Duration> {
     }
 }
 
-/// Compares what is there with what the writers were told, and each ledger with what is there.
-pub(crate) async fn judge(arena: &Arena, mut told: Told) -> Outcome<Verdict> {
-    told.add(std::mem::take(&mut locked(&arena.tally).poison));
+/// Compares the log with the answers of the writers, and each ledger with the log.
+pub(crate) async fn judge(arena: &Arena, mut answers: Answers) -> Outcome<Verdict> {
+    answers.add(std::mem::take(&mut locked(&arena.tally).poison));
     let client = arena.address.connected().await?;
     let log = log(&client).await?;
-    let mut verdict = judge_log(arena, &log, &told);
+    let mut verdict = judge_log(arena, &log, &answers);
     for (name, by_position) in PROJECTIONS {
         let found = judge_ledger(&client, name, by_position, &log).await?;
         for (count, what) in [
@@ -142,17 +142,21 @@ async fn log(client: &Client) -> Outcome<Vec<Event>> {
     Ok(events.collect())
 }
 
-/// The log is what the writers were told, and nothing else.
-fn judge_log(arena: &Arena, log: &[Event], told: &Told) -> Verdict {
+/// The log holds what the writers got answers for, and nothing else.
+fn judge_log(arena: &Arena, log: &[Event], answers: &Answers) -> Verdict {
     let mut there: HashSet<Uuid> = log.iter().map(|event| event.id).collect();
-    let missing = told.committed.iter().filter(|id| !there.remove(id)).count();
+    let missing = answers
+        .committed
+        .iter()
+        .filter(|id| !there.remove(id))
+        .count();
     if missing > 0 {
         arena.violation(format!(
             "{missing} events were committed and are not in the log"
         ));
     }
     let mut kept = 0;
-    for transaction in &told.unknown {
+    for transaction in &answers.unknown {
         let found = transaction.iter().filter(|id| there.remove(id)).count();
         kept += usize::from(found > 0);
         if found > 0 && found < transaction.len() {
@@ -167,9 +171,9 @@ fn judge_log(arena: &Arena, log: &[Event], told: &Told) -> Verdict {
     }
     Verdict {
         events: log.len(),
-        told: told.committed.len(),
-        undone: told.undone.len(),
-        unknown: (told.unknown.len(), kept),
+        acknowledged: answers.committed.len(),
+        undone: answers.undone.len(),
+        unknown: (answers.unknown.len(), kept),
         ..Verdict::default()
     }
 }

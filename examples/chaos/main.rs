@@ -131,13 +131,13 @@ async fn disturbed(arena: &Arc<Arena>, arguments: &Arguments) -> Outcome<ExitCod
         .say(&format!("{} faults are to come", schedule.len()));
     faults::play(arena, &schedule, arguments.seed).await;
     arena.journal.say("the faults are over, the writers stop");
-    let told = writers.stop().await;
+    let answers = writers.stop().await;
     let drained_in = ledger::drain(arena).await?;
     for task in watching {
         task.abort();
     }
     stop_instances(arena).await?;
-    let mut verdict = ledger::judge(arena, told).await?;
+    let mut verdict = ledger::judge(arena, answers).await?;
     verdict.drained_in = drained_in;
     println!("{}", report::render(arena, &verdict));
     Ok(tell(arena, arguments))

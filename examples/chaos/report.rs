@@ -29,7 +29,11 @@ fn log(text: &mut String, verdict: &Verdict) -> Result {
         "\nevents in the log             {:>9}",
         verdict.events
     )?;
-    writeln!(text, "  told to be committed        {:>9}", verdict.told)?;
+    writeln!(
+        text,
+        "  acknowledged                {:>9}",
+        verdict.acknowledged
+    )?;
     writeln!(text, "  rolled back                 {:>9}", verdict.undone)?;
     writeln!(text, "transactions, answer lost     {unknown:>9}")?;
     writeln!(text, "  committed all the same      {kept:>9}")

@@ -107,7 +107,7 @@ pub(crate) enum Fault {
 
 type Draw = fn(&mut Random) -> Fault;
 
-/// Each is drawn as often as it stands here before any is drawn more often.
+/// Each is drawn as often as it is listed here before any is drawn more often.
 const BAG: [(usize, Draw); 12] = [
     (4, |r| Fault::Kill {
         instance: r.instance(),

@@ -282,7 +282,7 @@ impl Servers {
     pub(crate) async fn fail_over(&mut self, planned: bool) -> Outcome<()> {
         let client = connect(&self.primary.url("postgres")).await?;
         follows(&client, "streaming' and sync_state = 'sync").await?;
-        // The killed one's sessions may go on for a moment, as elsewhere; none can commit.
+        // The killed one's sessions may continue for a moment, as elsewhere; none can commit.
         self.stop_primary(if planned {
             Signal::SIGINT
         } else {
@@ -348,7 +348,7 @@ fn new_home(root: &Path, number: usize, account: Option<&User>) -> Outcome<PathB
     Ok(home)
 }
 
-/// PostgreSQL does not run as root: the account that stands in.
+/// PostgreSQL does not run as root: the account that replaces it.
 fn account() -> Outcome<Option<User>> {
     if !geteuid().is_root() {
         return Ok(None);

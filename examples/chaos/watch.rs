@@ -1,4 +1,4 @@
-//! What is looked at while it runs: stand-stills, take-overs, instances that end by themselves.
+//! What is watched while it runs: stand-stills, take-overs, instances that end by themselves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::journal::locked;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A take-over that takes longer is told as this long.
+/// A take-over that takes longer is reported as this long.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a projection did not move although events waited.
@@ -37,7 +37,7 @@ pub(crate) async fn stand_stills(arena: Arc<Arena>) {
         if let Ok(client) = arena.address.connect().await {
             let up_since = arena.journal.elapsed();
             while let Ok(Ok(())) =
-                timeout(PATIENCE, look(&arena, &client, up_since, &mut seen)).await
+                timeout(PATIENCE, poll(&arena, &client, up_since, &mut seen)).await
             {
                 sleep(LOOK_AGAIN).await;
             }
@@ -46,7 +46,7 @@ pub(crate) async fn stand_stills(arena: Arc<Arena>) {
     }
 }
 
-async fn look(
+async fn poll(
     arena: &Arena,
     client: &Client,
     up_since: Duration,
@@ -87,7 +87,7 @@ async fn look(
 }
 
 /// Measures how long it takes until everything that an instance has is another's, or its own again
-/// under a new epoch. Nothing is told if the server went down meanwhile.
+/// under a new epoch. Nothing is reported if the server went down meanwhile.
 pub(crate) async fn take_over(arena: Arc<Arena>, pid: i32, how: &'static str) {
     let before = arena.outages();
     let began = Instant::now();
@@ -133,7 +133,7 @@ pub(crate) async fn take_over(arena: Arc<Arena>, pid: i32, how: &'static str) {
     }
 }
 
-/// Starts again what ended by itself, as whoever deploys does, and writes it down.
+/// Starts again what ended by itself, as an operator does, and records it.
 pub(crate) async fn keep_running(arena: Arc<Arena>) {
     loop {
         sleep(Duration::from_millis(500)).await;

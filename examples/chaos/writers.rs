@@ -1,4 +1,4 @@
-//! Writers who append as contexts do, and remember what the server told them.
+//! Writers who append as contexts do, and remember the answers of the server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +19,9 @@ const STREAMS: u64 = 300;
 /// A transaction that takes longer is left, and what became of it is looked up in the end.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What writers were told.
+/// The answers that writers got.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Answers {
     pub(crate) committed: Vec<Uuid>,
     /// The events of transactions whose answer was lost, each all there or not at all.
     pub(crate) unknown: Vec<Vec<Uuid>>,
@@ -29,8 +29,8 @@ pub(crate) struct Told {
     pub(crate) undone: Vec<Uuid>,
 }
 
-impl Told {
-    pub(crate) fn add(&mut self, other: Told) {
+impl Answers {
+    pub(crate) fn add(&mut self, other: Answers) {
         self.committed.extend(other.committed);
         self.unknown.extend(other.unknown);
         self.undone.extend(other.undone);
@@ -49,7 +49,7 @@ pub(crate) struct Writer {
     random: Random,
     /// Of the transaction at hand.
     written: Vec<Uuid>,
-    told: Told,
+    answers: Answers,
 }
 
 impl Writer {
@@ -57,15 +57,15 @@ impl Writer {
         Writer {
             random: Random::new(seed),
             written: Vec::new(),
-            told: Told::default(),
+            answers: Answers::default(),
         }
     }
 
-    pub(crate) fn told(self) -> Told {
-        self.told
+    pub(crate) fn answers(self) -> Answers {
+        self.answers
     }
 
-    async fn run(mut self, address: Address, stop: Arc<AtomicBool>) -> Told {
+    async fn run(mut self, address: Address, stop: Arc<AtomicBool>) -> Answers {
         while !stop.load(Ordering::Relaxed) {
             let Ok(client) = address.connect().await else {
                 sleep(Duration::from_millis(100)).await;
@@ -77,7 +77,7 @@ impl Writer {
                 sleep(Duration::from_millis(pause)).await;
             }
         }
-        self.told
+        self.answers
     }
 
     async fn transaction(&mut self, client: &Client) {
@@ -88,9 +88,9 @@ impl Writer {
     fn settle(&mut self, end: End) {
         let written = std::mem::take(&mut self.written);
         match end {
-            End::Committed => self.told.committed.extend(written),
-            End::Undone => self.told.undone.extend(written),
-            End::Unknown => self.told.unknown.push(written),
+            End::Committed => self.answers.committed.extend(written),
+            End::Undone => self.answers.undone.extend(written),
+            End::Unknown => self.answers.unknown.push(written),
         }
     }
 
@@ -120,7 +120,7 @@ impl Writer {
                     client.batch_execute("savepoint s").await?;
                     self.event(client, None).await?;
                     client.batch_execute("rollback to s").await?;
-                    self.told.undone.extend(self.written.pop());
+                    self.answers.undone.extend(self.written.pop());
                 }
                 1 => {
                     client.batch_execute("savepoint s").await?;
@@ -200,7 +200,7 @@ fn unless_refused<T>(done: Result<T, tokio_postgres::Error>) -> End {
 
 /// Writers at work.
 pub(crate) struct Writers {
-    tasks: JoinSet<Told>,
+    tasks: JoinSet<Answers>,
     stop: Arc<AtomicBool>,
 }
 
@@ -215,12 +215,12 @@ impl Writers {
         Writers { tasks, stop }
     }
 
-    pub(crate) async fn stop(self) -> Told {
+    pub(crate) async fn stop(self) -> Answers {
         self.stop.store(true, Ordering::Relaxed);
-        let mut told = Told::default();
+        let mut answers = Answers::default();
         for of_one in self.tasks.join_all().await {
-            told.add(of_one);
+            answers.add(of_one);
         }
-        told
+        answers
     }
 }

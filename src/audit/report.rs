@@ -24,12 +24,12 @@ impl Log {
     fn render(&self) -> String {
         let source = &self.source;
         let mut text = format!(
-            "source {source}: {} events in {} blocks are as they were",
+            "source {source}: {} events in {} blocks are unchanged",
             self.events, self.blocks
         );
         if self.counted_later > 0 {
             text += &format!(
-                "; {} of these blocks were counted after they had been passed",
+                "; {} of these blocks were first counted after they had been read",
                 self.counted_later
             );
         }
@@ -45,14 +45,13 @@ impl Log {
         }
         if self.removals_unknown && !self.changes.is_empty() {
             text += &format!(
-                "source {source}: it does not say what was removed on purpose, so that counts as a \
-                 change too\n"
+                "source {source}: it does not record what was removed on purpose, so a removal \
+                 counts as a change too\n"
             );
         }
         if self.is_read_only {
-            text += &format!(
-                "source {source}: this role may not write, so nothing of this is on record\n"
-            );
+            text +=
+                &format!("source {source}: this role may not write, so none of this is recorded\n");
         }
         text
     }
@@ -77,17 +76,18 @@ impl ReadModel {
         let name = &self.projection;
         let verdict = match (self.is_other_log, self.concerned_by.as_slice()) {
             (true, _) => format!(
-                "its source is another log than the one it was built from; connect to the database it \
+                "its source is not the log that it was built from; connect to the database it \
                  was built from, or highwater rebuild {name}"
             ),
             (false, []) => format!(
-                "nothing that it has read has changed, up to {}",
+                "no event that it has read has changed, up to {}",
                 self.position
             ),
             (false, changes) => {
                 let changes: Vec<String> = changes.iter().map(Change::render).collect();
                 format!(
-                    "may be wrong: {}; highwater rebuild {name} builds it from what is there",
+                    "may be wrong: {}; highwater rebuild {name} builds it again from the events \
+                     that are there",
                     changes.join("; ")
                 )
             }
@@ -118,7 +118,7 @@ impl Change {
                 "{} vanished and were not removed on purpose",
                 events(before - now)
             ),
-            std::cmp::Ordering::Equal => "some events became others".to_owned(),
+            std::cmp::Ordering::Equal => "some events were replaced by others".to_owned(),
         };
         format!(
             "positions {}: {before} events were there, now {now}: {what}",

@@ -1,4 +1,4 @@
-//! What the database says: schema, sources, read models, names.
+//! Checks against the database: schema, sources, read models, names.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub(super) async fn check(
     }
     for candidate in candidates {
         let source = &candidate.definition().source;
-        // Without its source it has been told of already.
+        // A missing source was reported already.
         if let Some(source) = sources.iter().find(|s| s.name() == source) {
             trial::run(&client, candidate, &**source, findings).await;
             if let Err(error) = index::check(&client, candidate, &**source, findings).await {
@@ -70,13 +70,13 @@ fn unchecked(error: &Error) -> Error {
     }
 }
 
-/// The look at the locks refuses a source whose order cannot be proven.
+/// The snapshot of the locks refuses a source whose order cannot be proven.
 async fn check_source(client: &Client, source: &dyn Source) -> Result<()> {
     let floor = divergence::floor(client, source).await?;
     source.follow(floor).await.map(drop)
 }
 
-/// Compares with what is stored: changed definitions, files that are gone, schemas in the way.
+/// Compares with the stored projections: changed definitions, missing files, schemas in the way.
 async fn check_stored(
     client: &Client,
     candidates: &[Candidate],
@@ -89,7 +89,7 @@ async fn check_stored(
             new.push(candidate);
             continue;
         };
-        // Of a rebuild that is under way this may be the next definition.
+        // This may be the next definition of a rebuild under way.
         let is_next = stored.next_hash.as_ref() == Some(&definition.hash);
         if !is_next && let Err(error) = check_hash(&definition.name, &definition.hash, &stored.hash)
         {
@@ -117,14 +117,14 @@ async fn schemas(client: &Client, candidates: &[&Candidate]) -> Result<Vec<Strin
     let names: Vec<&str> = names.collect();
     let sql = include_str!("../../sql/queries/check/schemas.sql");
     let rows = client.query_typed(sql, &[(&names, Type::TEXT_ARRAY)]).await;
-    let rows = rows.map_err(|e| pg::error("cannot read which schemas there are", e))?;
+    let rows = rows.map_err(|e| pg::error("cannot list the schemas", e))?;
     rows.iter().map(|row| column(row, 0)).collect()
 }
 
 fn taken(name: &str) -> Error {
     Error::new(
         ErrorKind::Config,
-        format!("a schema \"{name}\" is there and is not highwater's"),
+        format!("schema \"{name}\" exists and does not belong to highwater"),
     )
     .with_hint("rename the projection, or drop the schema if nothing needs it")
 }
@@ -132,7 +132,10 @@ fn taken(name: &str) -> Error {
 fn gone(name: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("projection \"{name}\" has a read model, and no sound file here"),
+        format!("projection \"{name}\" has a read model, but no valid file here"),
     )
-    .with_hint(format!("put it back or fix it; leave it if it is compiled into another program; or highwater drop {name}"))
+    .with_hint(format!(
+        "restore or fix it; leave it if it is compiled into another program; or \
+                        highwater drop {name}"
+    ))
 }

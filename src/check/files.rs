@@ -11,7 +11,7 @@ use crate::projection::test_file::TestFile;
 use crate::source::Source;
 use crate::suggest;
 
-/// Checks the configuration, the projection files and their tests. Returns the sound projections.
+/// Checks the configuration, the projection files and their tests. Returns the valid projections.
 pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candidate> {
     if let Some(Err(fault)) = check.config.map(Config::load) {
         findings.push(Finding::error(fault));
@@ -41,7 +41,7 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candi
     files.into_iter().map(Candidate::of_file).collect()
 }
 
-/// The files that end in `.test.toml`. A directory that cannot be read is told already.
+/// The files that end in `.test.toml`. A directory that cannot be read was reported already.
 fn test_files(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
@@ -64,10 +64,10 @@ fn orphan(path: &Path) -> Error {
     let name = name.file_name().unwrap_or_default().to_string_lossy();
     Error::new(
         ErrorKind::NotFound,
-        format!("these tests are of a projection {name} that is not there"),
+        format!("these tests are for projection {name}, which does not exist"),
     )
     .with_location(path.display().to_string())
-    .with_hint("rename the one or the other; nobody runs them")
+    .with_hint("rename one of the two; these tests never run")
 }
 
 /// Every projection reads a source that is configured.

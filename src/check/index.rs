@@ -1,4 +1,4 @@
-//! Whether a projection of rare types would read far less with an index.
+//! Finds projections of rare types that would read far less with an index.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -10,9 +10,9 @@ use crate::pg::sql::{Sql, query};
 use crate::pg::{self, column};
 use crate::source::Source;
 
-/// A smaller log is read in no time without an index.
+/// A smaller log is fast to read without an index.
 const EVENTS_MIN: f64 = 100_000.0;
-/// Types that are more of the log than this are read as quickly without.
+/// Types with a larger share of the log are read as quickly without one.
 const SHARE_MAX: f64 = 0.01;
 
 /// Proposes an index on (type, position) for a projection that wants a small part of a large log.

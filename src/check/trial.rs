@@ -1,4 +1,4 @@
-//! Tries a projection's SQL, and takes everything back.
+//! Tries a projection's SQL, and rolls everything back.
 
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -10,13 +10,13 @@ use crate::pg;
 use crate::projection::file::{ProjectionFile, Statement};
 use crate::source::{Keys, Source};
 
-/// A check waits for nobody: neither for a lock that others hold nor for a slow statement, and
-/// nobody waits long for it.
+/// A check waits neither for locks of others nor for slow statements, so others never wait long for
+/// it.
 const BEGIN: &str = "begin isolation level read committed; set local row_security = off; \
                      set local lock_timeout = '2s'; set local statement_timeout = '10s'";
 
-/// Runs `up`, puts the view of the batch beside it, and runs `apply` on the empty batch, in a
-/// transaction that is rolled back.
+/// Runs `up`, creates the view of the batch, and runs `apply` on the empty batch, in a transaction
+/// that is rolled back.
 pub(super) async fn run(
     client: &Client,
     candidate: &Candidate,
@@ -40,11 +40,12 @@ pub(super) async fn run(
     }
 }
 
-/// What took too long is not known to be wrong.
+/// A statement that took too long is not known to be wrong.
 fn finding(error: Error) -> Finding {
     match error.sqlstate() {
         Some("57014" | "55P03") => Finding::warning(error.with_hint(
-            "check waits 2 s for a lock and 10 s for a statement; check again when less is going on",
+            "check waits 2 s for a lock and 10 s for a statement; run it again when the database \
+             is less busy",
         )),
         _ => Finding::error(error),
     }
@@ -79,12 +80,12 @@ async fn attempt(
         read_model::check_key(client, &definition.key, relation, &schema),
     );
     if let Err(fault) = tried.await? {
-        // What else is wrong is looked for without it.
+        // The other checks run without it.
         faults.push(fault);
         definition.key = Keys::STREAM.to_owned();
     }
     let Some(file) = &candidate.file else {
-        // The engine hands no empty batch to code.
+        // The engine never passes an empty batch to code.
         return Ok(());
     };
     read_model::create_view(client, &definition, relation, &schema).await?;
@@ -98,7 +99,7 @@ async fn attempt(
     Ok(())
 }
 
-/// Tries something so that its failure does not keep the next from being tried.
+/// Tries something so that its failure does not prevent the next attempt.
 async fn savepoint(client: &Client, tried: impl Future<Output = Result<()>>) -> Result<Result<()>> {
     let saved = client.batch_execute("savepoint highwater_check").await;
     saved.map_err(|e| pg::error("cannot set a savepoint", e))?;
@@ -108,7 +109,7 @@ async fn savepoint(client: &Client, tried: impl Future<Output = Result<()>>) -> 
     let back = client.batch_execute("rollback to savepoint highwater_check");
     match back.await {
         Ok(()) => Ok(Err(fault)),
-        // The connection is gone: that is what failed.
+        // The connection is gone: that is the failure.
         Err(_) => Err(fault),
     }
 }

@@ -1,4 +1,4 @@
-//! `accept`: a projection that was changed, or whose log differs, goes on with the read model it has.
+//! `accept`: a changed projection keeps its read model, and a changed log is accepted.
 
 use serde_json::json;
 
@@ -14,11 +14,11 @@ use crate::position::Position;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-For a change after which the read model would be the same. What has been applied is not applied \
-again: if the change matters for events of the past, use rebuild.
+For a change that leaves the read model as it is. Events that were applied are not applied again: \
+if the change matters for past events, use rebuild.
 
-Also for a projection that is stopped as diverged or stranded: it goes on after its checkpoint, \
-behind events that were removed, and takes what lies below for what it has applied.")]
+Also for a projection that is stopped as diverged or stranded: it resumes after its checkpoint, or \
+after the events that were removed, and counts everything below as applied.")]
 pub(super) struct Args {
     /// The projection
     #[arg(value_name = "NAME")]
@@ -39,8 +39,8 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     } else if after > before {
         let [before, after] = [before, after].map(|p| thousands(p.since(Position::START)));
         ctx.line(&format!(
-            "{name}: accepted; it goes on after position {after}, and what stood after {before} up to \
-             there is not in its read model"
+            "{name}: accepted; it resumes after position {after}, and events after {before} up to \
+             there are not in its read model"
         ))?;
     } else if accepted {
         ctx.line(&format!("{name}: accepted"))?;
@@ -50,7 +50,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     Ok(Exit::Done)
 }
 
-/// Where the partition stands that is furthest behind.
+/// The position of the partition that is furthest behind.
 async fn lowest(target: &Database, name: &ProjectionName) -> Result<Position> {
     let client = target.short().await?;
     client.within(checkpoint::lowest(&client, name)).await

@@ -16,9 +16,10 @@ use crate::ndjson::Reader;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-An event is {\"id\"?: uuid, \"stream\": text, \"version\"?: number, \"type\": text, \"data\": any JSON, \
-\"metadata\"?: object, \"occurred_at\"?: time}. With ids nothing is appended twice, however often the \
-file is.")]
+An event is {\"id\"?: uuid, \"stream\": text, \"version\"?: number, \"type\": text, \"data\": any \
+JSON, \
+\"metadata\"?: object, \"occurred_at\"?: time}. Events with ids are never appended twice, even if \
+the file is appended again.")]
 pub(super) struct Args {
     /// The file of events, plain or gz; - is standard input
     #[arg(default_value = "-")]
@@ -27,7 +28,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let stop = ctx.stop().drain();
-    // First, so that a wrong path is told before a server is started.
+    // First, so that a wrong path is reported before a server is started.
     let (reader, size) = open(&args.file)?;
     let store = tokio::select! {
         store = store(ctx) => store?,

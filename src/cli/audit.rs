@@ -1,4 +1,4 @@
-//! `audit`: compares what the log holds with what it held when it was passed.
+//! `audit`: compares what the log holds with what it held when it was read.
 
 use super::context::Context;
 use super::exit::{Done, Exit};
@@ -7,9 +7,9 @@ use crate::name::ProjectionName;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Compares what the log holds with what it held when it was passed, and names the read models that may \
-lack an event or have one too many. Counts what was not on record yet. Runners continue meanwhile. \
-Ends with 1 if a read model may be wrong.")]
+Compares what the log holds with what it held when it was read, and names the read models that may \
+lack an event or have one too many. Records what was not recorded yet. Runners continue meanwhile. \
+Exits with 1 if a read model may be wrong.")]
 pub(super) struct Args {
     /// The projection; all if none is named
     #[arg(value_name = "NAME")]

@@ -1,4 +1,4 @@
-//! `check`: what can be known to be wrong before anything runs.
+//! `check`: finds faults before anything runs.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::source::Source;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Checks the configuration, every projection's file, the order that the event table promises, and \
-the SQL of each projection, which is tried in a transaction that is rolled back. Nothing is left \
-behind. Ends with 0 if there are warnings only.")]
+Checks the configuration, every projection's file, the order that the event table guarantees, and \
+the SQL of each projection in a transaction that it rolls back. Nothing is left behind. Exits with \
+0 if there are only warnings.")]
 pub(super) struct Args {}
 
 pub(super) async fn run(_: Args, ctx: &Context) -> Done {
@@ -40,7 +40,7 @@ pub(super) async fn run(_: Args, ctx: &Context) -> Done {
     } else {
         ctx.write(check::render(&findings).as_bytes())?;
         if findings.is_empty() {
-            ctx.ui().say("nothing is wrong");
+            ctx.ui().say("no problems found");
         }
     }
     let first = findings.iter().find(|found| found.level == Level::Error);

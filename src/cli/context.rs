@@ -1,5 +1,5 @@
-//! What the commands share: options, configuration, database, projections. All of it is looked up
-//! when it is first asked for.
+//! What the commands share: options, configuration, database, projections. Each is looked up at its
+//! first use.
 
 mod projections;
 
@@ -27,7 +27,7 @@ use crate::source::table::{EventTable, TableSource};
 
 /// How long a command tries to reach its database.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// When it says that it is still trying.
+/// When it reports that it is still trying.
 const CONNECT_NOTE: Duration = Duration::from_secs(1);
 /// Sessions for reading events: the runners take turns.
 const SOURCE_SESSIONS: usize = 4;
@@ -53,7 +53,7 @@ struct Reached {
     connector: Connector,
     /// The private PostgreSQL, if it is that.
     cluster: Option<Cluster>,
-    /// The connection that the server was reached by, for whoever needs one first.
+    /// The first connection to the server, for its first user.
     first: Mutex<Option<Client>>,
 }
 

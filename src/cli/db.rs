@@ -21,17 +21,17 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Hold it in the foreground, until ctrl-c or `db stop`; commands that run meanwhile share it
+    /// Run it in the foreground until ctrl-c or `db stop`; other commands share it meanwhile
     Start,
     /// Print its URL, or that of the configured database without its password
     Url,
-    /// Open psql on it; it is started for as long as that, if it does not run
+    /// Open psql on it; if it does not run, it is started for that time
     Psql {
-        /// What psql is given besides the URL, for example: -- -c 'select * from streams.streams'
+        /// Arguments for psql besides the URL, for example: -- -c 'select * from streams.streams'
         #[arg(last = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
-    /// Stop it, whoever holds it
+    /// Stop it, also if another process started it
     Stop,
 }
 
@@ -45,16 +45,15 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
 }
 
 async fn start(ctx: &Context) -> Done {
-    refuse_configured(ctx, "that database is not highwater's to start")?;
+    refuse_configured(ctx, "highwater does not start that database")?;
     let token = ctx.stop().drain();
     let cluster = Cluster::for_project(&ctx.project_dir()?).await?;
     if !cluster.is_owner() {
         let error = Error::new(
             ErrorKind::Config,
-            "the private PostgreSQL of this project runs already, held by another process",
+            "the private PostgreSQL of this project already runs, started by another process",
         );
-        let error =
-            error.with_hint("use it while it is there, or stop it first with highwater db stop");
+        let error = error.with_hint("use it, or stop it first with highwater db stop");
         return Err(error.with_kind(ErrorKind::Io).into());
     }
     ctx.ui().say(&cluster.notice());
@@ -96,12 +95,12 @@ async fn running(ctx: &Context) -> Result<Cluster> {
             ErrorKind::NotFound,
             "no private PostgreSQL runs for this project",
         )
-        .with_hint("hold one with highwater db start in another terminal")
+        .with_hint("start it with highwater db start in another terminal")
     })
 }
 
 async fn psql(arguments: &[String], ctx: &Context) -> Done {
-    refuse_configured(ctx, "call psql itself with it")?;
+    refuse_configured(ctx, "open it with psql itself")?;
     let token = ctx.stop().leave_to_child();
     let cluster = Cluster::for_project(&ctx.project_dir()?).await?;
     ctx.ui().say(&cluster.notice());
@@ -143,7 +142,8 @@ fn no_psql(bin_dir: &Path) -> Error {
 }
 
 fn failed(error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("cannot run psql: {error}")).with_hint("see to its rights")
+    let what = format!("cannot run psql: {error}");
+    Error::new(ErrorKind::Io, what).with_hint("check its permissions")
 }
 
 fn exit(status: ExitStatus) -> Exit {

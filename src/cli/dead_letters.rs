@@ -1,4 +1,4 @@
-//! `dead-letters`: what was set aside, why, and what becomes of it.
+//! `dead-letters`: list, show, retry and discard.
 
 mod show;
 
@@ -13,8 +13,9 @@ use crate::name::ProjectionName;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-With on_error = \"park\" an event that cannot be applied is set aside, and so are the later events \
-of its key; other keys flow. A key is set free when all of its letters were applied or discarded.")]
+With on_error = \"park\" an event that cannot be applied becomes a dead letter, and so do the \
+later events of its key; other keys continue. A key stays parked until all of its dead letters are \
+applied or discarded.")]
 pub(super) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -22,13 +23,13 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the parked keys, or what stands in their way
+    /// List the parked keys, or their errors
     List(List),
     /// Show dead letters in full: event, error, attempts, how many follow
     Show(Show),
-    /// Try again, in order, all dead letters of the keys meant
+    /// Retry all dead letters of the named keys, in order
     Retry(Retry),
-    /// Give dead letters up for good; their events are never applied
+    /// Discard dead letters for good; their events are never applied
     Discard(Discard),
 }
 
@@ -39,7 +40,7 @@ struct List {
     name: ProjectionName,
     #[command(flatten)]
     which: Which,
-    /// Put alike errors together, the one that parks most keys first
+    /// Group errors that are alike, the one that parks most keys first
     #[arg(long)]
     by_error: bool,
     /// The most keys or errors to list
@@ -63,8 +64,9 @@ struct Show {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It only asks: whoever runs the projection does it, within a second. Of a key all letters are tried, \
-in the order of their positions; at one that fails again the key stays parked.")]
+This requests a retry: the instance that runs the projection does it within a second. It retries \
+all dead letters of a key in the order of their positions; if one fails again, the key stays \
+parked.")]
 struct Retry {
     /// The projection
     #[arg(value_name = "NAME")]
@@ -75,16 +77,16 @@ struct Retry {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It is done at once, and written down in highwater.discarded. Only the letters meant are given up: \
-what follows a discarded event stays parked until it is retried or discarded too. --key takes all \
-letters of the key, --fingerprint those that have this error themselves.")]
+This takes effect at once, and is recorded in highwater.discarded. Only the named dead letters are \
+discarded: what follows a discarded event stays parked until it is retried or discarded too. --key \
+names all dead letters of the key, --fingerprint those that failed with this error themselves.")]
 struct Discard {
     /// The projection
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
     which: Required,
-    /// Why they are given up; it is kept
+    /// Why they are discarded; the reason is recorded
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
@@ -101,7 +103,7 @@ struct Which {
     /// Those of the key null
     #[arg(long)]
     null_key: bool,
-    /// The one of this event
+    /// The dead letter of this event
     #[arg(long, value_name = "ID")]
     event: Option<Uuid>,
     /// Those whose error has this fingerprint
@@ -116,7 +118,7 @@ struct Required {
 }
 
 impl Which {
-    /// What is meant, if anything is.
+    /// The selection, if there is one.
     fn selection(self) -> Option<Selection> {
         if self.all {
             return Some(Selection::All);
@@ -134,11 +136,8 @@ impl Which {
 impl Required {
     fn selection(self) -> Result<Selection, Error> {
         let missing = || {
-            Error::new(
-                ErrorKind::Usage,
-                "it is not said which dead letters are meant",
-            )
-            .with_hint("give one of --all, --key, --null-key, --event and --fingerprint")
+            Error::new(ErrorKind::Usage, "no dead letters are named")
+                .with_hint("give one of --all, --key, --null-key, --event and --fingerprint")
         };
         self.which.selection().ok_or_else(missing)
     }
@@ -151,7 +150,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         Action::Retry(args) => retry(args, ctx).await,
         Action::Discard(args) => discard(args, ctx).await,
     };
-    // A name that nobody has is a mistake on the command line, as for every command.
+    // An unknown name is a usage error, as for every command.
     done.map_err(|Failure(errors)| {
         let usage = |error: Error| match error.kind() {
             ErrorKind::NotFound => error.with_kind(ErrorKind::Usage),
@@ -211,11 +210,11 @@ async fn retry(args: Retry, ctx: &Context) -> Done {
         return Ok(Exit::Done);
     }
     let who = match requested.is_run {
-        true => "by who runs it now".to_owned(),
+        true => "by the instance that runs it now".to_owned(),
         false => format!("by the next highwater run {name}"),
     };
     ctx.line(&format!(
-        "{name}: {} of {} will be tried again in order, {who}",
+        "{name}: {} of {} will be retried in order {who}",
         events(requested.dead_letters),
         keys(requested.parked_keys),
     ))?;
@@ -240,7 +239,7 @@ async fn discard(args: Discard, ctx: &Context) -> Done {
     Ok(Exit::Done)
 }
 
-/// What is still parked of the keys that something was discarded of, and what may be done.
+/// What is still parked of the keys with discarded events, and what to do.
 fn left_behind(discarded: &Discarded) -> String {
     let name = &discarded.projection;
     let retry = format!(
@@ -262,7 +261,7 @@ fn left_behind(discarded: &Discarded) -> String {
     }
 }
 
-/// What names the letters of a key on the command line of a shell.
+/// The options that name the dead letters of a key in a shell.
 fn flags(key: Option<&Option<String>>) -> String {
     match key {
         Some(None) => "--null-key".to_owned(),

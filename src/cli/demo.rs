@@ -1,6 +1,6 @@
 //! `demo`: real events, the shipped projections and their read models, in a temporary PostgreSQL.
 //!
-//! Everything it needs is in the binary, so it works in any directory, and it looks at no
+//! Everything it needs is in the binary, so it works in any directory, and it uses no
 //! configuration, projection or database of the user's.
 
 mod show;
@@ -51,11 +51,11 @@ const SESSIONS: usize = 4;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The events are the history of the tokio repository: a commit or a change of a file each. The read \
-model `files` is compared with what git itself says.")]
+The events are the history of the tokio repository: each is a commit or a change of a file. The \
+read model `files` is compared with what git itself says.")]
 pub(super) struct Args {}
 
-/// What the demo found out.
+/// The results of the demo.
 struct Findings {
     events: u64,
     append_time: Duration,
@@ -150,7 +150,7 @@ async fn project(
 fn refuse_stopped(report: Report) -> Result<()> {
     for (name, outcome) in report.outcomes {
         if let Some(error) = outcome.error() {
-            let what = format!("the projection {name} did not get to the head: {error}");
+            let what = format!("the projection {name} did not reach the head: {error}");
             return Err(Error::new(ErrorKind::Internal, what).with_hint("report it"));
         }
     }
@@ -180,7 +180,7 @@ async fn compare(database: &Database) -> Result<Compared> {
         let (path, blob): (String, String) = (pg::column(row, 0)?, pg::column(row, 1)?);
         equal += usize::from(truth.alive.get(&path) == Some(&blob));
     }
-    // What is on one side only counts as a difference too.
+    // A file on one side only counts as a difference too.
     let files = rows.len().max(truth.alive.len());
     Ok(Compared { files, equal })
 }
@@ -194,6 +194,5 @@ fn verify(compared: &Compared) -> Result<()> {
         compared.files - compared.equal,
         compared.files
     );
-    Err(Error::new(ErrorKind::Internal, what)
-        .with_hint("this is a mistake in highwater: report it"))
+    Err(Error::new(ErrorKind::Internal, what).with_hint("this is a bug in highwater: report it"))
 }

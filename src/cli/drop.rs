@@ -1,4 +1,4 @@
-//! `drop`: a projection's read model and checkpoints, gone.
+//! `drop`: drops a projection's read model and checkpoints.
 
 use serde_json::json;
 
@@ -9,10 +9,10 @@ use crate::name::ProjectionName;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Drops the schema NAME with all that is in it, and the checkpoints. The events stay: highwater run \
-builds the read model anew. A runner that runs it stops.")]
+Drops the schema NAME with everything in it, and the checkpoints. The events stay: highwater run \
+builds the read model again. Runners of the projection stop.")]
 pub(super) struct Args {
-    /// The projection; its file need not be there any more
+    /// The projection; its file need not exist
     #[arg(value_name = "NAME")]
     name: ProjectionName,
 }

@@ -16,17 +16,17 @@ use crate::status;
 
 /// Events read at once.
 const PAGE: usize = 1_000;
-/// How long the mark may take to get to the head where nothing is followed: writers that are
-/// about to commit are waited for, idle transactions are not.
+/// How long to wait for the mark to reach the head without --follow: long enough for writers that
+/// are about to commit, not for idle transactions.
 const MARK_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 One JSON object a line: position, stream, version, type, data, metadata, id, recorded_at. \
-Only what no transaction in flight can change any more is shown; the rest is waited for with \
---follow, and told on stderr without it.")]
+Shows only the events below which nothing can still appear. --follow waits for the others; \
+without it, stderr names what is not shown.")]
 pub(super) struct Args {
-    /// Begin with what follows this position
+    /// Begin after this position
     #[arg(long, value_name = "POSITION", default_value_t = 0)]
     #[arg(value_parser = clap::value_parser!(i64).range(0..))]
     after: i64,
@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// End after this many events
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
-    /// Go on with new events until ctrl-c
+    /// Keep printing new events until ctrl-c
     #[arg(long)]
     follow: bool,
 }

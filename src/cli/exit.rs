@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Exit {
-    /// What was asked for is done.
+    /// The command has succeeded.
     Done = 0,
     /// It failed.
     Failed = 1,
@@ -37,7 +37,8 @@ impl Exit {
     pub(super) const fn of(kind: ErrorKind) -> Exit {
         match kind.exit_code() {
             2 => Exit::Usage,
-            // Also where the kind is `TimedOut`: 124 is about `--timeout`, which a command knows itself.
+            // Also for the kind `TimedOut`: 124 is about `--timeout`, which a command handles
+            // itself.
             _ => Exit::Failed,
         }
     }
@@ -69,7 +70,7 @@ impl Failure {
         first.map_or(Exit::Failed, |error| Exit::of(error.kind()))
     }
 
-    /// Whether nobody reads our output any more, which is no failure.
+    /// Whether our output is no longer read, which is not a failure.
     pub(super) fn is_closed_pipe(&self) -> bool {
         self.0.iter().any(|error| {
             let cause = std::error::Error::source(error);
@@ -95,19 +96,19 @@ pub(super) fn to_json(error: &Error) -> Value {
 
 /// A signal came while nothing could be finished.
 pub(super) fn interrupted() -> Error {
-    Error::new(ErrorKind::Io, "interrupted before it was done").with_hint("run it again")
+    Error::new(ErrorKind::Io, "interrupted before it was finished").with_hint("run it again")
 }
 
-/// Our own mistake.
+/// A bug of ours.
 pub(super) fn panicked() -> Error {
-    Error::new(ErrorKind::Internal, "this is a mistake in highwater").with_hint(
+    Error::new(ErrorKind::Internal, "this is a bug in highwater").with_hint(
         "report it with the message above; what was committed stays, the rest is rolled back",
     )
 }
 
-/// Prints what clap says: help and version on stdout, complaints on stderr.
+/// Prints clap's answer: help and version on stdout, errors on stderr.
 pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
-    // A closed pipe is nobody's concern here.
+    // A closed pipe does not matter here.
     if !error.use_stderr() {
         let _ = error.print();
         return Exit::Done;
@@ -120,12 +121,12 @@ pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
     Exit::Usage
 }
 
-/// What clap says where it may not be printed as it is: as JSON, or without a password.
+/// Clap's answer where it cannot be printed as it is: as JSON, or without a password.
 pub(super) fn complaint(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
-    let told = error.to_string();
-    let text = arguments.iter().fold(told.clone(), without_password);
+    let answer = error.to_string();
+    let text = arguments.iter().fold(answer.clone(), without_password);
     if !arguments.iter().any(|argument| argument == "--json") {
-        return (text != told).then_some(text);
+        return (text != answer).then_some(text);
     }
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let what = text.split("\n\n").next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Any vector of arguments is a command, a question for help, or a complaint that can be read.
+//! Any vector of arguments is a command, a request for help, or a readable error.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -1,4 +1,4 @@
-//! `init`: a schema, a configuration and a first projection; what is there already stays.
+//! `init`: a schema, a configuration and a first projection; what exists already stays.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind as IoKind, Write};
@@ -22,7 +22,7 @@ const FIRST: [(&str, &str); 2] = [
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
-/// What was done to each file.
+/// The outcome for each file.
 #[derive(Default)]
 struct Files {
     created: Vec<String>,
@@ -68,7 +68,7 @@ fn configuration(ctx: &Context, files: &mut Files) -> Result<()> {
     }
 }
 
-/// Where a projection is already, a first one is not missing.
+/// If there is a projection already, a first one is not needed.
 fn projections(ctx: &Context, files: &mut Files) -> Result<()> {
     let directory = ctx.projections_dir()?;
     let there = match fs::read_dir(&directory) {
@@ -103,7 +103,7 @@ impl Files {
         ctx.line(&format!("kept {path}{what}"))
     }
 
-    /// Creates a file; one that is there is kept.
+    /// Creates a file; an existing one is kept.
     fn create(&mut self, ctx: &Context, path: &Path, content: &str) -> Result<()> {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
         match file.and_then(|mut file| file.write_all(content.as_bytes())) {
@@ -125,7 +125,7 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
         IoKind::PermissionDenied | IoKind::ReadOnlyFilesystem => {
             "change into a directory that you may write to"
         }
-        _ => "see to it, and run init again",
+        _ => "fix that, and run init again",
     };
     Error::new(ErrorKind::Io, format!("{doing}: {error}"))
         .with_location(path.display().to_string())

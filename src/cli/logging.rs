@@ -9,7 +9,7 @@ use super::options::{LogFormat, Options};
 use super::ui::Ui;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Sends the log of this process to stderr. RUST_LOG decides what is in it, else `-v` and `-q`.
+/// Sends the log of this process to stderr. RUST_LOG selects its content, else `-v` and `-q`.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if RUST_LOG cannot be understood.
@@ -18,7 +18,7 @@ pub(super) fn start(options: &Options, observed: bool, ui: &Ui) -> Result<()> {
         .with_env_filter(filter(options, observed)?)
         .with_writer(Writer(ui.clone()));
     let has_color = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // It fails where the program has a subscriber of its own already, and that one then serves.
+    // It fails if the program has a subscriber of its own already, which then stays.
     let _ = match options.log_format {
         LogFormat::Text => builder
             .with_target(false)
@@ -31,7 +31,8 @@ pub(super) fn start(options: &Options, observed: bool, ui: &Ui) -> Result<()> {
 
 fn filter(options: &Options, observed: bool) -> Result<EnvFilter> {
     let variable = std::env::var("RUST_LOG").unwrap_or_default();
-    // The pool's own words about sessions that are gone: who needed one says so, with the reason.
+    // Silences the pool's messages about lost sessions: the task that needed one reports it, with
+    // the reason.
     let text = match (options.quiet, options.verbose) {
         _ if !variable.is_empty() => variable.as_str(),
         (true, _) => "warn,deadpool=error",

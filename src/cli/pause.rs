@@ -1,4 +1,4 @@
-//! `pause` and `resume`: an operator holds a projection on all instances.
+//! `pause` and `resume`: an operator pauses a projection on all instances.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every instance finishes the batch in flight and holds the projection until it is resumed, also \
-after a restart. Events are not lost: they wait in the log.")]
+Every instance finishes the batch in flight and pauses until the projection is resumed, also after \
+a restart. No event is lost: they wait in the log.")]
 pub(super) struct Args {
     /// The projection
     #[arg(value_name = "NAME")]
@@ -42,7 +42,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
         let at = thousands(paused.position.since(Position::START));
         let word = if paused.is_new { "is" } else { "was already" };
         ctx.line(&format!(
-            "{name}: {word} paused at position {at}; highwater resume {name} lets it go on"
+            "{name}: {word} paused at position {at}; highwater resume {name} resumes it"
         ))?;
     }
     Ok(Exit::Done)
@@ -63,7 +63,7 @@ pub(super) async fn run_resume(args: ResumeArgs, ctx: &Context) -> Done {
     if ctx.wants_json() {
         ctx.json(&json!({ "name": name, "paused": false, "resumed": resumed }))?;
     } else if resumed {
-        ctx.line(&format!("{name}: goes on"))?;
+        ctx.line(&format!("{name}: resumed"))?;
     } else {
         ctx.line(&format!("{name}: was not paused"))?;
     }

@@ -1,4 +1,4 @@
-//! `rebuild`: a read model built anew beside the live one, and swapped.
+//! `rebuild`: builds a read model again beside the live one, then swaps the two.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::projection::DynProjection;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The live read model is read and run on until the swap, which renames two schemas in one \
-transaction. Ctrl-c leaves the live one as it is; the same command goes on where it was.")]
+The live read model stays readable and up to date until the swap, which renames two schemas in one \
+transaction. Ctrl-c leaves the live one as it is; the same command resumes the rebuild.")]
 pub(super) struct Args {
     /// The projection
     #[arg(value_name = "NAME")]
@@ -53,7 +53,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
             let position = plain(position);
             ctx.ui().say(&format!(
                 "{name}: not swapped, the next generation is at position {position}; run the same \
-                 command again to go on"
+                 command again to continue"
             ));
         }
     }

@@ -24,8 +24,8 @@ pub(super) use watch::Watch;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-SIGTERM and ctrl-c finish the batch in flight and end with 0, a second one ends at once. \
-A projection that stops leaves the others running; when all have stopped, run ends with 4.")]
+After SIGTERM or ctrl-c, run finishes the batch in flight and exits with 0; a second signal ends \
+it at once. If a projection stops, the others continue; when all have stopped, run exits with 4.")]
 pub(super) struct Args {
     /// The projections to run; all of them, if none is named
     #[arg(value_name = "NAME")]
@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let watch = Watch::start(monitor.clone(), ctx.ui());
     let running = engine.run(until, stop.clone());
     tokio::pin!(running);
-    // Looked at before the end, for afterwards nothing keeps anybody any more.
+    // Read before the end, because afterwards nothing blocks the projections any more.
     let mut looking = Box::pin(async {
         clock.over().await;
         let late = match until {
@@ -98,7 +98,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     if server_ended {
         let what = "the private PostgreSQL was stopped while projections ran";
         let error = Error::new(ErrorKind::ConnectionLost, what);
-        return Err(error.with_hint("run again, which starts it again").into());
+        return Err(error.with_hint("run it again to start it again").into());
     }
     Ok(exit(&report, until, &parked.unwrap_or_default(), &clock))
 }
@@ -106,11 +106,11 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
 /// How much is parked of each projection that has parked keys.
 type Parked = HashMap<ProjectionName, Counts>;
 
-/// How long a run that was stopped is kept from its end by a database that does not answer.
+/// How long a stopped run waits for a database that does not answer.
 const PARKED_LIMIT: Duration = Duration::from_secs(2);
 
-/// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because the
-/// database is gone. A catch-up must know it for its exit code.
+/// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because
+/// the database is gone. A catch-up must know it for its exit code.
 async fn parked(target: &Database, until: Until) -> crate::Result<Option<Parked>> {
     let counting = dead_letters::counts(target);
     let counts = match until {
@@ -125,7 +125,7 @@ async fn parked(target: &Database, until: Until) -> crate::Result<Option<Parked>
 
 /// The engine, and the database of the read models, whose sessions it shares.
 async fn engine(names: &[String], ctx: &Context) -> Result<(Engine, Database), Failure> {
-    // First, so that a fault in a file is told before a server is started.
+    // First, so that a fault in a file is reported before a server is started.
     let projections = ctx.projections(names)?;
     ctx.migrated().await?;
     let settings = ctx.config()?.engine.clone();
@@ -152,7 +152,7 @@ fn exit(report: &Report, until: Until, parked: &Parked, clock: &Clock) -> Exit {
     }
 }
 
-/// What became of each projection: on stderr, and as JSON on stdout.
+/// The outcome of each projection: on stderr, and as JSON on stdout.
 fn tell(
     ctx: &Context,
     report: &Report,
@@ -214,7 +214,7 @@ fn tell(
             let letters = count(counts.dead_letters.unsigned_abs(), "event");
             let keys = count(counts.parked_keys.unsigned_abs(), "key");
             ctx.ui().warn(&format!(
-                "{name}: {letters} of {keys} set aside; highwater dead-letters list {name} shows why"
+                "{name}: {letters} of {keys} parked; highwater dead-letters list {name} shows why"
             ));
         }
     }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_ran_out_is_told_only_of_who_was_cut_short() {
+    fn the_time_that_ran_out_is_reported_only_for_projections_that_were_cut_short() {
         let late = Clock::run_out();
         let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &late);
         assert_eq!(
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn parked_keys_are_told_of_who_caught_up_and_weigh_less_than_a_stop() {
+    fn parked_keys_count_for_a_projection_that_caught_up_and_less_than_a_stop() {
         let in_time = Clock::start(None);
         let counts = Counts {
             parked_keys: 1,

@@ -1,4 +1,4 @@
-//! SIGTERM and ctrl-c: what a command was doing is finished or left, as the command says.
+//! SIGTERM and ctrl-c: the command decides whether its work is finished or abandoned.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 const LEAVE: u8 = 0;
 /// The command ends by itself when the token is cancelled.
 const DRAIN: u8 = 1;
-/// A child in the foreground gets ctrl-c as well and knows better what to do with it.
+/// A child in the foreground gets ctrl-c too and handles it better.
 const CHILD: u8 = 2;
 
 /// What a signal does to the command that runs.
@@ -71,7 +71,7 @@ impl Stop {
                 std::process::exit(i32::from(Exit::Failed as u8));
             }
             if self.manner.load(Ordering::SeqCst) == DRAIN {
-                ui.say("finishing what is begun; once more stops at once");
+                ui.say("finishing the work in flight; a second signal stops at once");
             }
             token.cancel();
         }

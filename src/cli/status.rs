@@ -1,4 +1,4 @@
-//! `status`: how everything fares, and who blocks.
+//! `status`: how far everything is, and what blocks it.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Go on showing it once a second until ctrl-c; with --json a line each time
+    /// Repeat it once a second until ctrl-c; with --json, one line each time
     #[arg(long)]
     watch: bool,
 }
@@ -45,7 +45,7 @@ async fn watch(ctx: &Context) -> Result<()> {
     loop {
         match reader.read().await {
             Ok(status) => show(&status, true, ctx)?,
-            // A server that starts again is waited for by who watches.
+            // `--watch` waits for a server that restarts.
             Err(error) if verdict(error.kind()) == Verdict::Transient => {
                 ctx.ui().warn(&error.to_string());
             }
@@ -55,7 +55,7 @@ async fn watch(ctx: &Context) -> Result<()> {
     }
 }
 
-/// Where a status is read from.
+/// Reads a status.
 struct StatusReader {
     target: Database,
     sources: [Arc<dyn Source>; 1],

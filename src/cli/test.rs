@@ -6,7 +6,7 @@ use crate::given_expect;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The tests of NAME stand in NAME.test.toml beside its file, or, for a projection in Rust, in the \
+The tests of NAME are in NAME.test.toml beside its file, or, for a projection in Rust, in the \
 projections' directory. Each case runs twice, with all events in one batch and with one event a \
 batch. The scratch database is made on the configured server and dropped at the end.")]
 pub(super) struct Args {

@@ -9,7 +9,7 @@ use super::exit::{Done, Exit, to_json};
 use super::options::{LogFormat, Options};
 use crate::error::Error;
 
-/// What is said on stderr, and how. Clones share the bars.
+/// The messages on stderr. Clones share the bars.
 #[derive(Clone)]
 pub(super) struct Ui {
     bars: MultiProgress,
@@ -38,7 +38,7 @@ impl Ui {
         }
     }
 
-    /// Whether bars are seen, so that the log need not tell the progress.
+    /// Whether bars are visible, so that the log need not report the progress.
     pub(super) fn shows_bars(&self) -> bool {
         self.shows_bars
     }
@@ -53,14 +53,14 @@ impl Ui {
         }
     }
 
-    /// Says something that the user may like to know; `-q` is not told.
+    /// Prints a message that the user may like to know; not with `-q`.
     pub(super) fn say(&self, text: &str) {
         if !self.quiet {
             self.message("INFO", text);
         }
     }
 
-    /// Says something that the user should know.
+    /// Prints a message that the user should know.
     pub(super) fn warn(&self, text: &str) {
         match self.format {
             LogFormat::Text => self.message("WARN", &format!("warning: {text}")),
@@ -91,14 +91,14 @@ impl Ui {
         self.write_all(format!("{text}\n").as_bytes());
     }
 
-    /// Writes to stderr between two drawings of the bars. That nobody reads it is no error.
+    /// Writes to stderr between two drawings of the bars. A closed stderr is no error.
     pub(super) fn write_all(&self, bytes: &[u8]) {
         self.bars.suspend(|| {
             let _ = std::io::stderr().lock().write_all(bytes);
         });
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub(super) fn clear(&self) {
         let _ = self.bars.clear();
     }

@@ -11,8 +11,9 @@ use crate::wait::{Target, Waited, until_visible};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Ends with 0 when the position is visible, at once if it is already; 124 when the time ran out; \
-4 when the projection is stopped before it; 3 when the event at the position was set aside.")]
+Exits with 0 when the position is visible, at once if it already is; with 124 when the time runs \
+out; with 4 when the projection is stopped before it; with 3 when the event at the position is \
+parked or was discarded.")]
 pub(super) struct Args {
     /// The projection
     #[arg(value_name = "NAME")]
@@ -43,7 +44,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let known = ctx.known();
     let (name, goal) = (&args.name, args.position);
     let waited = until_visible(&target, &sources, &known, name, goal, args.timeout).await;
-    // A name that nobody has is a mistake on the command line, as for every command.
+    // An unknown name is a usage error, as for every command.
     let waited = waited.map_err(|error| match error.kind() {
         ErrorKind::NotFound => error.with_kind(ErrorKind::Usage),
         _ => error,

@@ -17,11 +17,11 @@ pub(super) struct Account {
     pub(super) name: String,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// It is not the account of this process: files must be handed over to it.
-    pub(super) stands_in: bool,
+    /// It is not the account of this process: files must be given to it.
+    pub(super) is_substitute: bool,
 }
 
-/// What a directory must allow.
+/// The permissions that a directory must have.
 #[derive(Clone, Copy)]
 pub(super) enum Right {
     Write = 0o2,
@@ -34,8 +34,8 @@ impl Account {
         choose(geteuid().as_raw(), by_uid, by_name)
     }
 
-    /// Whether the mode bits give this account the right. The groups it is in beyond its own do
-    /// not count: a server that stands in for root has none.
+    /// Whether the mode bits give this account the right. The groups it is in beyond its own do not
+    /// count: a server that runs in place of root has none.
     pub(super) fn has(&self, right: Right, file: &Metadata) -> bool {
         let shift = if file.uid() == self.uid {
             6
@@ -49,7 +49,7 @@ impl Account {
 
     /// Checks that this account can reach `path`: every directory above it must let it through.
     pub(super) fn reaches(&self, path: &Path) -> Result<()> {
-        if !self.stands_in {
+        if !self.is_substitute {
             return Ok(());
         }
         for parent in path.ancestors().skip(1) {
@@ -95,7 +95,7 @@ fn choose(
         .filter_map(|name| by_name(name))
         .find(|account| account.uid != 0)
         .map(|account| Account {
-            stands_in: true,
+            is_substitute: true,
             ..account
         })
         .ok_or_else(|| {
@@ -120,7 +120,7 @@ fn ours(user: User) -> Account {
         name: user.name,
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
-        stands_in: false,
+        is_substitute: false,
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
             name: name.into(),
             uid,
             gid: uid,
-            stands_in: false,
+            is_substitute: false,
         }
     }
 
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn root_hands_the_server_to_postgres_and_else_to_nobody() {
         let both = choose(0, |_| None, |name| Some(account(name, 7))).unwrap();
-        assert_eq!((both.name.as_str(), both.stands_in), ("postgres", true));
+        assert_eq!((both.name.as_str(), both.is_substitute), ("postgres", true));
         let one = choose(
             0,
             |_| None,
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn root_alone_on_the_machine_is_told_what_to_create() {
+    fn root_alone_on_the_machine_gets_a_hint_what_to_create() {
         let error = choose(0, |_| None, |name| Some(account(name, 0))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("create the account postgres"));
@@ -174,7 +174,7 @@ mod tests {
         let closed = tempfile::tempdir().unwrap();
         std::fs::set_permissions(closed.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let stranger = Account {
-            stands_in: true,
+            is_substitute: true,
             ..account("stranger", 4_000_000)
         };
         let error = stranger.reaches(&closed.path().join("data")).unwrap_err();

@@ -56,7 +56,7 @@ impl Binaries {
         Binaries::first_of(candidates(), wanted)
     }
 
-    /// The directory that the user named: a mistake in it is said, not passed over.
+    /// The directory that the user named: a mistake in it is reported, not ignored.
     fn named(bin_dir: &Path) -> Result<Binaries> {
         let hint = format!("set {VARIABLE} to the directory that holds initdb and postgres");
         if !is_complete(bin_dir) {
@@ -147,7 +147,7 @@ impl Binaries {
     }
 }
 
-/// Every directory worth a look, best first.
+/// The candidate directories, best first.
 fn candidates() -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = output_of(Path::new("pg_config"), "--bindir")
         .map(|said| PathBuf::from(said.trim()))

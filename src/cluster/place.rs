@@ -1,4 +1,4 @@
-//! Where a cluster keeps its files, and whether it may.
+//! Where a cluster keeps its files, and checks of these places.
 
 use std::env;
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103
 /// The socket's file name: the port is only a name here.
 pub(super) const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
-/// What to do about a full disk.
+/// The hint for a full disk.
 pub(super) const NO_SPACE: &str = "free some space, choose a larger disk (HIGHWATER_HOME, or TMPDIR \
      for a temporary cluster), or set DATABASE_URL";
 
@@ -59,8 +59,8 @@ impl Place {
     }
 
     /// Removes what a killed server left: its process id may be anybody's by now, and the server
-    /// would take that one for itself. The caller holds the lock and found nobody who answers.
-    /// Returns whether there was anything.
+    /// would take that one for itself. The caller holds the lock and found no server that answers.
+    /// Returns whether there was such a file.
     pub(super) fn clear_stale(&self) -> Result<bool> {
         let stale = remove(&self.data_dir.join("postmaster.pid"))?;
         remove(&self.socket_dir.join(SOCKET_NAME))?;
@@ -71,7 +71,7 @@ impl Place {
 
 /// The directory that holds the clusters of this user's projects.
 pub(super) fn home_of(account: &Account) -> Result<PathBuf> {
-    if account.stands_in {
+    if account.is_substitute {
         // Root's own home is closed to the account that the server runs as.
         return Ok(PathBuf::from("/var/lib/highwater"));
     }
@@ -94,7 +94,7 @@ pub(super) fn project_root(home: &Path, project_dir: &Path) -> Result<PathBuf> {
     Ok(home.join(format!("{}-{}", plain(name), short_hash(&project))))
 }
 
-/// A name that survives every file format it will be written in.
+/// A name that is valid in every file that contains it.
 fn plain(name: &OsStr) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     name.to_string_lossy()
@@ -128,7 +128,7 @@ fn temporary_base(account: &Account, usual: PathBuf) -> PathBuf {
     let open = usual
         .metadata()
         .is_ok_and(|found| account.has(Right::Write, &found));
-    if !account.stands_in || (open && account.reaches(&usual.join("x")).is_ok()) {
+    if !account.is_substitute || (open && account.reaches(&usual.join("x")).is_ok()) {
         usual
     } else {
         PathBuf::from("/tmp")
@@ -138,7 +138,7 @@ fn temporary_base(account: &Account, usual: PathBuf) -> PathBuf {
 /// A short directory for the socket: never the data directory, whose path may be long.
 fn socket_dir(data_dir: &Path, account: &Account, runtime_dir: Option<&Path>) -> Result<PathBuf> {
     let hash = short_hash(data_dir);
-    let own = runtime_dir.filter(|dir| !account.stands_in && dir.is_absolute() && dir.is_dir());
+    let own = runtime_dir.filter(|dir| !account.is_substitute && dir.is_absolute() && dir.is_dir());
     let dir = match own {
         Some(runtime_dir) => runtime_dir.join(format!("highwater-{hash}")),
         None => PathBuf::from(format!("/tmp/highwater-{}-{hash}", account.uid)),
@@ -173,8 +173,8 @@ fn check_socket_path(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a directory that only the server's account (and root) can open, or checks that it is one:
-/// in a directory for everybody, somebody else may have made it first.
+/// Creates a directory that only the server's account (and root) can open, or checks an existing
+/// one: in a directory for everybody, somebody else may have created it first.
 pub(super) fn make_private(dir: &Path, account: &Account) -> Result<()> {
     if let Some(parent) = dir.parent() {
         make_parent(parent, account)?;
@@ -194,7 +194,7 @@ fn make_parent(parent: &Path, account: &Account) -> Result<()> {
         return Ok(());
     }
     let made = fs::create_dir_all(parent).and_then(|()| {
-        if account.stands_in {
+        if account.is_substitute {
             // Root's umask may be strict, and the server must pass.
             fs::set_permissions(parent, fs::Permissions::from_mode(0o755))?;
         }
@@ -213,7 +213,7 @@ fn take_over(dir: &Path, account: &Account) -> Result<()> {
 }
 
 fn hand_over(dir: &Path, account: &Account) -> Result<()> {
-    if !account.stands_in {
+    if !account.is_substitute {
         return Ok(());
     }
     lchown(dir, Some(account.uid), Some(account.gid))
@@ -222,13 +222,11 @@ fn hand_over(dir: &Path, account: &Account) -> Result<()> {
 
 fn check_own(dir: &Path, account: &Account) -> Result<()> {
     let found = fs::symlink_metadata(dir)
-        .map_err(|error| io_error("cannot look at the directory", dir, error))?;
+        .map_err(|error| io_error("cannot inspect the directory", dir, error))?;
     if !found.is_dir() {
-        return Err(
-            Error::new(ErrorKind::Config, "this must be a directory, and is not")
-                .with_location(dir.display().to_string())
-                .with_hint("move it away"),
-        );
+        return Err(Error::new(ErrorKind::Config, "this is not a directory")
+            .with_location(dir.display().to_string())
+            .with_hint("move it away"));
     }
     if found.uid() != account.uid {
         return Err(Error::new(
@@ -248,12 +246,12 @@ fn check_own(dir: &Path, account: &Account) -> Result<()> {
     }
     if found.mode() & 0o077 != 0 {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
-            .map_err(|error| io_error("cannot close the directory to others", dir, error))?;
+            .map_err(|error| io_error("cannot restrict the directory to its owner", dir, error))?;
     }
     Ok(())
 }
 
-/// An absent data directory will be made; one that is there must be a server's, and writable.
+/// A missing data directory will be created; an existing one must be a server's, and writable.
 fn check_data_dir(data_dir: &Path, account: &Account) -> Result<()> {
     if fs::symlink_metadata(data_dir).is_err() {
         return Ok(());
@@ -269,7 +267,7 @@ fn check_data_dir(data_dir: &Path, account: &Account) -> Result<()> {
             "this is not a PostgreSQL data directory: it has files but no PG_VERSION",
         )
         .with_location(data_dir.display().to_string())
-        .with_hint("move it away, and a new one is made")
+        .with_hint("move it away, and a new one is created")
     })
 }
 
@@ -282,8 +280,8 @@ fn read_only(dir: &Path, account: &Account) -> Error {
     .with_hint("give its owner the right to write (chmod u+w), or set DATABASE_URL")
 }
 
-/// The project's lock: whoever holds it may start the server, and the server's supervisor holds it
-/// on until the server is down.
+/// The project's lock: its holder may start the server, and the server's supervisor keeps it until
+/// the server is down.
 pub(super) fn open_lock(root: &Path) -> Result<File> {
     let path = root.join("lock");
     open(&path, OpenOptions::new().create(true).truncate(false))
@@ -315,7 +313,7 @@ fn remove(file: &Path) -> Result<bool> {
     }
 }
 
-/// A failed file operation as a sentence: what was tried, on what, what the system said, what helps.
+/// A failed file operation as a sentence: the operation, the file, the system's message, a hint.
 pub(super) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_SPACE,

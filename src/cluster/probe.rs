@@ -1,4 +1,4 @@
-//! Whether a server runs on a data directory: its own pid file says where, a connection says if.
+//! Whether a server runs on a data directory: its pid file says where, a connection shows whether.
 //!
 //! A process id proves nothing: it may be a zombie's, or another program's by now.
 
@@ -18,7 +18,7 @@ pub(super) const SUPERUSER: &str = "postgres";
 /// No port is opened; it is a part of the socket's name.
 pub(super) const PORT: u16 = 5432;
 
-/// What `postmaster.pid` says.
+/// The content of `postmaster.pid`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PidFile {
     pub(super) pid: i32,
@@ -27,12 +27,12 @@ pub(super) struct PidFile {
     ready: bool,
 }
 
-/// What a data directory's server does.
+/// The state of a data directory's server.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Nobody listens.
+    /// No server listens.
     Down,
-    /// Somebody is there who does not take connections now; the reason if it gave one.
+    /// A server is there that does not accept connections now; the reason if it gave one.
     Busy(String),
     /// It serves this data directory.
     Up(Running),
@@ -65,8 +65,8 @@ pub(super) async fn state(data_dir: &Path) -> State {
     }
 }
 
-/// Whether the server that had this process id is gone. Its pid file goes last of all it has; after
-/// a kill it stays, and nobody listens.
+/// Whether the server that had this process id is gone. Its pid file is the last thing that it
+/// removes; after a kill it stays, and no server listens.
 pub(super) async fn is_gone(data_dir: &Path, pid: i32) -> bool {
     match read_pid_file(data_dir) {
         Some(file) if file.pid == pid => matches!(state(data_dir).await, State::Down),

@@ -1,4 +1,4 @@
-//! Servers that are there already: finding them, and stopping one that another process owns.
+//! Running servers: finds them, and stops one that another process owns.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// A project's live server and the data directory it serves, or why there is none.
 pub(super) enum Found {
     Up(PathBuf, Running),
-    /// Something is there that takes no connections now.
+    /// A server is there that accepts no connections now.
     Busy(String),
     Nothing,
 }
@@ -61,7 +61,7 @@ pub(super) async fn settled(root: &Path) -> Result<Option<(PathBuf, Running)>> {
     loop {
         match find(root).await {
             Found::Up(data_dir, running) => return Ok(Some((data_dir, running))),
-            // Nobody answers, but somebody holds the lock: it is on its way up or down.
+            // No server answers, but a process holds the lock: the server is starting or stopping.
             Found::Nothing if !is_locked(root) => return Ok(None),
             Found::Nothing if Instant::now() > limit => {
                 return Err(unsettled(root, "it is starting"));
@@ -83,7 +83,7 @@ pub(super) fn unsettled(root: &Path, why: &str) -> Error {
     Error::new(
         ErrorKind::TimedOut,
         format!(
-            "another process has this project's PostgreSQL, and it takes no connections: {why}"
+            "another process runs this project's PostgreSQL, but it accepts no connections: {why}"
         ),
     )
     .with_location(root.display().to_string())
@@ -92,8 +92,8 @@ pub(super) fn unsettled(root: &Path, why: &str) -> Error {
     )
 }
 
-/// Stops the server by a fast shutdown and waits until it is down. The caller has its answer that
-/// it serves `data_dir`, so the process id in its pid file is its own.
+/// Stops the server by a fast shutdown and waits until it is down. It answered the caller that it
+/// serves `data_dir`, so the process id in its pid file is its own.
 pub(super) async fn stop(data_dir: &Path, pid: i32) -> Result<()> {
     kill(Pid::from_raw(pid), Signal::SIGINT).map_err(|error| {
         Error::new(
@@ -114,10 +114,10 @@ pub(super) async fn wait_until_gone(data_dir: &Path, pid: i32) -> Result<()> {
         if Instant::now() > limit {
             return Err(Error::new(
                 ErrorKind::TimedOut,
-                format!("PostgreSQL is not down after {} s", STOP_LIMIT.as_secs()),
+                format!("PostgreSQL did not stop within {} s", STOP_LIMIT.as_secs()),
             )
             .with_location(data_dir.display().to_string())
-            .with_hint("it goes on stopping by itself; its log is beside the data directory"));
+            .with_hint("it is still stopping by itself; its log is beside the data directory"));
         }
         sleep(LOOK_AGAIN).await;
     }

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const START_LIMIT: Duration = Duration::from_secs(300);
 /// Long enough for its last checkpoint.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(120);
-/// Between two looks at something that tells nobody when it changes.
+/// The pause between two polls of something that does not report its changes.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const SCRIPT: &str = include_str!("supervise.sh");
@@ -49,7 +49,7 @@ pub(super) struct Launch {
 /// A running supervisor. Dropping it brings the server down, without waiting for that.
 #[derive(Debug)]
 pub(super) struct Supervisor {
-    /// The pipe that only we hold: its end is the order to stop.
+    /// The pipe that only we hold: closing it is the order to stop.
     leash: Option<ChildStdin>,
     ended: watch::Receiver<Option<ExitStatus>>,
     log: File,
@@ -100,7 +100,7 @@ impl Launch {
             .stdout(lock.map_or_else(Stdio::null, Stdio::from))
             .stderr(log);
         self.set_environment(&mut command);
-        if self.account.stands_in {
+        if self.account.is_substitute {
             command.uid(self.account.uid).gid(self.account.gid);
         }
         Ok(command)
@@ -118,7 +118,7 @@ impl Launch {
     }
 
     fn server_options(&self) -> Vec<String> {
-        // The setting is a list with commas, so the path stands in quotes.
+        // The setting is a list with commas, so the path is quoted.
         let socket_dir = self.place.socket_dir.to_string_lossy().replace('"', "\"\"");
         let fixed = [
             ("listen_addresses", String::new()),
@@ -181,27 +181,27 @@ impl Launch {
 
 impl Supervisor {
     fn has_ended(&self) -> bool {
-        // A reaper that is gone without a word has nothing left to wait for.
+        // A reaper that is gone has nothing left to wait for.
         self.ended.borrow().is_some() || self.ended.has_changed().is_err()
     }
 
-    /// Lets the server go down and waits until it is, and all that goes with it.
+    /// Stops the server and waits until it is down, with everything that ends with it.
     pub(super) async fn stop(&mut self) -> Result<()> {
         drop(self.leash.take());
         timeout(STOP_LIMIT, self.ended()).await.map_err(|_| {
             Error::new(
                 ErrorKind::TimedOut,
                 format!(
-                    "PostgreSQL is not down after {} s; the end of its log:\n{}",
+                    "PostgreSQL did not stop within {} s; the end of its log:\n{}",
                     STOP_LIMIT.as_secs(),
                     self.last_words()
                 ),
             )
-            .with_hint("it goes on stopping by itself")
+            .with_hint("it is still stopping by itself")
         })
     }
 
-    /// Waits until the server is down, whoever stopped it.
+    /// Waits until the server is down, even if another process stopped it.
     pub(super) async fn ended(&self) {
         let mut ended = self.ended.clone();
         // An error is a reaper that is gone, which is an end too.
@@ -221,7 +221,7 @@ impl Supervisor {
     }
 }
 
-/// The script as every `ps` will show it.
+/// The script as `ps` shows it.
 fn without_comments(script: &str) -> String {
     script
         .lines()

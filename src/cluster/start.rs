@@ -116,14 +116,14 @@ fn programs_for(root: &Path) -> Result<Binaries> {
     Err(Error::new(
         ErrorKind::Config,
         format!(
-            "this project's data is PostgreSQL {major}'s, but the machine has {}",
+            "this project's data belongs to PostgreSQL {major}, but this machine has {}",
             usual.full()
         ),
     )
     .with_location(data_dir.display().to_string())
     .with_hint(format!(
         "install PostgreSQL {major}, set HIGHWATER_PG_BINDIR to its programs, or move the \
-         directory away and begin anew"
+         directory away and start over"
     )))
 }
 
@@ -156,7 +156,7 @@ pub(super) async fn make_database(socket_dir: &Path) -> Result<()> {
         return Ok(());
     }
     match client.batch_execute("create database highwater").await {
-        // The owner and who adopts may both come here.
+        // The owner and an adopter may both come here.
         Err(error) if !is_there().await? => Err(pg::error(doing, error)),
         _ => Ok(()),
     }
@@ -167,6 +167,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        Error::new(ErrorKind::Internal, "starting PostgreSQL was cut short").with_source(error)
+        Error::new(ErrorKind::Internal, "starting PostgreSQL was interrupted").with_source(error)
     })?
 }

@@ -17,7 +17,7 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// What every complaint about a duration ends with.
+/// The hint of every error about a duration.
 pub(super) const FORM: &str = "write it like 200ms, 5s, 1m30s or 2h";
 
 /// A duration from text: whole numbers with the units `d`, `h`, `m`, `s` and `ms`, the largest
@@ -64,7 +64,7 @@ fn milliseconds(text: &str) -> Option<u64> {
     (!text.is_empty()).then_some(sum)
 }
 
-/// The text that [`parse_duration`] reads as this duration; below a millisecond it is cut off.
+/// The text that [`parse_duration`] reads as this duration; fractions of a millisecond are cut off.
 pub fn format_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Finding and reading the file; what is wrong in it is told with its line.
+//! Finds and reads the file; errors name the line.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,11 @@ impl Config {
     /// As [`Config::load`].
     pub fn find(directory: &Path) -> Result<Option<(PathBuf, Config)>> {
         let directory = std::path::absolute(directory).map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot tell the directory: {error}"))
-                .with_location(directory.display().to_string())
+            Error::new(
+                ErrorKind::Io,
+                format!("cannot find the current directory: {error}"),
+            )
+            .with_location(directory.display().to_string())
         })?;
         let mut files = directory.ancestors().map(|above| above.join(FILE_NAME));
         let Some(file) = files.find(|file| file.is_file()) else {

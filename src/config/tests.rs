@@ -42,7 +42,7 @@ fn the_reference_file_works_with_its_examples_uncommented() {
 }
 
 #[test]
-fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
+fn an_unknown_key_is_reported_with_its_line_and_the_nearest_known_one() {
     assert_eq!(
         fault("[engine]\nlease = \"5s\"\n\n[database]\nurll = \"x\"\n"),
         "highwater.toml: line 5: unknown key \"urll\"; did you mean \"url\"? known here are url, \
@@ -56,7 +56,7 @@ fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
 }
 
 #[test]
-fn a_value_of_the_wrong_kind_is_told_with_its_line() {
+fn a_value_of_the_wrong_kind_is_reported_with_its_line() {
     assert_eq!(
         fault("[engine]\nlease = \"5 parsecs\"\n"),
         "highwater.toml: line 2: \"5 parsecs\" is not a duration; write it like 200ms, 5s, 1m30s \
@@ -72,12 +72,12 @@ fn a_value_of_the_wrong_kind_is_told_with_its_line() {
 }
 
 #[test]
-fn all_values_out_of_limits_are_told_at_once() {
+fn all_values_out_of_limits_are_reported_at_once() {
     assert_eq!(
         fault("[engine]\nlease = 0\npool_size = 0\nretry_delay_max = \"2h\"\n"),
         "highwater.toml: engine.lease is 0s, but must be from 1s to 1h, and \
          engine.retry_delay_max is 2h, but must be from 100ms to 1h, and engine.pool_size is 0, \
-         but must be from 1 to 1000; correct it, or take the key out for its default"
+         but must be from 1 to 1000; fix it, or remove the key to get its default"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Trying again and giving up.
+//! Retry and discard.
 
 use serde::Serialize;
 use tokio_postgres::Client;
@@ -13,44 +13,44 @@ use crate::pg::action::{self, Action, Selected};
 use crate::pg::database::Database;
 use crate::pg::{self, column, instance, projection};
 
-/// What is going to be tried again.
+/// The dead letters that will be retried.
 #[derive(Clone, Debug, Serialize)]
 pub struct Requested {
     /// The projection.
     pub projection: ProjectionName,
     /// How many keys.
     pub parked_keys: i64,
-    /// How many letters: whole keys.
+    /// How many dead letters: those of whole keys.
     pub dead_letters: i64,
-    /// Whether somebody runs the projection now, who will do it.
+    /// Whether an instance runs the projection now, which will do it.
     pub is_run: bool,
 }
 
-/// What was given up.
+/// The discarded dead letters.
 #[derive(Clone, Debug, Serialize)]
 pub struct Discarded {
     /// The projection.
     pub projection: ProjectionName,
     /// How many events.
     pub discarded: usize,
-    /// How many keys of these are still parked, for other events of theirs.
+    /// How many of their keys are still parked, by other events.
     pub still_parked_keys: i64,
-    /// How many letters these keys have.
+    /// How many dead letters these keys have.
     pub left_behind: i64,
-    /// How many of these have failed themselves, and fail again unless the cause is fixed.
+    /// How many of these have failed themselves, and will fail again unless the cause is fixed.
     #[serde(skip)]
     pub still_failing: i64,
-    /// The one key that is still parked, if it is one.
+    /// The key that is still parked, if it is only one.
     #[serde(skip)]
     pub key: Option<Option<String>>,
 }
 
-/// Asks for another try of the letters selected, with all others of their keys, and tells whoever
-/// runs the projection.
+/// Requests a retry of the selected dead letters, with all others of their keys, and wakes the
+/// instance that runs the projection.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] for a projection without a read model, or a selection other than all
-/// that nothing is in.
+/// [`ErrorKind::NotFound`] for a projection without a read model, or an empty selection other than
+/// all.
 pub async fn retry(
     target: &Database,
     name: &ProjectionName,
@@ -70,7 +70,7 @@ pub async fn retry(
     let parameters = [(&name.as_str() as &pg::Parameter<'_>, Type::TEXT)];
     let looking = async {
         let row = client.query_typed_one(sql, &parameters).await;
-        row.map_err(|e| pg::own_error("cannot see who runs the projection", e))
+        row.map_err(|e| pg::own_error("cannot read who runs the projection", e))
     };
     let row = client.within(looking).await?;
     instance::wake(&client).await;
@@ -82,7 +82,7 @@ pub async fn retry(
     })
 }
 
-/// Asks for another try, and records who did. Says how many keys and letters are meant.
+/// Requests a retry, and records who did. Returns the number of keys and dead letters.
 async fn request(
     client: &Client,
     name: &ProjectionName,
@@ -96,8 +96,8 @@ async fn request(
     Ok((keys, letters))
 }
 
-/// Gives the letters selected up for good: they are written down in `highwater.discarded` with the
-/// reason, and their events are never applied. Other letters of their keys stay.
+/// Discards the selected dead letters for good: they are recorded in `highwater.discarded` with the
+/// reason, and their events are never applied. Other dead letters of their keys stay.
 ///
 /// # Errors
 /// As [`retry`]; [`ErrorKind::Usage`] for an empty reason.
@@ -108,9 +108,8 @@ pub async fn discard(
     reason: &str,
 ) -> Result<Discarded> {
     if reason.trim().is_empty() {
-        return Err(
-            Error::new(ErrorKind::Usage, "the reason is empty").with_hint("say why it is given up")
-        );
+        return Err(Error::new(ErrorKind::Usage, "the reason is empty")
+            .with_hint("say why it is discarded"));
     }
     check_name(target, name).await?;
     // Of its own: dropped in the middle, the connection ends and takes its transaction along.
@@ -148,7 +147,7 @@ async fn in_transaction(
     let parameters: [(&pg::Parameter<'_>, Type); 2] =
         [(&name.as_str(), Type::TEXT), (&keys, Type::TEXT_ARRAY)];
     let left = client.query_typed(sql, &parameters).await;
-    let left = left.map_err(|e| pg::own_error("cannot see what is left", e))?;
+    let left = left.map_err(|e| pg::own_error("cannot read what is left", e))?;
     let (still_parked_keys, left_behind) = counted(&left)?;
     let still_failing = left.first().map(|row| column(row, 2)).transpose()?;
     let mut of = keys.iter();
@@ -163,7 +162,7 @@ async fn in_transaction(
     })
 }
 
-/// What a command was about; `None` if it was about nothing.
+/// The dead letters of a command; `None` if there were none.
 fn selected(selection: &Selection, dead_letters: i64) -> Option<Selected> {
     let (by, value) = selection.parameters();
     (dead_letters > 0).then_some(Selected {
@@ -173,7 +172,7 @@ fn selected(selection: &Selection, dead_letters: i64) -> Option<Selected> {
     })
 }
 
-/// How many keys and how many letters, of a statement that counts both.
+/// The keys and dead letters, from a statement that counts both.
 fn counted(rows: &[tokio_postgres::Row]) -> Result<(i64, i64)> {
     match rows.first() {
         Some(row) => Ok((column(row, 0)?, column(row, 1)?)),

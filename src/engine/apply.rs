@@ -1,8 +1,8 @@
 //! One batch, one transaction: the fence first, the read model, then the commit.
 //!
-//! An [`Executor`] brings the events to the projection: where source and read model share a database,
-//! everything goes to the server in one message and no event leaves it. A session whose transaction did
-//! not end is not given back to the pool.
+//! An [`Executor`] brings the events to the projection: where source and read model share a
+//! database, everything goes to the server in one message and no event leaves it. A session whose
+//! transaction did not end is not returned to the pool.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -59,17 +59,17 @@ pub(super) struct Applier {
     /// How long a transaction takes further batches.
     pub(super) transaction_time: Duration,
     pub(super) in_flight: InFlight,
-    /// How long the session of a batch may say nothing before something is said for it.
+    /// How long the session of a batch may be silent before a keepalive is sent.
     pub(super) silence: Duration,
 }
 
-/// Which events are this runner's, as its checkpoint's row said when it was last read. The fence
-/// compares `parking`, so a picture that is out of date cannot commit.
+/// The events of this runner, as the row of its checkpoint said when it was last read. The fence
+/// compares `parking`, so a runner with an old filter cannot commit.
 #[derive(Clone, Debug)]
 pub(super) struct PartitionFilter {
-    /// Of how many partitions its checkpoint's is one.
+    /// The number of partitions of the projection.
     pub(super) partitions: i32,
-    /// Rises whenever keys are parked or set free.
+    /// Rises whenever a key is parked or released.
     pub(super) parking: i64,
     /// The keys of this partition that are parked.
     pub(super) parked: Arc<[EventKey]>,
@@ -185,10 +185,10 @@ impl Applier {
         PhaseTimer::of(&self.key.projection)
     }
 
-    /// The statement that says where unqualified names are and, for a large batch, how much memory
-    /// a sort or a hash may take: what is enough for the server's usual statements sends one over
-    /// a million events to disk.
-    fn place_of_work(&self, range: Range) -> Sql {
+    /// The statement that sets where unqualified names are found and, for a large batch, how much
+    /// memory a sort or a hash may take: the server's usual setting would send a statement over a
+    /// million events to disk.
+    fn session_settings(&self, range: Range) -> Sql {
         let path = sql!("{schema}, public", schema = Sql::identifier(&self.schema));
         let path = sql!(
             "select set_config('search_path', {path}, true)",

@@ -9,11 +9,11 @@ const FIRST: u64 = 1_000;
 const GOAL: Duration = Duration::from_secs(10);
 /// A small batch says little about a large one, but a step on the way costs more than a guess.
 const GROWTH_MAX: u64 = 1_024;
-/// What a batch may take however few its events are: a new session's first statements, on cores that
+/// What a batch may take however few events it has: a new session's first statements, on cores that
 /// another partition's batch keeps busy.
 const OVERHEAD: Duration = Duration::from_millis(20);
-/// How much larger than one that went well a batch may be and still be expected to take its time
-/// in proportion.
+/// How much larger than a batch that went well the next may be, if its time is to grow in
+/// proportion.
 const EXPECTED: u64 = 32;
 /// How long a batch may take that is larger than that: long enough for a guess that was not quite
 /// right, short enough that a wrong one costs little.
@@ -25,9 +25,9 @@ pub(super) struct BatchSize {
     span_max: u64,
     /// The longest span that went well.
     proven: u64,
-    /// What fits into memory by the last batch that did not.
+    /// What fits into memory, judged by the last batch that did not.
     fitting: u64,
-    /// What the server bears by the last batch that failed for lack of time or room.
+    /// What the server can take, judged by the last batch that failed for lack of time or room.
     bearable: u64,
 }
 
@@ -51,8 +51,7 @@ impl BatchSize {
         self.span_max.min(self.bearable)
     }
 
-    /// How long a batch of `span` positions may take, if it is so much larger than any before that
-    /// nobody can tell.
+    /// How long a batch of `span` positions may take, if it is much larger than any before.
     pub(super) fn limit(&self, span: u64) -> Option<Duration> {
         let expected = self.proven.saturating_mul(EXPECTED).max(FIRST);
         (span > expected).then_some(LEAP_LIMIT)
@@ -70,29 +69,29 @@ impl BatchSize {
         if elapsed > GOAL {
             self.span = (self.span / 2).max(1);
         } else if span >= self.span && elapsed < GOAL / 2 {
-            // What would have taken the goal, as far as one batch can tell.
+            // The span that would have taken the goal, judged by one batch.
             let working = elapsed.saturating_sub(OVERHEAD).max(elapsed / 2);
             let factor = GOAL.as_nanos() / working.as_nanos().max(1);
             let factor = u64::try_from(factor)
                 .unwrap_or(GROWTH_MAX)
                 .clamp(2, GROWTH_MAX);
             self.span = self.span.saturating_mul(factor);
-            // What was too much once may not be so later.
+            // What was too much once may be possible later.
             self.bearable = self.bearable.saturating_add(self.bearable / 8 + 1);
             let most = self.span_max.min(self.fitting).min(self.bearable);
             self.span = self.span.min(most);
         }
     }
 
-    /// A limit cut a batch after `span` positions. What was read beyond it was read in vain, so
-    /// the next ones grow slowly from there.
+    /// A limit cut a batch after `span` positions. The rest was read for nothing, so the next ones
+    /// grow slowly from there.
     pub(super) fn cut(&mut self, span: u64) {
         self.span = span.clamp(1, self.span_max);
         self.fitting = span.saturating_mul(2).max(1);
     }
 
-    /// A batch of `span` positions was too much for the time or the room there is. The next one is
-    /// half of it, and those after it grow slowly beyond that.
+    /// A batch of `span` positions was too much for the available time or room. The next one is
+    /// half of it, and later ones grow slowly beyond that.
     pub(super) fn failed(&mut self, span: u64) {
         self.span = (span / 2).clamp(1, self.span_max);
         self.bearable = self.span;

@@ -2,9 +2,9 @@
 //! projection has not read.
 //!
 //! A checkpoint knows one event: the last at or before its position. The log must have that event
-//! there and no later one, or have it written down that the event was removed on purpose. In all
-//! other cases the log went back, was begun anew or is another one, whatever it has grown to since:
-//! what lies below the checkpoint need not be what was applied.
+//! there and no later one, or record that the event was removed on purpose. In all other cases the
+//! log went back, was started again or is another one, however far it has grown since: the events
+//! below the checkpoint need not be those that were applied.
 
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -17,8 +17,7 @@ use crate::pg::database::Database;
 use crate::position::Position;
 use crate::source::{LogState, Source};
 
-/// Up to where a source is proven by what was applied: its highest checkpoint whose last event the
-/// log still has.
+/// The proven position of a source: its highest checkpoint whose last event the log still has.
 pub(crate) async fn floor(client: &Client, source: &dyn Source) -> Result<Position> {
     let identity = source.identity().await?;
     for (position, last_event) in checkpoint::highest(client, &identity).await? {
@@ -43,9 +42,9 @@ pub(crate) async fn check(key: &Key, checkpoint: &Checkpoint, source: &dyn Sourc
     }
 }
 
-/// As [`check`], for every checkpoint of the live read model: also one that nobody claims, because
-/// it seems to have passed where the run is to end. Nobody may follow the source then, so whether one
-/// could is looked at as well.
+/// As [`check`], for every checkpoint of the live read model: also one that no runner claims,
+/// because it seems to have passed the end of the run. The source may have no follower then, so
+/// this checks as well whether it could have one.
 pub(crate) async fn check_live(
     target: &Database,
     projection: &ProjectionName,
@@ -62,18 +61,18 @@ pub(crate) async fn check_live(
     Ok(())
 }
 
-/// How a log differs from what a checkpoint knows of it.
+/// How a log differs from what a checkpoint knows about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Difference {
     /// It is another one.
     Identity(String),
-    /// It never gave the checkpoint's position.
+    /// It never issued the checkpoint's position.
     Behind(Position),
     /// Another event has the position of the one that the checkpoint knows.
     OtherEvent(Position, Uuid, Uuid),
     /// The last event is one that was not there when the checkpoint was written.
     NewEvent(Position, Uuid),
-    /// The event that the checkpoint knows is gone, and nothing says that it was removed.
+    /// The event that the checkpoint knows is gone, and its removal is not recorded.
     Gone(Position, Uuid),
     /// An event has a position whose event was removed.
     TakenAgain(Position),
@@ -110,7 +109,7 @@ fn compare_events(checkpoint: &Checkpoint, log: &LogState) -> Result<(), Differe
         _ => {}
     }
     let Some(removed) = &log.removed else {
-        // The source keeps no record; that the log begins only later is the sign of a removal.
+        // The source keeps no record of removals; a log that begins later shows that one happened.
         return Err(match (log.last, log.oldest) {
             (None, Some(oldest)) => Difference::Stranded(Some(oldest)),
             _ => Difference::Gone(known_at, known),
@@ -126,39 +125,38 @@ fn compare_events(checkpoint: &Checkpoint, log: &LogState) -> Result<(), Differe
 impl Difference {
     fn explain(self, key: &Key, checkpoint: &Checkpoint, source: &str) -> Error {
         let (name, position) = (&key.projection, checkpoint.position);
-        let stands = format!("the checkpoint of \"{name}\" stands at {position}");
+        let is_at = format!("the checkpoint of \"{name}\" is at {position}");
         let what = match self {
             Difference::Identity(identity) => format!(
-                "the checkpoint of \"{name}\" was taken from the log {}, and source \"{source}\" is \
-                 the log {identity}",
+                "the checkpoint of \"{name}\" was taken from the log {}, but source \"{source}\" \
+                 is the log {identity}",
                 checkpoint.source_identity
             ),
             Difference::Behind(reached) => format!(
-                "{stands}, and source \"{source}\" has given no position above {reached}: the log \
+                "{is_at}, but source \"{source}\" has issued no position above {reached}: the log \
                  went back"
             ),
             Difference::OtherEvent(at, known, found) => format!(
-                "the checkpoint of \"{name}\" knows event {known} at position {at}, where source \
-                 \"{source}\" has event {found} now: the log went back since"
+                "the checkpoint of \"{name}\" has event {known} at position {at}, but source \
+                 \"{source}\" now has event {found} there: the log went back"
             ),
             Difference::NewEvent(at, id) => format!(
-                "{stands}, and source \"{source}\" has event {id} at position {at} now, where there \
-                 was none: the log went back since"
+                "{is_at}, but source \"{source}\" now has event {id} at position {at}, where \
+                 there was none: the log went back"
             ),
             Difference::Gone(at, known) => format!(
-                "the checkpoint of \"{name}\" knows event {known} at position {at}, which source \
-                 \"{source}\" does not have any more, and nothing says that it was removed: the log \
-                 went back"
+                "the checkpoint of \"{name}\" has event {known} at position {at}, but source \
+                 \"{source}\" no longer has it and did not record its removal: the log went back"
             ),
             Difference::TakenAgain(at) => format!(
-                "{stands}, and source \"{source}\" has an event at position {at}, whose event was \
-                 removed: positions are given again"
+                "{is_at}, but source \"{source}\" has a new event at position {at}, whose event \
+                 was removed: positions are issued again"
             ),
             Difference::Stranded(oldest) => return stranded(key, position, source, oldest),
         };
         let hint = format!(
             "connect to the database it was built from, or highwater rebuild {name}; if you know \
-             that no other events lie below the checkpoint, highwater accept {name} goes on after it"
+             that no other events lie below the checkpoint, highwater accept {name} resumes after it"
         );
         Error::new(ErrorKind::Diverged, what).with_hint(hint)
     }
@@ -176,24 +174,24 @@ pub(crate) async fn check_unread(
         return Ok(());
     }
     let what =
-        format!("events up to {through} were removed, of which {read_up_to} was the last read");
+        format!("events up to {through} were removed, but only those up to {read_up_to} were read");
     Err(removed_unread(key, Error::new(ErrorKind::Stranded, what)))
 }
 
-/// What the server or [`check_unread`] says, with the way out.
+/// The error of the server or of [`check_unread`], with a hint.
 pub(crate) fn removed_unread(key: &Key, error: Error) -> Error {
     let name = &key.projection;
-    // What is inserted again gets other positions, or lies below what is recorded as removed.
+    // Events that are inserted again get other positions, or are below those recorded as removed.
     error.with_hint(format!(
-        "restore the database from before the removal, or highwater accept {name} to go on without \
-         the removed events"
+        "restore the database from before the removal, or highwater accept {name} to resume \
+         without the removed events"
     ))
 }
 
 fn stranded(key: &Key, position: Position, source: &str, oldest: Option<Position>) -> Error {
     let name = &key.projection;
     let left = match oldest {
-        Some(oldest) => format!("the oldest there is stands at {oldest}"),
+        Some(oldest) => format!("the oldest that is left is at {oldest}"),
         None => "none is left".to_owned(),
     };
     let what = format!(
@@ -203,11 +201,11 @@ fn stranded(key: &Key, position: Position, source: &str, oldest: Option<Position
     removed_unread(key, Error::new(ErrorKind::Stranded, what))
 }
 
-/// Takes the log as it is for what the live read model was built from: its checkpoints go on from
-/// there, over events that were removed. False if none differed.
+/// Accepts the present log as the one that the live read model was built from: its checkpoints
+/// continue from there, over events that were removed. False if none differed.
 ///
 /// # Errors
-/// If the log has not given the checkpoint's position yet: what it gives next would be passed over.
+/// If the log has not issued the checkpoint's position yet: its next events would be passed over.
 pub(crate) async fn accept(
     client: &Client,
     projection: &ProjectionName,
@@ -235,7 +233,7 @@ pub(crate) async fn accept(
     Ok(accepted)
 }
 
-/// Where a checkpoint goes on: where it is, or behind what was removed.
+/// Where a checkpoint resumes: where it is, or after the removed events.
 fn accepted_position(checkpoint: &Checkpoint, log: &LogState, difference: &Difference) -> Position {
     let removed = log.removed.as_ref().map(|removed| removed.through);
     let cut = match (removed, difference) {

@@ -1,9 +1,10 @@
 //! The instance: this process in the database.
 //!
-//! One statement in each third of a lease renews it, says how its runners do, and reads who is alive, who has
-//! which checkpoint, and what operators asked for. Between two renewals it polls the cluster when it is woken,
-//! when another's lease ends, and at short intervals where it cannot listen. If it has something new to
-//! say by then, it renews instead: others and status hear at once what it can run and what became live.
+//! One statement in each third of a lease renews it, reports its runners, and reads which instances
+//! are alive, which has which checkpoint, and what operators requested. Between two renewals it
+//! polls the cluster when it is woken, when another's lease ends, and at short intervals where it
+//! cannot listen. If it has something new to report by then, it renews instead: other instances and
+//! `status` see at once what it can run and what became live.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +46,8 @@ pub(super) struct Heartbeat {
     pub(super) wake: Arc<Notify>,
 }
 
-/// What others base decisions on, and operators read: a change of it is not put off to the next renewal.
+/// What other instances base decisions on, and operators read: a change is reported before the next
+/// renewal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct News {
     /// The projections it can run.
@@ -55,7 +57,7 @@ struct News {
 }
 
 impl Heartbeat {
-    /// Runs until it is stopped; what is under way then is finished.
+    /// Runs until it is stopped, and finishes what is under way.
     pub(super) async fn run(self, stop: CancellationToken) {
         let host = crate::host::name();
         let connector = self.listen.then(|| self.target.connector().clone());
@@ -97,14 +99,14 @@ impl Heartbeat {
         }
     }
 
-    /// A wake may have arrived while a renewal failed, and is still to be answered.
+    /// A wake that arrived while a renewal failed still has to be answered.
     fn answer_later(&self, was_due: bool) {
         if was_due {
             self.wake.notify_one();
         }
     }
 
-    /// Waits for a wake, and until it is due. What else arrives by then is answered with it.
+    /// Waits for a wake, and until it is due. Wakes that arrive meanwhile are answered with it.
     async fn woken(&self, pacer: &mut WakePacer) {
         self.wake.notified().await;
         tokio::time::sleep_until(pacer.due(Instant::now()).into()).await;
@@ -112,7 +114,7 @@ impl Heartbeat {
         pacer.answered(Instant::now());
     }
 
-    /// Wakes the others if what is dealt among them changes.
+    /// Wakes the others if the partitions to share among them change.
     async fn renew(&self, host: &str, news: &News, wakes_others: bool) -> Result<()> {
         let began = Instant::now();
         let client = self.target.short().await?;
@@ -174,7 +176,8 @@ impl Heartbeat {
 }
 
 impl News {
-    /// A runner that is behind is no news: the next renewal reports it, as it reports every state.
+    /// A runner that is behind is not worth a renewal of its own: the next one reports it, as it
+    /// reports every state.
     fn is_outdated_by(&self, now: &News) -> bool {
         self.able != now.able || now.live.iter().any(|runner| !self.live.contains(runner))
     }

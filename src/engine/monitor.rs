@@ -48,8 +48,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Waits for a change and returns the progress of each projection then; `None` when the engine has
-    /// ended. Changes that nobody waited for are seen as one.
+    /// Waits for a change and returns the progress of each projection then; `None` when the engine
+    /// has ended. Changes between two calls are seen as one.
     pub async fn next(&mut self) -> Option<Vec<ProjectionProgress>> {
         if self.receivers.is_empty() {
             self.monitor.ended.cancelled().await;

@@ -17,12 +17,12 @@ use crate::pg::projection::{
 use crate::projection::DynProjection;
 use crate::source::Source;
 
-/// A read model that is there.
+/// An existing read model.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Prepared {
-    /// It was made just now: its checkpoints know nothing of the source yet.
+    /// It was created just now: its checkpoints know nothing about the source yet.
     New,
-    /// It was there before, in this generation.
+    /// It existed before, in this generation.
     Recognised(i32),
 }
 
@@ -39,8 +39,8 @@ impl Prepared {
 const FIRST_GENERATION: i32 = 1;
 
 /// Creates the read model of `projection` if it has none, or refuses one that was built with
-/// another definition. It is given up after `limit`: what `up` does takes as long as it takes, and a
-/// connection may be silent for ever.
+/// another definition. It is given up after `limit`: `up` may take any time, and a connection may
+/// be silent for ever.
 pub(crate) async fn prepare(
     target: &Database,
     projection: &dyn DynProjection,
@@ -50,10 +50,10 @@ pub(crate) async fn prepare(
     let preparing = recognise_or_create(target, projection, source);
     let Ok(prepared) = tokio::time::timeout(limit, preparing).await else {
         let limit = format_duration(limit);
-        let what = format!("the read model was not there after {limit}");
+        let what = format!("the read model was not created within {limit}");
         return Err(Error::new(ErrorKind::TimedOut, what).with_hint(
-            "the server does not answer, somebody holds a lock on a table of highwater's, or up takes longer: \
-             then raise engine.batch_timeout",
+            "the server does not answer, another session locks a table of highwater, or up takes \
+             longer: then raise engine.batch_timeout",
         ));
     };
     prepared
@@ -72,7 +72,7 @@ async fn recognise_or_create(
             if create(target, projection, source).await? {
                 return Ok(Prepared::New);
             }
-            // Another instance was first, maybe with another definition.
+            // Another instance was first, perhaps with another definition.
             let made = stored_in(target, &definition.name).await?;
             made.ok_or_else(|| dropped(&definition.name))?
         }
@@ -89,7 +89,7 @@ async fn create(
     source: &dyn Source,
 ) -> Result<bool> {
     let definition = projection.definition();
-    // Of its own: dropped in the middle, the connection ends and takes its transaction along.
+    // Of its own: dropped in the middle, the connection ends and rolls its transaction back.
     let connecting = target.connector().connect();
     let (identity, client) = try_join(source.identity(), connecting).await?;
     begin(&client).await?;

@@ -13,11 +13,11 @@ use crate::pg::checkpoint::LastEvent;
 use crate::position::{Position, Range};
 use crate::source::{OpenGap, Step, Types};
 
-/// Where a source stands.
+/// The state of a source.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
-    /// Rises when the reader had to begin again: what was known before is void. 0 before its first
-    /// step.
+    /// Rises when the reader had to begin again and everything known before is void. 0 before its
+    /// first step.
     pub(super) session: u64,
     pub(super) mark: Position,
     pub(super) head: Position,
@@ -26,7 +26,7 @@ pub(super) struct Progress {
     pub(super) trouble: Option<Arc<Error>>,
     /// The reader has given up.
     pub(super) failed: Option<Arc<Error>>,
-    /// Shared, for runners copy this at each of their turns.
+    /// Shared, because runners copy this at each of their steps.
     recent: Arc<RecentSteps>,
 }
 
@@ -36,7 +36,7 @@ impl Progress {
         self.recent.may_hold(after, self.mark, types)
     }
 
-    /// The last event of a range, which may hold none, if the steps that are remembered tell it.
+    /// The last event of a range, if the remembered steps know it; a range may hold none.
     pub(super) fn last_in(&self, range: Range) -> Option<LastEvent> {
         self.recent.last_in(range)
     }
@@ -63,7 +63,7 @@ impl Progress {
     }
 }
 
-/// The reader's side: it publishes.
+/// The side of the reader, which publishes.
 pub(super) struct Publisher {
     progress: watch::Sender<Progress>,
     confirmed: watch::Sender<Confirmed>,
@@ -71,8 +71,8 @@ pub(super) struct Publisher {
     session: u64,
 }
 
-/// How many runners wait for the next step. While none does there is no hurry with it: all are
-/// behind, and each look would take a core from them.
+/// How many runners wait for the next step. While none does there is no hurry: all are behind, and
+/// each step would take a core from them.
 #[derive(Default)]
 struct Awaited {
     by: AtomicUsize,
@@ -96,17 +96,17 @@ struct Confirmed {
     at: Option<Instant>,
 }
 
-/// The runners' side: they follow.
+/// The side of the runners, which follow.
 #[derive(Clone)]
 pub(super) struct Following {
     pub(super) progress: watch::Receiver<Progress>,
     confirmed: watch::Receiver<Confirmed>,
     awaited: Arc<Awaited>,
-    /// The reader ends when nobody follows any more, not before.
+    /// The reader ends when no runner follows any more, not before.
     _followed: Arc<DropGuard>,
 }
 
-/// The two sides; `unfollowed` is dropped with the last of those who follow.
+/// The two sides; `unfollowed` is dropped with the last follower.
 pub(super) fn channel(unfollowed: DropGuard) -> (Publisher, Following) {
     let (progress, following) = watch::channel(Progress::default());
     let (confirmed, confirmations) = watch::channel(Confirmed::default());
@@ -127,8 +127,8 @@ pub(super) fn channel(unfollowed: DropGuard) -> (Publisher, Following) {
 }
 
 impl Publisher {
-    /// A new session begins: the mark and what was remembered are void. The runners hear of it with
-    /// its first step, for before that nobody knows where the mark is.
+    /// A new session begins: the mark and what was remembered are void. The runners learn about it
+    /// with its first step, because nobody knows the mark before that.
     pub(super) fn begin(&mut self) {
         self.session += 1;
         self.confirm(None);
@@ -184,14 +184,14 @@ impl Publisher {
 
 impl Following {
     /// Whether a mark of `session` may be used on a connection that was opened at `opened`: the
-    /// server did not crash between the mark's proof and that connection, so nothing that the
-    /// mark counts on was taken back.
+    /// server did not crash between the mark's proof and that connection, so no commit that the
+    /// mark relies on was undone.
     pub(super) fn covers(&mut self, session: u64, opened: Instant) -> bool {
         let confirmed = *self.confirmed.borrow_and_update();
         confirmed.session == session && confirmed.at.is_some_and(|at| at > opened)
     }
 
-    /// Says that the caller waits for the next step.
+    /// Registers the caller as waiting for the next step.
     pub(super) fn awaiting(&self) -> Awaiting {
         if self.awaited.by.fetch_add(1, Ordering::AcqRel) == 0 {
             self.awaited.first.notify_one();
@@ -199,13 +199,13 @@ impl Following {
         Awaiting(self.awaited.clone())
     }
 
-    /// Waits until the reader confirms `session` again: [`Following::covers`] may say yes then.
+    /// Waits until the reader confirms `session` again: [`Following::covers`] may be true then.
     ///
     /// # Errors
     /// If that session is over, or the reader has given up.
     pub(super) async fn confirmed(&mut self, session: u64) -> Result<()> {
         let _awaiting = self.awaiting();
-        // An error means that the reader is gone, and then it says why.
+        // An error means that the reader is gone; it gives the reason.
         let _ = self.confirmed.changed().await;
         self.check_reader()?;
         if self.confirmed.borrow().session == session {
@@ -215,11 +215,11 @@ impl Following {
         Err(Error::new(ErrorKind::ConnectionLost, what))
     }
 
-    /// Waits until the reader has begun again: then the server answers, and it is time to try.
+    /// Waits until the reader has begun again: then the server answers, and a retry makes sense.
     pub(super) async fn begun_again(&self) {
         let mut progress = self.progress.clone();
         let session = progress.borrow().session;
-        // An error means that the reader is gone, and then the next turn says why.
+        // An error means that the reader is gone; the next step gives the reason.
         let _ = progress.wait_for(|p| p.session != session).await;
     }
 
@@ -231,8 +231,8 @@ impl Following {
         if self.progress.has_changed().is_ok() {
             return Ok(());
         }
-        let what = "the reader of the source has ended without a reason";
-        Err(Error::new(ErrorKind::Internal, what).with_hint("see the log, and run again"))
+        let what = "the reader of the source ended unexpectedly";
+        Err(Error::new(ErrorKind::Internal, what).with_hint("check the log, and run again"))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The schemas of a read model: the live one bears the projection's name, a rebuild fills another beside it.
+//! The schemas of a read model: the live one has the name of the projection, a rebuild fills
+//! another beside it.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -24,7 +25,7 @@ pub(super) fn old_schema(name: &ProjectionName) -> String {
     format!("{name}__old")
 }
 
-/// Creates an empty schema, and refuses one that is there: it is not ours.
+/// Creates an empty schema, and refuses an existing one: it is not ours.
 pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
     let sql = sql!("create schema {schema}", schema = Sql::identifier(schema));
     client.batch_execute(&sql).await.map_err(|e| {
@@ -32,7 +33,8 @@ pub(crate) async fn create_schema(client: &Client, schema: &str) -> Result<()> {
         let error = pg::error(&format!("cannot create the schema \"{schema}\""), e);
         match code.as_deref() {
             Some("42P06") => error.with_kind(ErrorKind::Config).with_hint(
-                "a schema of that name is there and is not highwater's: rename the projection, or \
+                "a schema of that name exists and does not belong to highwater: rename the \
+                 projection, or \
                  drop the schema if nothing needs it",
             ),
             Some("42501") => error
@@ -61,7 +63,7 @@ pub(crate) async fn fill_schema(
         .map_err(definition_fault)
 }
 
-/// `up` failed on its own account: the projection is wrong, not an event.
+/// `up` failed by itself: the projection is wrong, not an event.
 fn definition_fault(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Apply => error.with_kind(ErrorKind::Config),
@@ -73,12 +75,12 @@ pub(super) async fn schema_exists(client: &Client, schema: &str) -> Result<bool>
     let sql = include_str!("../../sql/queries/rebuild/schema_exists.sql");
     let row = client.query_typed_one(sql, &[(&schema, Type::TEXT)]).await;
     column(
-        &row.map_err(|e| pg::error("cannot look for a schema", e))?,
+        &row.map_err(|e| pg::error("cannot check whether a schema exists", e))?,
         0,
     )
 }
 
-/// Drops a schema of ours with all that is in it, if it is there.
+/// Drops a schema of ours with everything in it, if it exists.
 pub(super) async fn drop_schema(client: &Client, schema: &str) -> Result<()> {
     let sql = sql!(
         "drop schema if exists {schema} cascade",
@@ -88,7 +90,8 @@ pub(super) async fn drop_schema(client: &Client, schema: &str) -> Result<()> {
     dropped.map_err(|e| pg::error(&format!("cannot drop the schema \"{schema}\""), e))
 }
 
-/// Renames the schema of the next generation into the place of the live one, with the grants of that.
+/// Renames the schema of the next generation into the place of the live one, with the grants of the
+/// live one.
 pub(super) async fn swap_schemas(client: &Client, name: &ProjectionName) -> Result<()> {
     let (next, old) = (next_schema(name), old_schema(name));
     let renames = sql!(
@@ -105,16 +108,17 @@ pub(super) async fn swap_schemas(client: &Client, name: &ProjectionName) -> Resu
     let carried = client.execute_typed(sql, &parameters).await;
     carried
         .map(drop)
-        .map_err(|e| pg::own_error("cannot carry the grants over", e))
+        .map_err(|e| pg::own_error("cannot copy the grants", e))
 }
 
-/// Refuses to replace or drop a read model that something outside depends on: it would be dropped with it.
+/// Refuses to replace or drop a read model that something outside depends on, because that would be
+/// dropped too.
 pub(super) async fn check_dependents(client: &Client, name: &ProjectionName) -> Result<()> {
     let sql = include_str!("../../sql/queries/rebuild/dependents.sql");
     let rows = client
         .query_typed(sql, &[(&name.as_str(), Type::TEXT)])
         .await;
-    let rows = rows.map_err(|e| pg::error("cannot see what depends on the read model", e))?;
+    let rows = rows.map_err(|e| pg::error("cannot read what depends on the read model", e))?;
     let names: Result<Vec<String>> = rows.iter().map(|row| column(row, 0)).collect();
     let names = names?;
     if names.is_empty() {

@@ -1,9 +1,9 @@
-//! One reader per source and process: follows the head and tells the runners.
+//! One reader per source and process: follows the head and publishes it to the runners.
 //!
-//! It steps on a wake, when the source says so, and by polling: often for a second after the last
-//! event, then ever less often. While much is written it steps 10 ms apart, for each step is then taken
-//! from the writers. A wake carries nothing; each is only a reason to step. When the
-//! source fails, everything it knew is void and it begins again from the highest checkpoint.
+//! It takes a step on a wake, when the source asks for it, and by polling: often for a second after
+//! the last event, then ever less often. While much is written its steps are 10 ms apart, because
+//! each takes time from the writers. A wake carries nothing; it only causes a step. When the source
+//! fails, everything it knew is void and it begins again from the highest checkpoint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,13 +30,13 @@ pub(super) struct Reader {
     pub(super) target: Database,
     pub(super) settings: Settings,
     pub(super) publisher: Publisher,
-    /// What it had in hand when the mark passed it.
+    /// The rows that it read when the mark passed them.
     pub(super) blocks: SharedBlocks,
     pub(super) stop: CancellationToken,
 }
 
 impl Reader {
-    /// Follows the source until `stop`, or until an error that no retry mends.
+    /// Follows the source until `stop`, or until an error that no retry can fix.
     pub(super) async fn run(mut self) {
         let wake = Arc::new(Wake::default());
         let _listening = self.settings.listen.then(|| {
@@ -105,7 +105,7 @@ impl Reader {
 }
 
 impl Reader {
-    /// Keeps what the step's rows say of the range that the mark passed.
+    /// Records what the step's rows show about the range that the mark passed.
     fn keep(&self, step: &Step) {
         let mut blocks = self.blocks.lock();
         match &step.occurred {
@@ -115,11 +115,11 @@ impl Reader {
     }
 }
 
-/// What is sent one after the other until a source is followed, each within a limit of its own, the
-/// opening of sessions included.
+/// The statements until a source is followed, one after the other, each with a limit of its own,
+/// opening sessions included.
 const BEGIN_STATEMENTS: u32 = 6;
 
-/// A source that does not keep to its own limits is given up all the same.
+/// A source that does not keep its own limits is given up too.
 async fn in_time<T>(
     source: &dyn Source,
     limit: Duration,
@@ -144,13 +144,13 @@ async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Followe
     {
         follower.until_durable();
     }
-    // Still the same session: the server did not crash between the two, which could have taken
-    // back what the floor counts on.
+    // Still the same session: the server did not crash between the two, which could have undone the
+    // commits that the proven position relies on.
     client.within(divergence::floor(&client, source)).await?;
     Ok(follower)
 }
 
-/// Wakes, as the reader hears of them.
+/// Wakes, as the reader receives them.
 #[derive(Default)]
 struct Wake {
     arrived: Notify,
@@ -168,7 +168,7 @@ impl Wake {
     }
 }
 
-/// Says after each step when to poll again, by the rules of [`pacing`].
+/// Decides after each step when to poll again, by the rules of [`pacing`].
 struct Cadence {
     slowest: Duration,
     last_event: Instant,
@@ -202,7 +202,7 @@ impl Cadence {
     }
 }
 
-/// Keeps a connection for wakes. Each (re)connection is a wake too: what came meanwhile is lost.
+/// Keeps a connection for wakes. Each (re)connection is a wake too: wakes sent meanwhile are lost.
 async fn listen(source: Arc<dyn Source>, wake: Arc<Wake>, settings: Settings) {
     let mut pauses = delays(settings.retry_delay_max);
     loop {
@@ -217,11 +217,11 @@ async fn listen(source: Arc<dyn Source>, wake: Arc<Wake>, settings: Settings) {
                 wake.connected(false);
                 tracing::debug!(
                     source = source.name(),
-                    "the wake connection was lost; polling goes on"
+                    "the wake connection was lost; polling continues"
                 );
             }
             Err(error) => {
-                tracing::debug!(source = source.name(), error = %error, "cannot listen for wakes; polling goes on");
+                tracing::debug!(source = source.name(), error = %error, "cannot listen for wakes; polling continues");
             }
         }
         tokio::time::sleep(pauses.next().unwrap_or(settings.retry_delay_max)).await;

@@ -3,20 +3,20 @@
 //! **Who is authoritative.** The projection's row: `generation` is what readers see,
 //! `next_generation` what is being built, with the hash of the definition it is built with.
 //!
-//! **States.** none ──prepare──▶ filling ──fill──▶ caught up ──swap──▶ none. A rebuild that ends
-//! in between goes on where it was, if the definition is still the same; else it begins again.
+//! **States.** none ──prepare──▶ filling ──fill──▶ caught up ──swap──▶ none. A rebuild that ends in
+//! between resumes where it was, if the definition is still the same; else it starts again.
 //!
-//! **The swap.** One transaction locks the projection and its live checkpoints, which lets a batch in flight finish
-//! and holds the next one back; the next generation is brought to exactly where the live one
-//! stands; both schemas are renamed, grants carried over, the rows changed. Readers never block:
-//! renaming a schema locks none of its tables, and prepared statements follow.
+//! **The swap.** One transaction locks the projection and its live checkpoints, which lets a batch
+//! in flight finish and holds the next one back; the next generation is brought to exactly the
+//! position of the live one; both schemas are renamed, grants are copied, the rows change. Readers
+//! never block: renaming a schema locks none of its tables, and prepared statements follow.
 //!
-//! **Consequences.** A live runner finds its row gone, reads again and goes on with the new
+//! **Consequences.** A live runner finds its row gone, reads again and continues with the new
 //! generation, if it has the same definition.
 //!
 //! **Failures.** A crash before the swap's commit leaves the live generation as it was; a crash
 //! after it leaves the schema `NAME__old`, which the next rebuild drops. A next generation that can
-//! never be complete, for events that it has not read were removed, is given up with all it made.
+//! never be complete, because events that it has not read were removed, is dropped.
 
 use std::sync::Arc;
 
@@ -55,14 +55,14 @@ pub struct Rebuild {
 /// How a rebuild ended.
 #[derive(Debug)]
 pub enum Rebuilt {
-    /// Readers see the new generation, which stands at this position.
+    /// Readers see the new generation, which is at this position.
     Swapped {
         /// The number of the new generation.
         generation: i32,
-        /// Where it stands.
+        /// Its position.
         position: Position,
     },
-    /// It was asked to stop before the swap, and goes on from here when called again.
+    /// It was asked to stop before the swap, and resumes from here when called again.
     Interrupted {
         /// How far the next generation is.
         position: Position,
@@ -121,8 +121,8 @@ impl Rebuild {
         })
     }
 
-    /// Refuses to build from a log whose oldest events were removed, unless an earlier try has read
-    /// them.
+    /// Refuses to build from a log whose oldest events were removed, unless an earlier attempt has
+    /// read them.
     async fn check_complete(&self, client: &Client) -> Result<()> {
         let name = &self.projection.definition().name;
         let stored = projection::stored(client, name).await?;
@@ -138,7 +138,7 @@ impl Rebuild {
         Err(incomplete(name, self.source.name(), through))
     }
 
-    /// The next generation of an earlier try, if it is of the same definition.
+    /// The next generation of an earlier attempt, if it has the same definition.
     async fn goes_on(&self, client: &Client, stored: &StoredProjection) -> Result<Option<i32>> {
         let definition = self.projection.definition();
         let is_same = stored.next_hash.as_deref() == Some(&definition.hash);
@@ -151,7 +151,7 @@ impl Rebuild {
         }
     }
 
-    /// Fills; if events are removed meanwhile that it has not read, nothing of it is left.
+    /// Fills it; if events that it has not read are removed meanwhile, drops it.
     async fn fill_or_give_up(
         &self,
         generation: i32,
@@ -170,8 +170,8 @@ impl Rebuild {
         }
     }
 
-    /// Makes the rows and the schema of the next generation, or recognises those of an earlier
-    /// try. Returns its number.
+    /// Creates the rows and the schema of the next generation, or recognises those of an earlier
+    /// attempt. Returns its number.
     async fn prepare(&self, client: &Client) -> Result<i32> {
         let name = &self.projection.definition().name;
         let stored = projection::stored(client, name).await?;
@@ -185,7 +185,7 @@ impl Rebuild {
             warn_if_blocked(name, projection::lock(client, name)).await?;
             let next = next::insert(client, self.projection.definition(), &identity).await?;
             let schema = next_schema(name);
-            // Whoever filled it is fenced by now.
+            // Any earlier rebuild of it is fenced by now.
             drop_schema(client, &schema).await?;
             create_schema(client, &schema).await?;
             fill_schema(client, &*self.projection, &schema).await?;
@@ -225,18 +225,18 @@ impl Rebuild {
     /// Locks the live checkpoint, brings the next generation to the same position, and renames.
     async fn swap(&self, generation: i32, stop: &CancellationToken) -> Result<Position> {
         let name = &self.projection.definition().name;
-        // Of its own: dropped in the middle, the connection ends and takes its transaction along.
+        // Of its own: dropped in the middle, the connection ends and rolls its transaction back.
         let client = self.target.connector().connect().await?;
         begin(&client).await?;
         let done = async {
-            // A log that went back has no event where the live generation stands.
+            // A log that went back has no event at the position of the live generation.
             let live = lock_live(&client, name)
                 .await?
                 .min(self.source.head().await?);
             if self.board.get().position < live && !self.fill(generation, live, stop).await? {
                 let what = "the rebuild was stopped right before the swap";
                 return Err(
-                    Error::new(ErrorKind::TimedOut, what).with_hint("run it again to go on")
+                    Error::new(ErrorKind::TimedOut, what).with_hint("run it again to continue")
                 );
             }
             next::swap(&client, name, generation).await?;
@@ -251,8 +251,8 @@ impl Rebuild {
 
 fn incomplete(name: &ProjectionName, source: &str, through: Position) -> Error {
     let what = format!(
-        "\"{name}\" cannot be built anew: events of source \"{source}\" up to {through} were removed, \
-         and a new read model would lack them; the one there is stays as it is"
+        "\"{name}\" cannot be rebuilt: events of source \"{source}\" up to {through} were removed, \
+         and a new read model would lack them; the present one stays as it is"
     );
     Error::new(ErrorKind::Stranded, what).with_hint(format!(
         "highwater accept {name} keeps the read model; to build one from the events that are left: \

@@ -10,7 +10,7 @@ use crate::source::{RangeSummary, Types};
 /// Steps remembered. A runner further behind reads the source itself.
 const STEPS_MAX: usize = 256;
 
-/// The last steps, each behind the other.
+/// The last steps, in their order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RecentSteps(VecDeque<RecentStep>);
 
@@ -47,13 +47,13 @@ impl RecentSteps {
         reached < mark
     }
 
-    /// The last event of a range, which may hold none, if whole steps are this range.
+    /// The last event of a range, if whole steps make up the range; a range may hold none.
     pub(super) fn last_in(&self, range: Range) -> Option<LastEvent> {
         let steps = self.whole_steps(range)?;
         Some(steps.iter().rev().find_map(|step| step.summary.last))
     }
 
-    /// The steps that together are this range.
+    /// The steps that together make up this range.
     fn whole_steps(&self, range: Range) -> Option<Vec<&RecentStep>> {
         let within = |step: &&RecentStep| {
             step.range.through() > range.after() && step.range.after() < range.through()

@@ -1,11 +1,11 @@
-//! Writes down what a source held when the mark passed it: the evidence that `audit` compares.
+//! Records what a source held when the mark passed it: the evidence that `audit` compares.
 //!
-//! Every reader folds the rows that it has in hand into blocks ([`crate::block`]). The longest-living
-//! instance writes them down, once a second and only what has changed. What no reader had in hand (a
-//! backlog, the time between two instances) it counts later, a little at a time, and marks it so.
+//! Every reader folds the rows that it reads into blocks ([`crate::block`]). The longest-living
+//! instance stores them, once a second and only those that changed. It counts what no reader has
+//! read (a backlog, the time between two instances) later, a little at a time, and marks it so.
 //!
-//! Two instances may both believe for a moment that they are the one: then blocks overlap, and each of
-//! them is true.
+//! Two instances may both believe for a moment that they live longest: then blocks overlap, and
+//! each of them is correct.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,12 +23,12 @@ use crate::pg::database::Database;
 use crate::position::{Position, Range};
 use crate::source::Source;
 
-/// How often changed blocks are written down.
+/// How often changed blocks are stored.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
-/// How long what was not in hand is counted in each of these pauses: a twentieth of a core.
+/// How long unread ranges are counted in each of these pauses: a twentieth of a core.
 const COUNT_FOR: Duration = Duration::from_millis(50);
 
-/// The blocks of a source, filled by its reader and written down by its recorder.
+/// The blocks of a source, filled by its reader and stored by its recorder.
 #[derive(Clone, Default)]
 pub(super) struct SharedBlocks(Arc<Mutex<Blocks>>);
 
@@ -38,7 +38,7 @@ impl SharedBlocks {
     }
 }
 
-/// Writes the blocks of one source down until it is stopped.
+/// Stores the blocks of one source until it is stopped.
 pub(super) struct Recorder {
     pub(super) source: Arc<dyn Source>,
     pub(super) target: Database,
@@ -46,7 +46,7 @@ pub(super) struct Recorder {
     pub(super) following: Following,
     pub(super) instance: Uuid,
     pub(super) cluster: watch::Receiver<ClusterView>,
-    /// What was not in hand is counted too. A run that ends by itself leaves that to others.
+    /// It counts unread ranges too. A run that ends by itself leaves that to others.
     pub(super) counts_later: bool,
     pub(super) stop: CancellationToken,
 }
@@ -66,8 +66,8 @@ impl Recorder {
                 && let Err(error) = self.record(&mut later, is_last).await
             {
                 let source = self.source.name();
-                tracing::debug!(source, error = %error, "what the log holds was not written down; it is counted later");
-                // What was taken is lost; what is open is taken once more.
+                tracing::debug!(source, error = %error, "what the log holds was not recorded; it is counted later");
+                // The blocks that were taken are lost; the open one is taken once more.
                 self.blocks.lock().end();
                 later = None;
             }
@@ -94,7 +94,7 @@ impl Recorder {
         if !self.counts_later || is_last {
             return Ok(());
         }
-        // What is open is being written down by the rows in hand.
+        // The open block is recorded from the rows of the reader.
         let end = open_from.unwrap_or(self.following.progress.borrow().mark);
         let until = Instant::now() + COUNT_FOR;
         while Instant::now() < until && coverage.extend(&self.target, &*self.source, end).await? {}
@@ -102,12 +102,12 @@ impl Recorder {
     }
 }
 
-/// How far the blocks on record cover a log from its beginning, and how what they leave out is counted.
+/// How far the stored blocks cover a log from its beginning, and how the rest is counted.
 pub(crate) struct Coverage {
     identity: String,
     /// Every position up to here is covered.
     covered: Position,
-    /// What follows `covered` is not, up to here.
+    /// The positions from `covered` up to here are not.
     gap_end: Position,
 }
 

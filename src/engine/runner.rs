@@ -50,7 +50,7 @@ pub(super) enum Build {
 pub(super) enum Ended {
     /// It passed the head that was fixed at the start.
     CaughtUp,
-    /// It was asked to end, and did after its batch.
+    /// It was asked to end, and ended after its batch.
     Drained,
     /// Its partition ends here: the number of partitions changes.
     Relaid,
@@ -62,11 +62,11 @@ pub(super) enum Ended {
     Stopped(Error),
 }
 
-/// What one step of a runner came to.
+/// The outcome of one step of a runner.
 enum Step {
     /// Something was done; take the next step.
     Done,
-    /// There is nothing to do until something changes, or until then.
+    /// There is nothing to do until something changes, or until this time.
     Wait(Option<Instant>),
     /// It failed and may succeed later.
     Retry,
@@ -87,23 +87,23 @@ pub(super) struct Parts {
     pub(super) until: Option<Position>,
     pub(super) instance: Uuid,
     pub(super) cluster: watch::Receiver<ClusterView>,
-    /// Makes the instance say how its runners do.
+    /// Makes the instance report its runners.
     pub(super) wake: Arc<Notify>,
     pub(super) settings: Settings,
     pub(super) shared: Shared,
     pub(super) fenced: Fenced,
-    /// Permits for sessions: whoever applies something holds one.
+    /// Permits for sessions: a task holds one while it applies something.
     pub(super) permits: Arc<Semaphore>,
 }
 
 /// A runner. What needs a checkpoint is in [`Claimed`], which is there once the claim succeeded.
 pub(super) struct Runner {
     parts: Arc<Parts>,
-    /// What wakes it: these remember what it has seen.
+    /// The channels that wake it; they remember what it has seen.
     following: Following,
     cluster: watch::Receiver<ClusterView>,
     claimed: Option<Claimed>,
-    /// The checkpoint to give back at the end, even if nothing came of the claim.
+    /// The checkpoint to release at the end, even if the claim failed.
     owned: Option<(Key, Epoch)>,
     in_flight: InFlight,
     attempts: u32,
@@ -124,7 +124,7 @@ impl Runner {
         }
     }
 
-    /// Runs until the end of the run, a stop, or a permanent error. The checkpoint is given back,
+    /// Runs until the end of the run, a stop, or a permanent error. The checkpoint is released,
     /// unless it was lost.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         self.stop = stop;
@@ -157,7 +157,7 @@ impl Runner {
         self.drain().await
     }
 
-    /// One step, and what follows from it, an error included.
+    /// One step and its consequences, an error included.
     async fn step(&mut self) -> Step {
         match self.next().await {
             Ok(step) => {
@@ -191,7 +191,7 @@ impl Runner {
         claimed.step(&progress).await
     }
 
-    /// Waits until something changes that a step depends on.
+    /// Waits for a change that a step depends on.
     async fn wait(&mut self, until: Option<Instant>) {
         let _awaiting = self.following.awaiting();
         let claimed = &mut self.claimed;
@@ -221,15 +221,15 @@ impl Runner {
         }
     }
 
-    /// Resolves when a stop was requested and the batch in flight had its grace: it is cancelled in
-    /// the server, and the caller drops it.
+    /// Resolves when a stop was requested and the grace of the batch in flight is over: the batch
+    /// is cancelled in the server, and the caller drops it.
     fn grace_is_over(&self) -> impl Future<Output = ()> + use<> {
         let (stop, grace) = (self.stop.clone(), self.parts.settings.stop_grace);
         let (in_flight, database) = (self.in_flight.clone(), self.parts.target.clone());
         async move { limit::stopped(&stop, grace, &in_flight, &database).await }
     }
 
-    /// Writes down what was passed over, and ends.
+    /// Stores the position, and ends.
     async fn drain(&mut self) -> Ended {
         self.parts.set_state(RunnerState::Draining);
         if let Some(claimed) = &mut self.claimed {
@@ -258,12 +258,12 @@ impl Parts {
 
     /// A permit for a session. Without it the pool alone would make runners wait.
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        // Closed by nobody.
+        // It is never closed.
         self.permits.clone().acquire_owned().await.ok()
     }
 }
 
-/// Resolves at that time, or never.
+/// Resolves at this time, or never.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,

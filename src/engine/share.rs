@@ -1,17 +1,18 @@
-//! Who runs which partitions: the same answer in every instance that sees the same.
+//! Who runs which partitions: the same answer in every instance with the same view.
 //!
-//! 1. Whoever runs a partition keeps it. 2. A free one goes to whoever has fewest; among equals, to whoever
-//!    joined first. 3. While one instance has too many beside another, one partition moves.
+//! 1. The instance that runs a partition keeps it. 2. A free one goes to the instance with the fewest;
+//!    among equals, to the one that joined first. 3. While one instance has too many beside another,
+//!    one partition moves.
 //!
-//! So an instance that joins gets its part from those that have most, what an instance leaves behind goes to
-//! those that have least, and everything else stays where it is.
+//! So an instance that joins gets its share from those that have most, the partitions of an
+//! instance that leaves go to those that have fewest, and all others stay where they are.
 
 use uuid::Uuid;
 
 #[cfg(test)]
 mod tests;
 
-/// A projection whose partitions are dealt.
+/// A projection whose partitions are shared.
 #[derive(Clone, Debug)]
 pub(super) struct Projection {
     /// Whether each instance can run it.
@@ -20,11 +21,11 @@ pub(super) struct Projection {
     pub(super) owners: Vec<Option<Uuid>>,
 }
 
-/// Deals the partitions of all projections to `instances`, which are in the order in which they joined.
-/// Returns who is to run each partition of each projection.
-pub(super) fn deal(instances: &[Uuid], projections: &[Projection]) -> Vec<Vec<Option<Uuid>>> {
+/// Shares the partitions of all projections among `instances`, which are in the order in which they
+/// joined. Returns which instance is to run each partition of each projection.
+pub(super) fn assign(instances: &[Uuid], projections: &[Projection]) -> Vec<Vec<Option<Uuid>>> {
     let mut table = Table::kept(instances, projections);
-    table.deal_free();
+    table.assign_free();
     while let Some(transfer) = table.next_transfer() {
         table.move_one(transfer);
     }
@@ -35,7 +36,7 @@ pub(super) fn deal(instances: &[Uuid], projections: &[Projection]) -> Vec<Vec<Op
         .collect()
 }
 
-/// Partitions that are being dealt. A seat is an instance, by the order in which these joined.
+/// Partitions that are being shared. A seat is an instance, in the order of joining.
 struct Table {
     hands: Vec<Hand>,
     /// How many partitions each seat has, of all projections.
@@ -46,13 +47,13 @@ struct Table {
 struct Hand {
     able: Vec<usize>,
     seats: Vec<Option<usize>>,
-    /// Who runs each partition now, and can go on.
+    /// The instance that runs each partition now, if it can continue.
     kept: Vec<Option<usize>>,
     /// How many of them each seat has.
     counts: Vec<usize>,
 }
 
-/// One partition of a projection that is to change its seat.
+/// A partition that is to move.
 struct Transfer {
     projection: usize,
     from: usize,
@@ -60,7 +61,7 @@ struct Transfer {
 }
 
 impl Table {
-    /// Whoever runs a partition and can go on keeps it.
+    /// The instance that runs a partition keeps it, if it can continue.
     fn kept(instances: &[Uuid], projections: &[Projection]) -> Table {
         let mut totals = vec![0; instances.len()];
         let hands = projections.iter().map(|projection| {
@@ -86,7 +87,7 @@ impl Table {
         }
     }
 
-    fn deal_free(&mut self) {
+    fn assign_free(&mut self) {
         for hand in &mut self.hands {
             for partition in 0..hand.seats.len() {
                 if hand.seats[partition].is_none()
@@ -100,7 +101,8 @@ impl Table {
         }
     }
 
-    /// A partition moves to who has two less of the projection, or one less of it and two less in all.
+    /// A partition moves to a seat with two less of the projection, or one less of it and two less
+    /// in total.
     fn next_transfer(&self) -> Option<Transfer> {
         let mut hands = self.hands.iter().enumerate().rev();
         hands.find_map(|(projection, hand)| {
@@ -122,7 +124,7 @@ impl Table {
         let Transfer { from, to, .. } = transfer;
         let hand = &mut self.hands[transfer.projection];
         let theirs = (0..hand.seats.len()).filter(|n| hand.seats[*n] == Some(from));
-        // One that nobody runs yet, if there is one.
+        // A partition that no instance runs yet, if there is one.
         let last = theirs.max_by_key(|n| (hand.kept[*n].is_none(), *n));
         if let Some(partition) = last {
             hand.seats[partition] = Some(to);
@@ -135,13 +137,15 @@ impl Table {
 }
 
 impl Hand {
-    /// Who has fewest of it; among equals, fewest in all, and then whoever joined first.
+    /// The seat with the fewest of it; among equals, with the fewest in total, and then the first
+    /// that joined.
     fn poorest(&self, totals: &[usize]) -> Option<usize> {
         let able = self.able.iter().copied();
         able.min_by_key(|seat| (self.counts[*seat], totals[*seat], *seat))
     }
 
-    /// Who has most of it; among equals, most in all, and then whoever joined last.
+    /// The seat with the most of it; among equals, with the most in total, and then the last that
+    /// joined.
     fn richest(&self, totals: &[usize]) -> Option<usize> {
         let able = self.able.iter().copied();
         able.max_by_key(|seat| (self.counts[*seat], totals[*seat], *seat))

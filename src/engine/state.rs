@@ -1,4 +1,4 @@
-//! How runners and projections fare, shared between them and whoever watches.
+//! The state of runners and projections, shared with those that watch it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use crate::name::ProjectionName;
 use crate::position::Position;
 use crate::runner_state::RunnerState;
 
-/// How a runner fares.
+/// The status of a runner.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunnerStatus {
@@ -24,7 +24,7 @@ pub struct RunnerStatus {
     pub state: RunnerState,
     /// How far it is, filtered events included.
     pub position: Position,
-    /// Where it wants to get: the mark, or the head that was fixed at the start.
+    /// Its target: the mark, or the head that was fixed at the start.
     pub target: Position,
     /// Positions passed per second, over the last seconds.
     pub rate: f64,
@@ -51,8 +51,8 @@ struct Inner {
 }
 
 impl Inner {
-    /// A live runner that nothing came to for a while has no rate; one that catches up may have a
-    /// long batch in flight, and keeps that of the last.
+    /// A live runner without new events for a while has no rate; one that catches up may have a
+    /// long batch in flight, and keeps its last rate.
     fn at(&self, now: Instant) -> RunnerStatus {
         let mut status = self.status.clone();
         if status.state == RunnerState::Live && now.duration_since(self.moved) > RATE_WINDOW {
@@ -90,7 +90,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Whoever panicked left a whole status behind: each write is one assignment.
+        // A panic leaves a complete status behind: each write is one assignment.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,7 +133,7 @@ impl Shared {
 
 impl Inner {
     fn moved_to(&mut self, position: Position) {
-        // A checkpoint that was read again says nothing of the error.
+        // A checkpoint that was read again says nothing about the error.
         if position > self.status.position {
             self.status.last_error = None;
         }
@@ -148,17 +148,17 @@ impl Inner {
     }
 }
 
-/// How a projection fares in this process.
+/// The status of a projection in this process.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProjectionProgress {
     /// The projection.
     pub name: ProjectionName,
-    /// What it does: of several runners, what asks most for attention.
+    /// What it does: of several runners, the state that needs attention most.
     pub state: RunnerState,
     /// How far it is: the partition that is furthest behind.
     pub position: Position,
-    /// Where it wants to get.
+    /// Its target.
     pub target: Position,
     /// Positions passed per second, by the partition that is furthest behind.
     pub rate: f64,
@@ -178,7 +178,7 @@ pub(super) struct Board {
 #[derive(Debug)]
 struct BoardInner {
     name: ProjectionName,
-    /// What the projection does where no runner says it.
+    /// The state of the projection where no runner reports it.
     state: RunnerState,
     position: Position,
     target: Position,
@@ -275,9 +275,9 @@ impl Board {
         self.change(|inner| inner.last_error = Some(error.to_string()));
     }
 
-    /// Where the projection stands, told by the checkpoints. What is seen of them may be older than
-    /// what a runner here has said.
-    pub(super) fn stands_at(&self, position: Position, target: Position) {
+    /// The position of the projection, by its checkpoints. The view of them may be older than what
+    /// a runner here has reported.
+    pub(super) fn set_position(&self, position: Position, target: Position) {
         self.change(|inner| {
             inner.position = inner.position.max(position);
             inner.target = target;

@@ -56,9 +56,9 @@ pub(super) struct Supervisor {
     parts: Parts,
     local: Local,
     runners: JoinSet<(PartitionId, Ended)>,
-    /// What ends each runner at work.
+    /// What ends each running runner.
     stops: BTreeMap<i32, CancellationToken>,
-    /// It was said that a pause holds the run.
+    /// The log has said that a pause holds the run.
     warned_of_pause: bool,
 }
 
@@ -120,12 +120,12 @@ impl Supervisor {
     /// Observes, plans and carries out, until the run is over.
     async fn supervise(&mut self, generation: i32, stop: &CancellationToken) -> Outcome {
         self.local.generation = generation;
-        // A batch job takes what is free and is soon gone: nobody leaves it a share.
+        // A batch job takes free partitions and ends soon: no instance gives it a share.
         if self.parts.until.is_none() {
             self.parts.board.able_to_run();
         }
         self.parts.wake.notify_one();
-        // A view that was being read while the read model was created may not show it.
+        // A view that was read while the read model was created may not show it.
         self.local.visible_from = self.parts.cluster.borrow().revision + 2;
         loop {
             if stop.is_cancelled() {
@@ -146,9 +146,9 @@ impl Supervisor {
                 }
                 changed = self.parts.cluster.changed() => {
                     if changed.is_err() {
-                        let what = "the instance's heartbeat has ended without a reason";
+                        let what = "the instance's heartbeat ended unexpectedly";
                         let error = Error::new(ErrorKind::Internal, what);
-                        return Outcome::Stopped(error.with_hint("see the log, and run again"));
+                        return Outcome::Stopped(error.with_hint("check the log, and run again"));
                     }
                 }
             }
@@ -175,7 +175,7 @@ impl Supervisor {
                 Action::Finish(finish) => return Some(self.outcome(&finish, observed)),
                 Action::Repartition => {
                     if self.repartition().await {
-                        // The rest of the plan is about partitions that are no more.
+                        // The rest of the plan is about partitions that no longer exist.
                         return None;
                     }
                 }
@@ -195,7 +195,7 @@ impl Supervisor {
             Finish::Dropped => projection::dropped(&definition.name),
             Finish::NoCheckpoint => projection::no_checkpoint(&definition.name),
             Finish::Changed => projection::changed(&definition.name)
-                .with_hint("this process has the definition from before: start it again"),
+                .with_hint("this process has the old definition: restart it"),
             Finish::Stopped(partition) => {
                 let checkpoints = observed.map(|p| &p.checkpoints);
                 let mut stopped = checkpoints.into_iter().flatten();
@@ -216,13 +216,13 @@ impl Supervisor {
         let positions = projection.checkpoints.iter().map(|c| c.position);
         let lowest = positions.min().unwrap_or_default();
         let mark = self.parts.following.progress.borrow().mark;
-        board.stands_at(lowest, self.parts.until.unwrap_or(mark));
+        board.set_position(lowest, self.parts.until.unwrap_or(mark));
     }
 
     /// A run that is to end by itself waits for as long as the pause lasts.
     fn warn_if_paused(&mut self, projection: &ObservedProjection) {
         if projection.paused && self.parts.until.is_some() && !self.warned_of_pause {
-            tracing::warn!(projection = %projection.name, "is paused; highwater resume lets it go on");
+            tracing::warn!(projection = %projection.name, "is paused; highwater resume resumes it");
         }
         self.warned_of_pause = projection.paused;
     }
@@ -232,11 +232,11 @@ impl Supervisor {
         let name = &self.definition().name;
         let done = async {
             let client = self.parts.target.short().await?;
-            failpoint!("layout.begun");
+            failpoint!("repartition.begun");
             let done = client
                 .within(projection::repartition(&client, name))
                 .await?;
-            failpoint!("layout.committed");
+            failpoint!("repartition.committed");
             if done {
                 tracing::info!(projection = %name, "changing the number of partitions");
                 instance::wake(&client).await;
@@ -274,7 +274,7 @@ impl Supervisor {
         self.stops.insert(partition, stop.clone());
         let id = self.local.id(partition);
         self.runners.spawn(async move {
-            // Outside of a batch: one that panics in it is stopped by its runner.
+            // Outside of a batch: after a panic inside one, the runner stops the projection.
             let ended = AssertUnwindSafe(runner.run(stop)).catch_unwind().await;
             let ended = ended.unwrap_or_else(|panic| Ended::Stopped(apply::panicked(&*panic)));
             (id, ended)
@@ -305,7 +305,7 @@ impl Supervisor {
         if after.is_final {
             return Some(self.outcome(&Finish::Stopped(partition), None));
         }
-        // What stopped here shows why.
+        // A runner that stopped here shows why.
         if !self.local.stopped.contains_key(&partition) {
             self.parts.board.remove(partition);
         }

@@ -1,4 +1,4 @@
-//! Transactions of operators: what rebuild, accept, drop and discard change, they change at once.
+//! Transactions of operators: rebuild, accept, drop and discard take effect at once.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::pg::projection;
 use crate::pg::transaction::BEGIN;
 use crate::position::Position;
 
-/// When to say that a batch in flight is waited for.
+/// When to log that a batch in flight is waited for.
 const WAIT_NOTE: Duration = Duration::from_secs(1);
 
 /// Opens a transaction.
@@ -33,7 +33,8 @@ pub(crate) async fn end<T>(client: &Client, done: Result<T>) -> Result<T> {
     done
 }
 
-/// Waits for what needs the lock on a checkpoint, and says so if a batch in flight keeps it.
+/// Waits for a statement that needs the lock of a checkpoint, and logs it if a batch in flight
+/// holds that.
 pub(crate) async fn warn_if_blocked<T>(
     name: &ProjectionName,
     locking: impl Future<Output = T>,
@@ -43,7 +44,8 @@ pub(crate) async fn warn_if_blocked<T>(
         locked = &mut locking => return locked,
         () = tokio::time::sleep(WAIT_NOTE) => {}
     }
-    tracing::warn!(projection = %name, "waiting for a batch in flight to end; highwater status shows whose it is");
+    tracing::warn!(projection = %name, "waiting for a batch in flight; highwater status shows \
+                                        whose it is");
     locking.await
 }
 

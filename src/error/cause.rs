@@ -1,4 +1,4 @@
-//! Errors that others made, and what highwater is to do about them.
+//! Errors of other code, and what highwater does about them.
 
 use std::error::Error as StdError;
 use std::iter::successors;
@@ -22,7 +22,7 @@ impl Error {
         Error::new(kind, with_causes(&*error)).with_source(error)
     }
 
-    /// This error as what lies under `outer`, with the message of both.
+    /// This error as the source of `outer`, with the message of both.
     pub(crate) fn wrapped_in(mut self, outer: BoxError) -> Error {
         self.0.what = with_causes(&*outer);
         self.0.location = None;
@@ -30,7 +30,7 @@ impl Error {
     }
 }
 
-/// What an error says, and what those underneath say unless it quotes them.
+/// The message of an error, with those of its sources unless it quotes them.
 fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut text = said_by(error);
     for cause in successors(error.source(), |cause| (*cause).source()) {
@@ -42,7 +42,7 @@ fn with_causes(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Of our own errors without the hint: that follows at the end.
+/// Without the hint for our own errors: that follows at the end.
 fn said_by(error: &(dyn StdError + 'static)) -> String {
     match error.downcast_ref::<Error>() {
         Some(ours) => ours.message().to_owned(),

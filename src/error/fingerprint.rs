@@ -26,8 +26,8 @@ impl Error {
     }
 }
 
-/// The message with `#` for each word that has a digit in it, and without what stands in brackets
-/// (the server's detail) or in quotes behind a colon (a value).
+/// The message with `#` for each word that has a digit in it, and without text in parentheses (the
+/// server's detail) or in quotes after a colon (a value).
 fn without_values(message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     let mut rest = message;
@@ -52,7 +52,7 @@ fn without_values(message: &str) -> String {
     text
 }
 
-/// The length of a quoted value up to its last quote, for it may hold quotes itself.
+/// The length of a quoted value up to its last quote, because it may hold quotes itself.
 fn quoted_end(value: &str) -> usize {
     value.rfind('"').map_or(value.len(), |end| end + 1)
 }

@@ -10,7 +10,7 @@ use crate::suggest::suggestion;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It may pass by itself: retry, for ever, ever more slowly.
+    /// It may pass by itself: retry for ever, ever more slowly.
     Transient,
     /// An event of the batch causes it: find that event, then stop there or park its key.
     Poison,
@@ -87,7 +87,7 @@ error_kinds! {
     /// The table or its sequence is not one whose order can be proven.
     Precondition = ("precondition", Fatal, 1, None),
     /// The stream was not at the expected version.
-    VersionConflict = ("version_conflict", Fatal, 1, Some("read the stream again and decide anew")),
+    VersionConflict = ("version_conflict", Fatal, 1, Some("read the stream again and decide again")),
     /// The same event id is there with other content.
     IdConflict = ("id_conflict", Fatal, 1, Some("give the event an id of its own")),
     /// The event itself cannot be stored: not JSON, a NUL character, a line too long.
@@ -112,7 +112,7 @@ error_kinds! {
     TimedOut = ("timed_out", Transient, 1, None),
     /// Reading or writing a file or a pipe failed.
     Io = ("io", Fatal, 1, None),
-    /// A mistake in highwater itself.
+    /// A bug in highwater itself.
     Internal = ("internal", Fatal, 1, Some("report it with the log")),
 }
 
@@ -129,8 +129,11 @@ impl FromStr for ErrorKind {
         let mut kinds = ErrorKind::ALL.iter().copied();
         kinds.find(|kind| kind.as_str() == name).ok_or_else(|| {
             let names: Vec<&str> = ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect();
-            Error::new(ErrorKind::Usage, format!("\"{name}\" is no kind of error"))
-                .with_hint(suggestion(name, &names))
+            Error::new(
+                ErrorKind::Usage,
+                format!("\"{name}\" is not a kind of error"),
+            )
+            .with_hint(suggestion(name, &names))
         })
     }
 }

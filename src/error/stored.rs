@@ -55,7 +55,7 @@ impl StoredError {
         }
     }
 
-    /// The error again, without what lay underneath.
+    /// The error again, without its source.
     pub(crate) fn to_error(&self) -> Error {
         // A newer version may know more kinds.
         let kind = self.kind.parse().unwrap_or(ErrorKind::Apply);

@@ -1,4 +1,4 @@
-//! What stops, pauses and watches the projections of a program.
+//! A handle that stops, pauses and watches the projections of a program.
 
 use std::fmt;
 use std::sync::Arc;
@@ -78,7 +78,8 @@ impl Handle {
     /// ```
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) for a projection that nobody knows, and those of the database.
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown projection, and those of the
+    /// database.
     pub async fn wait(
         &self,
         projection: &str,
@@ -106,7 +107,8 @@ impl Handle {
         self.0.monitor.subscribe()
     }
 
-    /// The status of all projections in the database, whoever runs them, as `highwater status` shows it.
+    /// The status of all projections in the database, also of other instances, as `highwater
+    /// status` shows it.
     ///
     /// # Errors
     /// If the database cannot be read.

@@ -80,7 +80,7 @@ impl Run<'_> {
         self.compare(&client).await
     }
 
-    /// What the run before has left in flight in the server may stand in the way for a moment.
+    /// The run before may have left a statement in flight, which blocks for a moment.
     async fn empty(&self, client: &Client) -> Result<()> {
         let schema = Sql::identifier(self.schema());
         let sql = sql!(
@@ -129,7 +129,7 @@ impl Run<'_> {
         if let Some(events_max) = events_max {
             settings.batch_events_max = events_max;
         }
-        // Whatever source it reads, its events are those of the test.
+        // Its events are those of the test, whatever source it names.
         let source = TableSource::new(
             self.projection.definition().source.clone(),
             self.scratch.database.clone(),
@@ -144,12 +144,12 @@ impl Run<'_> {
             return Err(Error::new(
                 ErrorKind::Apply,
                 format!(
-                    "the projection did not get to the head in {} s",
+                    "the projection did not reach the head within {} s",
                     PATIENCE.as_secs()
                 ),
             )
             .with_location(self.file.place(self.test.line))
-            .with_hint("see that apply ends, and waits for nobody"));
+            .with_hint("check that apply ends and waits for no lock"));
         };
         match report?.outcomes.pop() {
             None | Some((_, Outcome::CaughtUp | Outcome::Drained)) => self.check_parked().await,
@@ -157,7 +157,7 @@ impl Run<'_> {
         }
     }
 
-    /// What a projection parks it could not apply, which a test is to say as if it had stopped.
+    /// A parked event could not be applied, which a test reports as if the projection had stopped.
     async fn check_parked(&self) -> Result<()> {
         let name = &self.projection.definition().name;
         let all = dead_letters::Selection::All;

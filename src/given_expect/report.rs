@@ -1,4 +1,4 @@
-//! What became of the tests.
+//! The outcome of the tests.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use crate::error::Error;
 use crate::name::ProjectionName;
 use crate::projection::test_file::Test;
 
-/// What became of the tests of several projections.
+/// The outcome of the tests of several projections.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The projections, in the order they were given.
     pub tested: Vec<Tested>,
 }
 
-/// What became of the tests of one projection.
+/// The outcome of the tests of one projection.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tested {
     /// Its name.
@@ -30,7 +30,7 @@ pub struct Tested {
     pub cases: Vec<Case>,
 }
 
-/// What became of one case.
+/// The outcome of one case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Case {
     /// The projection.

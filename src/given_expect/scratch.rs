@@ -40,9 +40,9 @@ impl Scratch {
         match scratch.prepare(&admin).await {
             Ok(()) => Ok(scratch),
             Err(error) => {
-                // What is wrong comes first; a database that cannot be dropped is in the log.
+                // A fault comes first; a database that cannot be dropped is reported in the log.
                 if let Err(left) = scratch.drop().await {
-                    tracing::warn!(error = %left, "a scratch database is left");
+                    tracing::warn!(error = %left, "a scratch database was left behind");
                 }
                 Err(error)
             }
@@ -50,7 +50,7 @@ impl Scratch {
     }
 
     async fn prepare(&self, admin: &Client) -> Result<()> {
-        // It is thrown away: nothing is gained by waiting for the disk.
+        // It is thrown away: waiting for the disk gains nothing.
         let sql = sql!(
             "alter database {name} set synchronous_commit = off",
             name = Sql::identifier(&self.name)
@@ -61,7 +61,7 @@ impl Scratch {
         migrate::migrate(&mut client).await.map(drop)
     }
 
-    /// Drops the database, with whoever is still connected to it.
+    /// Drops the database, with all its connections.
     pub(super) async fn drop(mut self) -> Result<()> {
         self.database.pool().close();
         self.dropped = true;
@@ -84,7 +84,7 @@ async fn drop_database(server: &Connector, name: &str) -> Result<()> {
 }
 
 impl Drop for Scratch {
-    /// For a run that was given up: whoever drops the future need not wait for the database.
+    /// For an abandoned run: the task that drops the future need not wait for the database.
     fn drop(&mut self) {
         if self.dropped {
             return;
@@ -93,7 +93,7 @@ impl Drop for Scratch {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = drop_database(&server, &name).await {
-                    tracing::warn!(error = %error, "a scratch database is left");
+                    tracing::warn!(error = %error, "a scratch database was left behind");
                 }
             });
         }

@@ -147,7 +147,7 @@ enum Step {
     Look,
 }
 
-/// One writer. A commit makes rows visible first and lets the lock go later, as PostgreSQL does.
+/// One writer. A commit makes rows visible first and releases the lock later, as PostgreSQL does.
 #[derive(Default)]
 struct Writer {
     name: String,

@@ -25,7 +25,7 @@ struct Line<'a> {
 /// A recorded event as one line, without its end: the columns of the batch.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`]; no event is known to bring it about.
+/// [`ErrorKind::Internal`]; no event is known to cause it.
 pub fn to_line(event: &RecordedEvent) -> Result<String> {
     let line = Line {
         position: event.position,

@@ -1,4 +1,4 @@
-//! One line to one event, or to the reason why it is none.
+//! One line to one event, or to the reason why it is not an event.
 
 use std::collections::BTreeMap;
 
@@ -84,7 +84,7 @@ fn json_error(error: &serde_json::Error) -> Error {
 /// Refuses `\u0000` and surrogates without their other half, in any string or key of the line:
 /// PostgreSQL cannot store them.
 ///
-/// In JSON a backslash stands in strings only, and the character after it belongs to it.
+/// In JSON a backslash occurs in strings only, and the character after it belongs to it.
 fn check_escapes(text: &str) -> Result<()> {
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {

@@ -191,7 +191,7 @@ fn what_is_wrong_is_said_with_the_line_and_what_to_do() {
 }
 
 #[test]
-fn what_postgresql_cannot_store_is_refused_wherever_it_stands() {
+fn what_postgresql_cannot_store_is_refused_wherever_it_is() {
     for text in [
         r#"{"stream":"a\u0000","type":"T","data":1}"#,
         r#"{"stream":"s","type":"\u0000","data":1}"#,
@@ -264,7 +264,7 @@ fn text_that_is_not_utf_8_is_refused_with_its_byte() {
     assert!(refused(b"\xff\xfe{\0\"\0").contains("is not UTF-8"));
 }
 
-/// Bytes without a line end; counts what is asked for.
+/// Bytes without a line end; counts the bytes that are read.
 struct Endless(Arc<AtomicU64>);
 
 impl Read for Endless {

@@ -21,11 +21,11 @@ pub(crate) enum Action<'a> {
     },
     /// `run` has a definition with another number of partitions.
     PartitionsSet(i32),
-    /// `rebuild` made the next generation.
+    /// `rebuild` created the next generation.
     RebuildBegun(i32),
     /// `rebuild` made the next generation the live one.
     RebuildSwapped(i32),
-    /// `rebuild` took the next generation away: it could never be complete.
+    /// `rebuild` dropped the next generation: it could never be complete.
     RebuildGivenUp(i32),
     /// `accept` kept the read model.
     Accepted {
@@ -49,7 +49,7 @@ pub(crate) enum Action<'a> {
 /// The dead letters that a command was about.
 #[derive(Clone, Debug)]
 pub(crate) struct Selected {
-    /// What was selected by: `all`, `key`, `event` or `fingerprint`.
+    /// How they were selected: `all`, `key`, `event` or `fingerprint`.
     pub(crate) by: &'static str,
     /// The key, event or fingerprint.
     pub(crate) value: Option<String>,

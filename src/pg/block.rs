@@ -9,7 +9,7 @@ use crate::name::ProjectionName;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
 
-/// Writes blocks of a log down.
+/// Stores blocks of a log.
 pub(crate) async fn record(client: &Client, identity: &str, blocks: &[Block]) -> Result<()> {
     let sql = include_str!("../../sql/queries/block/record.sql");
     let of = |number: fn(&Block) -> i64| blocks.iter().map(number).collect::<Vec<i64>>();
@@ -24,7 +24,7 @@ pub(crate) async fn record(client: &Client, identity: &str, blocks: &[Block]) ->
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::own_error("cannot write down what the log holds", e))
+        .map_err(|e| pg::own_error("cannot record what the log holds", e))
 }
 
 /// The first part of `range` that no block covers.
@@ -48,7 +48,7 @@ pub(crate) async fn first_gap(
     .transpose()
 }
 
-/// At most `most` blocks that begin behind `after`, in their order.
+/// At most `most` blocks that begin after `after`, in their order.
 pub(crate) async fn list(
     client: &Client,
     identity: &str,
@@ -80,7 +80,7 @@ fn block(row: &Row) -> Result<Block> {
     })
 }
 
-/// Writes down that a block holds something else now.
+/// Records that a block has changed.
 pub(crate) async fn changed(
     client: &Client,
     identity: &str,
@@ -99,7 +99,7 @@ pub(crate) async fn changed(
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::own_error("cannot write down that a block has changed", e))
+        .map_err(|e| pg::own_error("cannot record that a block has changed", e))
 }
 
 /// How far a generation has read its source.
@@ -144,7 +144,7 @@ pub(crate) struct Concern {
     pub(crate) found_at: jiff::Timestamp,
 }
 
-/// The changes on record that concern a generation of one projection, or of all.
+/// The recorded changes that affect a generation of one projection, or of all.
 pub(crate) async fn concerns(
     client: &Client,
     name: Option<&ProjectionName>,

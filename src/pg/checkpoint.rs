@@ -1,26 +1,26 @@
-//! Checkpoints: where each read model stands, and the fence that keeps a second writer out.
+//! Checkpoints: the position of each read model, and the fence that keeps a second writer out.
 //!
-//! **Who is authoritative.** The row in `highwater.checkpoint`, in the database of the read
-//! model. What a runner holds in memory is a copy that the fence compares.
+//! **Who is authoritative.** The row in `highwater.checkpoint`, in the database of the read model.
+//! A runner only has a copy in memory, which the fence compares.
 //!
-//! **The formula.** A batch `(after, through]` commits only if its transaction moved the row
-//! `where position = after and epoch = mine and parking = as I know it`, not beyond `drain_at` (the
-//! fence, its first statement). A claim raises the epoch ([`claim`]). It takes a free row only and
-//! never waits: while a predecessor's batch is in flight it gets none. A forced one waits for that
-//! batch. Either way its answer is the position that everything before has reached.
+//! **The formula.** A batch `(after, through]` commits only if its transaction moved the row `where
+//! position = after and epoch = mine and parking = as I know it`, not beyond `drain_at` (the fence,
+//! its first statement). A claim raises the epoch ([`claim`]). It takes a free row only and never
+//! waits: while a predecessor's batch is in flight it fails. A forced claim waits for that batch.
+//! Either way it returns the final position of the predecessor.
 //!
-//! **Consequences.** A runner whose epoch is past can burn CPU but never commit. The position only
+//! **Consequences.** A runner with an old epoch can burn CPU but never commit. The position only
 //! rises.
 //!
-//! **The order of locks.** Whoever locks more than one row takes the projection's first, in a
-//! statement of its own and `for no key update` (a batch that parks refers to it), then its
-//! checkpoints in the order of partitions. A later statement sees the rows of whoever was waited
-//! for; one that waited itself would miss those of a new layout. A batch has the row of its own
-//! checkpoint only and never locks the projection's.
+//! **The order of locks.** A transaction that locks more than one row locks the projection's first,
+//! in a statement of its own and `for no key update` (a batch that parks refers to it), then its
+//! checkpoints in the order of partitions. A later statement sees the rows of the transaction that
+//! was waited for; the statement that waited would miss those of a new partitioning. A batch locks
+//! the row of its own checkpoint only, never that of the projection.
 //!
 //! **Failures.** Zero rows raise HW101 in the server. The runner then reads the row again
-//! ([`read`]): its epoch still stands, so it goes on from the position there (a commit whose
-//! answer was lost), or another one does, and it stops.
+//! ([`read`]): if its epoch is still there, it continues from the position there (a commit whose
+//! answer was lost); if not, it stops.
 
 mod anchor;
 
@@ -53,7 +53,7 @@ pub struct Key {
 pub struct Epoch(i64);
 
 impl Epoch {
-    /// The number, as it stands in the database.
+    /// The number, as it is in the database.
     pub fn get(self) -> i64 {
         self.0
     }
@@ -64,41 +64,41 @@ impl Epoch {
 pub struct Checkpoint {
     /// How far the read model is.
     pub position: Position,
-    /// Who may move it.
+    /// The epoch that may move it.
     pub epoch: Epoch,
     /// The log it was taken from.
     pub source_identity: String,
     /// The last event at or before the position, as the log had it then.
     pub last_event: LastEvent,
-    /// Of how many partitions it is one.
+    /// The number of partitions of the projection.
     pub partitions: i32,
-    /// Where its partition ends, if the number of partitions is being changed.
+    /// The position at which its partition ends, if the number of partitions is being changed.
     pub drain_at: Option<Position>,
-    /// Rises whenever keys are parked or set free.
+    /// Rises whenever a key is parked or released.
     pub parking: i64,
 }
 
 /// How a checkpoint is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claiming {
-    /// If no other living instance has it, nothing of a predecessor is in flight, and no error
+    /// If no other living instance owns it, no batch of a predecessor is in flight, and no error
     /// has stopped it since this instance began.
     IfFree,
-    /// Whoever has it.
+    /// Whichever instance owns it.
     Forced,
 }
 
 /// The last event at or before a position.
 pub type LastEvent = Option<(Position, Uuid)>;
 
-/// The fence of one runner: what the checkpoint's row must say so that it may move it.
+/// The fence of one runner: what the row of the checkpoint must contain so that it may move it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fence<'a> {
     pub(crate) key: &'a Key,
     pub(crate) epoch: Epoch,
-    /// As the row said when its parked keys were read.
+    /// As in the row when its parked keys were read.
     pub(crate) parking: i64,
-    /// The schema of the read model, whose `highwater_position` moves along.
+    /// The schema of the read model, whose `highwater_position` moves with it.
     pub(crate) schema: &'a str,
 }
 
@@ -106,7 +106,7 @@ impl Fence<'_> {
     /// How many statements it is.
     pub(crate) const STATEMENTS: usize = 2;
 
-    /// What the row must say.
+    /// What the row must contain.
     pub(crate) fn row(&self) -> Sql {
         sql!(
             "row({projection}, {generation}, {partition}, {epoch}, {parking})::highwater.fence",
@@ -167,9 +167,9 @@ fn position_and_id(last: LastEvent) -> Sql {
     }
 }
 
-/// How long the transaction has been open, by the server's clock: the second column of the fence's
-/// answer and of the last statement's, where the server does all the work and only it can tell what took how
-/// long.
+/// How long the transaction has been open, by the server's clock: the second column of the answers
+/// of the fence and of the last statement, where the server does all the work and only it knows the
+/// time of each part.
 const ELAPSED: Sql =
     Sql::trusted("extract(epoch from clock_timestamp() - transaction_timestamp())");
 
@@ -179,7 +179,8 @@ impl Key {
     }
 }
 
-/// The last statement before COMMIT: fails unless the fence's transaction is still open and sound.
+/// The last statement before COMMIT: fails unless the transaction of the fence is still open and
+/// intact.
 pub(crate) fn end_batch(range: Range) -> Sql {
     sql!(
         "select highwater.end_batch({after}, {through}), {elapsed}",
@@ -189,8 +190,8 @@ pub(crate) fn end_batch(range: Range) -> Sql {
     )
 }
 
-/// Claims a checkpoint for `instance`: raises its epoch and returns where it stands. `None` if
-/// the row is not there or not free.
+/// Claims a checkpoint for `instance`: raises its epoch and returns the row. `None` if the row does
+/// not exist or is not free.
 pub async fn claim(
     client: &Client,
     key: &Key,
@@ -213,7 +214,7 @@ pub async fn claim(
     row.as_ref().map(checkpoint).transpose()
 }
 
-/// Gives a checkpoint back under `epoch`, so that another instance takes it at once.
+/// Releases a checkpoint under `epoch`, so that another instance can claim it at once.
 pub(crate) async fn release(client: &Client, key: &Key, epoch: Epoch) -> Result<()> {
     let sql = include_str!("../../sql/queries/checkpoint/release.sql");
     let [(projection, generation, partition)] = key.parameters();
@@ -225,10 +226,10 @@ pub(crate) async fn release(client: &Client, key: &Key, epoch: Epoch) -> Result<
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::own_error("cannot give the checkpoint back", e))
+        .map_err(|e| pg::own_error("cannot release the checkpoint", e))
 }
 
-/// Reads a checkpoint. `None` if the row is not there.
+/// Reads a checkpoint. `None` if the row does not exist.
 pub async fn read(client: &Client, key: &Key) -> Result<Option<Checkpoint>> {
     let sql = include_str!("../../sql/queries/checkpoint/read.sql");
     let [(projection, generation, partition)] = key.parameters();
@@ -273,7 +274,8 @@ pub(crate) async fn partitions(
     column(&row, 0)
 }
 
-/// Where the live read model of a projection stands: the partition that is furthest behind.
+/// The position of the live read model of a projection: that of the partition that is furthest
+/// behind.
 pub(crate) async fn lowest(client: &Client, projection: &ProjectionName) -> Result<Position> {
     let sql = include_str!("../../sql/queries/checkpoint/lowest.sql");
     let row = client
@@ -312,7 +314,7 @@ pub(crate) async fn highest(
     rows.iter().map(checkpoint).collect()
 }
 
-/// Writes down how a runner fares, under its epoch; `error` is kept until the next batch succeeds.
+/// Stores the state of a runner, under its epoch; `error` is kept until the next batch succeeds.
 pub(crate) async fn report(
     client: &Client,
     key: &Key,
@@ -335,7 +337,7 @@ pub(crate) async fn report(
         .map_err(|e| pg::own_error("cannot report the state", e))
 }
 
-/// Writes down that `instance` could not start a projection, unless another living one runs it.
+/// Records that `instance` could not start a projection, unless another living one runs it.
 pub(crate) async fn report_unstarted(
     client: &Client,
     projection: &ProjectionName,
@@ -358,7 +360,7 @@ pub(crate) fn error_value(error: &Error, position: Position, attempts: u32) -> V
     serde_json::json!(StoredError::new(error, position, attempts))
 }
 
-/// The error of a runner whose epoch is past.
+/// The error of a runner with an old epoch.
 pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
     let what = format!(
         "another instance has taken partition {} of \"{}\" over (epoch {})",
@@ -370,10 +372,10 @@ pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
     )
 }
 
-/// The error of a runner whose generation is not the one it was.
+/// The error of a runner whose generation is no longer the live one.
 pub(crate) fn swapped(key: &Key) -> Error {
     let what = format!(
-        "generation {} of \"{}\" is not there any more",
+        "generation {} of \"{}\" no longer exists",
         key.generation, key.projection
     );
     Error::new(ErrorKind::Fenced, what)

@@ -39,7 +39,7 @@ type Link = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::St
 #[derive(Clone)]
 pub struct Connector {
     settings: Arc<Settings>,
-    /// Where LISTEN goes, if not there as well.
+    /// The server for LISTEN, if it is another one.
     direct: Option<Arc<Settings>>,
 }
 
@@ -58,10 +58,10 @@ impl fmt::Display for Connector {
 impl Connector {
     /// A connector from a URL or `key=value` text.
     ///
-    /// What the text leaves out has libpq's defaults, but for these: `connect_timeout` 10 s for
-    /// each server, authentication included (a dead address is noticed while a command waits);
-    /// TCP keepalives after 30 s and `tcp_user_timeout` 60 s (the system's two hours would leave
-    /// a session hanging); `application_name` `highwater`. The PG* variables are not read: see
+    /// What the text leaves out has libpq's defaults, except these: `connect_timeout` 10 s for each
+    /// server, authentication included (a dead address is noticed while a command waits); TCP
+    /// keepalives after 30 s and `tcp_user_timeout` 60 s (the system's two hours would leave a
+    /// session hanging); `application_name` `highwater`. The PG* variables are not read: see
     /// [`Connector::parse_with`].
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl Connector {
         self.with(|settings| name.clone_into(&mut settings.database))
     }
 
-    /// The same, under this name in `pg_stat_activity` (the server keeps 63 bytes of it).
+    /// The same, with this name in `pg_stat_activity` (the server keeps 63 bytes of it).
     #[must_use]
     pub fn with_application_name(&self, name: &str) -> Connector {
         self.with(|settings| name.clone_into(&mut settings.application_name))
@@ -167,7 +167,7 @@ impl Connector {
     }
 
     /// As [`Connector::connect`], with the connection's task: it is ended when the session is
-    /// dropped, also while the server owes an answer.
+    /// dropped, also while an answer is outstanding.
     pub(crate) async fn open_session(&self) -> Result<Opened> {
         let (client, link) = self.open().await.map_err(|failed| failed.explain(self))?;
         Ok(Opened {
@@ -176,8 +176,8 @@ impl Connector {
         })
     }
 
-    /// As [`Connector::connect`], tried again with growing delay (50 ms to 1 s, jittered) while
-    /// the server cannot be reached, for as long as `limit`.
+    /// As [`Connector::connect`], retried with growing delay (50 ms to 1 s, jittered) while the
+    /// server cannot be reached, for as long as `limit`.
     ///
     /// # Errors
     /// The last error of [`Connector::connect`]; any but a lost connection at once.
@@ -209,7 +209,7 @@ impl Connector {
 
     /// Asks the server to cancel what the token's session is doing.
     ///
-    /// That the request arrived does not mean that the statement was cancelled.
+    /// An accepted request does not mean that the statement was cancelled.
     ///
     /// # Errors
     /// As [`Connector::connect`].

@@ -65,7 +65,7 @@ impl Database {
     /// As [`Database::client`].
     pub async fn short(&self) -> Result<Short> {
         let client = self.client().await?;
-        Ok(self.limited(Held::Pooled(client)))
+        Ok(self.limited(Session::Pooled(client)))
     }
 
     /// A session of its own for short statements.
@@ -74,12 +74,12 @@ impl Database {
     /// As [`Connector::connect`].
     pub async fn own(&self) -> Result<Short> {
         let opened = self.connector.open_session().await?;
-        Ok(self.limited(Held::Own(opened)))
+        Ok(self.limited(Session::Own(opened)))
     }
 
-    fn limited(&self, held: Held) -> Short {
+    fn limited(&self, session: Session) -> Short {
         Short {
-            held: Some(held),
+            session: Some(session),
             connector: self.connector.clone(),
             limit: self.answer_timeout,
             is_owed: AtomicBool::new(false),
@@ -97,26 +97,26 @@ impl Database {
     }
 }
 
-/// A session that is closed, not given back, while it owes an answer: whoever had it next would
-/// wait for that answer first.
+/// A session that is closed, not returned, while an answer is outstanding: its next user would wait
+/// for that answer first.
 pub struct Short {
-    held: Option<Held>,
+    session: Option<Session>,
     connector: Connector,
     limit: Duration,
     is_owed: AtomicBool,
 }
 
-enum Held {
+enum Session {
     Pooled(PooledClient),
     Own(Opened),
 }
 
-/// How long the server is given to hear that a statement is not waited for any more.
+/// How long the request to cancel an abandoned statement may take.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 
 impl Short {
-    /// Waits for statements that were sent on this session, within the limit for short ones.
-    /// Beyond it they are cancelled in the server, as far as it still listens.
+    /// Waits for statements that were sent on this session, within the limit for short ones. Beyond
+    /// it they are cancelled in the server, if it still answers.
     ///
     /// # Errors
     /// Theirs, or [`ErrorKind::TimedOut`].
@@ -124,7 +124,8 @@ impl Short {
         match tokio::time::timeout(self.limit, self.answered(statements)).await {
             Ok(answered) => answered,
             Err(_) => {
-                // What waits for a lock in there would get it some day, and do what nobody wants.
+                // A statement that waits for a lock there would get it some day, and do its work
+                // too late.
                 let cancelled = self.connector.cancel(self.cancel_token());
                 let _ = tokio::time::timeout(CANCEL_LIMIT, cancelled).await;
                 Err(self.silent())
@@ -143,7 +144,7 @@ impl Short {
         done
     }
 
-    /// Closes the session: the answer that it owes is more than anybody wants.
+    /// Closes the session: its outstanding answer is no longer wanted.
     pub fn close(self) {
         self.is_owed.store(true, Ordering::Relaxed);
     }
@@ -156,8 +157,8 @@ impl Short {
         )
         .with_location(self.connector.describe())
         .with_hint(
-            "it hangs, is cut off, or somebody holds a lock on a table of highwater's; another \
-             session is tried",
+            "it hangs, is cut off, or another session locks a table of highwater; the engine \
+             tries a new session",
         )
     }
 }
@@ -170,26 +171,26 @@ impl Deref for Short {
         reason = "the session is there until it is dropped"
     )]
     fn deref(&self) -> &Client {
-        match self.held.as_ref().expect("a session before its end") {
-            Held::Pooled(client) => client,
-            Held::Own(opened) => opened,
+        match self.session.as_ref().expect("a session before its end") {
+            Session::Pooled(client) => client,
+            Session::Own(opened) => opened,
         }
     }
 }
 
 impl Drop for Short {
     fn drop(&mut self) {
-        match self.held.take() {
-            Some(Held::Pooled(client)) if self.is_owed.load(Ordering::Relaxed) => {
+        match self.session.take() {
+            Some(Session::Pooled(client)) if self.is_owed.load(Ordering::Relaxed) => {
                 drop(PooledClient::take(client));
             }
-            // A pooled one goes back; one of its own ends with its connection.
+            // A pooled session returns to its pool; another one ends with its connection.
             _ => {}
         }
     }
 }
 
-/// The name of a server, as long as it runs: what crashes together has one name.
+/// The name of a running server: everything that crashes together has one name.
 pub(crate) async fn server(client: &Client) -> Result<String> {
     let sql = include_str!("../../sql/queries/source/server.sql");
     let row = client.query_typed_one(sql, &[]).await;

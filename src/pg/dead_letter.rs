@@ -1,4 +1,4 @@
-//! Dead letters as the engine writes, reads and settles them.
+//! Dead letters, as the engine writes, reads and deletes them.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ use crate::pg::sql::{Sql, query, sql};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 
-/// Why a letter could not be applied.
+/// Why a dead letter could not be applied.
 pub(crate) struct Cause {
     /// As [`crate::pg::checkpoint::error_value`] makes it.
     pub(crate) error: Value,
@@ -41,7 +41,8 @@ impl ParkingLimits {
     }
 }
 
-/// Sets events aside, each with its key: the one that failed with its cause, and others without.
+/// Stores events as dead letters, each with its key: the one that failed with its cause, the others
+/// without.
 pub(crate) async fn insert(
     client: &Client,
     key: &Key,
@@ -78,7 +79,7 @@ pub(crate) async fn insert(
     let inserted = client.execute_typed(sql, &parameters).await;
     inserted
         .map(drop)
-        .map_err(|e| pg::own_statement_error("cannot set events aside", e))
+        .map_err(|e| pg::own_statement_error("cannot park events", e))
 }
 
 /// The parked keys of a partition. Read after its checkpoint's row.
@@ -98,16 +99,16 @@ pub(crate) async fn parked_keys(
     rows.iter().map(|row| column(row, 0)).collect()
 }
 
-/// A dead letter that somebody asked to retry.
+/// A dead letter whose retry was requested.
 pub(crate) struct Requested {
     pub(crate) key: Option<String>,
     pub(crate) event: RecordedEvent,
-    /// What the checkpoint says of its parked keys, as the fence compares it.
+    /// The `parking` of the checkpoint, as the fence compares it.
     pub(crate) parking: i64,
 }
 
-/// The next dead letter of a checkpoint under `epoch` that somebody asked to retry: of none of the keys in
-/// `put_off`.
+/// The next dead letter of a checkpoint under `epoch` whose retry was requested, except those of
+/// the keys in `put_off`.
 pub(crate) async fn requested(
     client: &Client,
     key: &Key,
@@ -146,7 +147,7 @@ async fn read(
     rows.map_err(|e| pg::own_error("cannot read the dead letters", e))
 }
 
-/// Writes down that a letter failed again; its key is not tried any more until somebody asks.
+/// Records that a dead letter failed again; its key is not retried until the next request.
 pub(crate) async fn failed_again(
     client: &Client,
     key: &Key,
@@ -166,31 +167,31 @@ pub(crate) async fn failed_again(
     ];
     let done = client.execute_typed(sql, &parameters).await;
     done.map(drop)
-        .map_err(|e| pg::own_error("cannot write down what failed again", e))
+        .map_err(|e| pg::own_error("cannot record what failed again", e))
 }
 
-/// Gives the letters of the live read model the keys that `key` sees in their events.
+/// Computes the keys of the live read model's dead letters again, with the expression `key`.
 pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> Result<()> {
     let sql = query!("dead_letter/rekey.sql").fill(&[("key", &Sql::expression(key)?)])?;
     let done = client
         .execute_typed(&sql, &[(&name.as_str(), Type::TEXT)])
         .await;
     done.map(drop)
-        .map_err(|e| pg::error("cannot take the key from the dead letters", e))
+        .map_err(|e| pg::error("cannot compute the keys of the dead letters", e))
 }
 
 impl Fence<'_> {
-    /// The fence of a letter that is tried again: the checkpoint stays where it is.
+    /// The fence of a dead letter that is retried: the checkpoint stays where it is.
     pub(crate) fn of_letter(&self, letter: Position) -> Sql {
         sql!(
-            "select highwater.begin_letter({row}, {letter})",
+            "select highwater.begin_dead_letter({row}, {letter})",
             row = self.row(),
             letter = Sql::number(letter.get())
         )
     }
 }
 
-/// The statement by which a letter leaves after it was applied.
+/// The statement that deletes a dead letter after it was applied.
 pub(crate) fn settle(key: &Key, letter: Position) -> Sql {
     sql!(
         "select highwater.settle({projection}, {generation}, {letter})",
@@ -200,7 +201,7 @@ pub(crate) fn settle(key: &Key, letter: Position) -> Sql {
     )
 }
 
-/// The letter as a relation with the columns of an event.
+/// The dead letter as a relation with the columns of an event.
 pub(crate) fn relation(key: &Key, letter: Position) -> Sql {
     sql!(
         "(select position, stream, version, type, data, metadata, id, recorded_at \
@@ -212,7 +213,7 @@ pub(crate) fn relation(key: &Key, letter: Position) -> Sql {
     )
 }
 
-/// The statement that says that a key was parked.
+/// The statement that records that a key was parked.
 pub(crate) fn raise_parking(key: &Key) -> Sql {
     sql!(
         "update highwater.checkpoint set parking = parking + 1 \

@@ -15,7 +15,7 @@ const APPEND: &str = include_str!("../../sql/queries/event/append.sql");
 const APPEND_ONE: &str = include_str!("../../sql/queries/event/append_one.sql");
 const READ: &str = include_str!("../../sql/queries/event/read.sql");
 
-/// Where an appended event stands.
+/// The place of an appended event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppendedEvent {
@@ -23,7 +23,7 @@ pub struct AppendedEvent {
     pub position: Position,
     /// Its place in its stream.
     pub version: i64,
-    /// It was there already: the same id with the same content.
+    /// It already existed: the same id with the same content.
     pub duplicate: bool,
 }
 

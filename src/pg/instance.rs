@@ -37,7 +37,7 @@ pub(crate) struct Renewal<'a> {
 /// What a renewal answers.
 pub(crate) struct Renewed {
     pub(crate) cluster: Cluster,
-    /// The projections and partitions that are not its own any more.
+    /// The projections and partitions that it no longer owns.
     pub(crate) lost: Vec<(String, i32)>,
 }
 
@@ -110,13 +110,13 @@ pub(crate) struct ObservedCheckpoint {
     pub(crate) partitioning: i32,
     pub(crate) position: Position,
     pub(crate) drain_at: Option<Position>,
-    /// The living instance that has it.
+    /// The living instance that owns it.
     pub(crate) owner: Option<Uuid>,
-    /// An error has stopped it since the instance that asks began.
+    /// An error has stopped it since the asking instance began.
     pub(crate) stopped: bool,
-    /// An error had stopped it before the instance that asks began.
+    /// An error had stopped it before the asking instance began.
     pub(crate) stopped_before: bool,
-    /// Dead letters of it are to be tried again.
+    /// A retry of its dead letters was requested.
     pub(crate) retries: bool,
     /// Why it stopped.
     pub(crate) error: Option<StoredError>,
@@ -143,12 +143,12 @@ fn cluster(row: &Row) -> Result<Cluster> {
 
 fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|e| {
-        let what = format!("the tables of schema highwater are not as they were left: {e}");
+        let what = format!("the tables of schema highwater were changed by somebody else: {e}");
         Error::new(ErrorKind::Database, what).with_hint("run highwater init")
     })
 }
 
-/// Wakes the instances, so that they poll the cluster. Best effort, for they poll by themselves too.
+/// Wakes the instances, so that they poll the cluster. Best effort, because they poll too.
 pub(crate) async fn wake(client: &Client) {
     let sql = include_str!("../../sql/queries/instance/wake.sql");
     if let Err(error) = client.execute_typed(sql, &[]).await {

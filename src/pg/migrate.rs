@@ -1,7 +1,7 @@
-//! Brings the schema `highwater` up to date, and says when it is not.
+//! Brings the schema `highwater` up to date, and reports when it is not.
 //!
-//! There are two components ([`Component`]): the event log, and what the engine knows. A database of
-//! read models whose events are elsewhere needs the second one only. The migrations of each are
+//! There are two components ([`Component`]): the event log, and the state of the engine. A database
+//! of read models whose events are elsewhere needs only the second. The migrations of each are
 //! numbered files in `sql/migrations`, embedded in the binary, applied forward only, each in one
 //! transaction under a transaction-level lock, and recorded in `highwater.migration` with the hash
 //! of their text. A released file is never edited.
@@ -37,8 +37,8 @@ pub struct Applied {
     pub name: String,
 }
 
-/// Applies what is missing of both components and returns it, oldest first. May run at the same time
-/// from anywhere.
+/// Applies the missing migrations of both components and returns them, oldest first. May run at the
+/// same time from anywhere.
 ///
 /// # Errors
 /// [`ErrorKind::Database`] if the server is too old, the role lacks a right, the schema is not
@@ -112,7 +112,8 @@ async fn step(client: &mut Client, component: Component) -> Result<Option<Applie
     }
     let applied = list_for_migration(&transaction, &state, component).await?;
     let Some(migration) = next(component, &applied)? else {
-        // Nothing was written unless the record was created, and then there is a migration to apply.
+        // Nothing was written unless the table of migrations was created, and then there is a
+        // migration to apply.
         return Ok(None);
     };
     apply(&transaction, component, migration)

@@ -1,4 +1,5 @@
-//! The rows of projections: which build of a read model is live, and by which definition it was built.
+//! The rows of projections: which build of a read model is live, and the definition that it was
+//! built with.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -94,7 +95,8 @@ pub(crate) struct NewProjection<'a> {
     pub(crate) text: Option<&'a str>,
 }
 
-/// Stores a projection with its checkpoints. False if somebody else has: whoever does so is waited for.
+/// Stores a projection with its checkpoints. False if another session did; it waits for a session
+/// that is doing so.
 pub(crate) async fn insert(client: &Client, new: NewProjection<'_>) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/insert.sql");
     let parameters: [(&Parameter<'_>, Type); 7] = [
@@ -111,7 +113,7 @@ pub(crate) async fn insert(client: &Client, new: NewProjection<'_>) -> Result<bo
     Ok(inserted > 0)
 }
 
-/// Makes the table that says, beside a read model, how far it is.
+/// Creates the table that shows, beside a read model, how far it is.
 pub(crate) async fn create_positions(
     client: &Client,
     schema: &str,
@@ -130,7 +132,7 @@ pub(crate) async fn create_positions(
         .map_err(|e| pg::own_error("cannot create highwater_position", e))
 }
 
-/// Brings `highwater_position` of the live read model to where its checkpoints stand.
+/// Sets `highwater_position` of the live read model to the positions of its checkpoints.
 pub(crate) async fn set_positions(client: &Client, name: &ProjectionName) -> Result<()> {
     let sql = include_str!("../../sql/queries/projection/set_positions.sql");
     let set = client
@@ -150,8 +152,8 @@ pub(crate) async fn delete(client: &Client, name: &ProjectionName) -> Result<()>
     deleted.map(drop)
 }
 
-/// Says how many partitions a projection is to have, and by which key; [`repartition`] brings it about.
-/// Says whether the number is another one now.
+/// Stores how many partitions a projection is to have, and by which key; [`repartition`] makes the
+/// change. Returns whether the number has changed.
 pub(crate) async fn set_partitions(
     client: &Client,
     name: &ProjectionName,
@@ -169,7 +171,7 @@ pub(crate) async fn set_partitions(
     column(&row, 0)
 }
 
-/// One step of a change of the number of partitions. Says whether anything was done.
+/// One step of a change of the number of partitions. Returns whether anything was done.
 pub(crate) async fn repartition(client: &Client, name: &ProjectionName) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/repartition.sql");
     let row = client
@@ -179,7 +181,7 @@ pub(crate) async fn repartition(client: &Client, name: &ProjectionName) -> Resul
     column(&row, 0)
 }
 
-/// Refuses a definition other than the one that the live read model was built with.
+/// Refuses a definition that is not the one that the live read model was built with.
 pub(crate) fn check_hash(name: &ProjectionName, hash: &str, stored: &str) -> Result<()> {
     match hash == stored {
         true => Ok(()),
@@ -194,22 +196,21 @@ pub(crate) fn changed(name: &ProjectionName) -> Error {
         format!("projection \"{name}\" was changed since its read model was built"),
     )
     .with_hint(format!(
-        "highwater rebuild {name} builds it anew beside the old one; highwater accept {name} keeps \
-         the read model if the change needs none; or put the file back"
+        "highwater rebuild {name} builds it again beside the old one; highwater accept {name} \
+         keeps the read model if the change leaves it as it is; or put the file back"
     ))
 }
 
-/// The error of a projection whose rows went while it ran.
+/// The error of a projection whose rows were deleted while it ran.
 pub(crate) fn dropped(name: &ProjectionName) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!("projection \"{name}\" was dropped"),
     )
-    .with_hint("run again to build it anew")
+    .with_hint("run it again to build it again")
 }
 
-/// The error of a projection whose row is there without a checkpoint: nothing says what its read
-/// model holds.
+/// The error of a projection with a row but no checkpoint: nobody knows what its read model holds.
 pub(crate) fn no_checkpoint(name: &ProjectionName) -> Error {
     Error::new(
         ErrorKind::Database,

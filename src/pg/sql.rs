@@ -1,8 +1,8 @@
-//! SQL that is put together: the only place that does so, and the only one that quotes.
+//! Composed SQL: the only place that composes and quotes it.
 //!
 //! [`Sql`] is text that may be sent. It is made of text of our own, of what a constructor quotes or
-//! checks, and of other `Sql`. What was put in is never read again: a name, a literal or an
-//! expression that looks like a placeholder, a parameter or a comment is none.
+//! checks, and of other `Sql`. Inserted text is never read again: a name, a literal or an
+//! expression that looks like a placeholder, a parameter or a comment stays what it is.
 //!
 //! Short statements and parts of statements are written with [`sql!`], where the compiler compares
 //! names and values. Whole statements are files in `sql/queries`, which [`query!`] names. There a
@@ -12,9 +12,9 @@
 //! select max(e.position) from /*events:*/ highwater.event /*:events*/ e
 //! ```
 //!
-//! So an editor runs the file as it stands, and a test prepares it. The default is never sent: every
-//! placeholder must be given, and every value used ([`Template::fill`]). In defaults `s` is the schema
-//! of a read model and `t (k, n)` its table.
+//! So an editor can run the file as it is, and a test prepares it. The default is never sent: every
+//! placeholder must be given, and every value used ([`Template::fill`]). In defaults `s` is the
+//! schema of a read model and `t (k, n)` its table.
 
 mod template;
 #[cfg(test)]
@@ -34,7 +34,7 @@ pub(crate) use template::Template;
 /// SQL text with values by name: `sql!("drop schema {schema}", schema = Sql::identifier(name))`.
 macro_rules! sql {
     ($text:literal $(, $name:ident = $value:expr)* $(,)?) => {
-        // Behind concat! no variable can be named in the text itself, which would not be typed.
+        // With concat! the text itself cannot name a variable, which would not be typed.
         $crate::pg::sql::Sql::composed(format_args!(
             concat!($text), $($name = $crate::pg::sql::typed(&$value)),*
         ))
@@ -63,7 +63,7 @@ impl Sql {
         Sql(Cow::Borrowed(text))
     }
 
-    /// For [`sql!`] alone, which sees to it that all of the arguments are typed.
+    /// For [`sql!`] alone, which makes sure that all arguments are typed.
     pub(crate) fn composed(text: fmt::Arguments<'_>) -> Sql {
         Sql(text.to_string().into())
     }
@@ -115,7 +115,7 @@ impl Sql {
     pub(crate) fn expression(text: &str) -> Result<Sql> {
         let checked = sql_text::expression(text);
         checked.map_err(|fault| {
-            let what = format!("{text:?} is no SQL expression: {}", fault.what);
+            let what = format!("{text:?} is not a SQL expression: {}", fault.what);
             Error::new(ErrorKind::Config, what).with_hint(fault.hint)
         })?;
         Ok(Sql(format!("(\n{text}\n)").into()))
@@ -129,7 +129,7 @@ impl Sql {
         if is_relation(text) {
             return Ok(Sql(text.trim().to_owned().into()));
         }
-        let what = format!("{text:?} is no name of a table");
+        let what = format!("{text:?} is not the name of a table");
         Err(Error::new(ErrorKind::Config, what)
             .with_hint("write schema.table, quoted where it must be"))
     }

@@ -1,12 +1,12 @@
 //! The one table from SQLSTATE to kind.
 //!
-//! [`crate::retry`] says what follows from a kind; here one question decides, what would help.
+//! [`crate::retry`] decides what follows from a kind; here one question decides: what would help?
 //!
 //! | what would help | kind | codes |
 //! |---|---|---|
 //! | waiting for the server or another address | `ConnectionLost` | 08, 57 but 57014, 53300, 26, 25006, HV00N |
 //! | trying again | `Serialization` | 40 but 40002, 72 |
-//! | waiting for somebody else to let go | `Locked` | 55P03, 55006 |
+//! | waiting until another session releases a lock | `Locked` | 55P03, 55006 |
 //! | less at once, or more time | `TimedOut` | 57014, 25P03, 25P04 |
 //! | room on the server | `Resources` | 53, 58000, 58030, HV001, HV014 |
 //! | leaving an event out | `Apply` | data: 22, 23, 21, 27, 44, 54, P0 and others |
@@ -15,23 +15,23 @@
 //!
 //! Some are less plain than they look:
 //!
-//! - **Class 42** (no such table or column, wrong type, bad syntax) is no event's fault: the
-//!   statement is wrong whatever it is given. Halving its batch would take twenty attempts to blame
+//! - **Class 42** (no such table or column, wrong type, bad syntax) is not the fault of an event:
+//!   the statement always fails. Halving its batch would take twenty attempts to blame
 //!   an innocent event, and with `on_error = "park"` it would park one key after the other. So
-//!   it stops the projection where it stands.
+//!   it stops the projection at once.
 //! - **21000** is what `on conflict do update` raises when a batch changes a row twice: a batch of one
 //!   event passes, so it is halved like any other fault of the data.
 //! - **25006** (read only) is a standby: the address leads to the primary again after the failover.
-//! - **25P02** comes where a projection's code went on after an error that it had swallowed: an event
-//!   brought it there.
+//! - **25P02** comes where a projection's code continued after an error that it had swallowed: an event
+//!   caused it.
 //! - **26000** is a pooler that handed the session to others in between.
-//! - **53300** says that there was no session to be had, so nothing was lost and nothing is full.
-//! - **57014** is `statement_timeout`, or somebody's cancel: what was asked for was too much for
+//! - **53300** says that no session was free, so nothing was lost and nothing is full.
+//! - **57014** is `statement_timeout`, or a cancel by somebody: the statement was too much for
 //!   the time there is.
 //! - **XX000** is raised by extensions over bad data, and by the server over a table that somebody
 //!   changes at that moment: with less of the data, or later, it may pass; if it does not, one event
-//!   is named. **XX001** and **XX002** say that the data is broken: nobody should write on.
-//! - A code that PostgreSQL does not define was raised by somebody's function about the data.
+//!   is named. **XX001** and **XX002** say that the data is broken: writing must stop.
+//! - A code that PostgreSQL does not define was raised by a user's function about the data.
 
 use crate::error::ErrorKind;
 

@@ -1,4 +1,4 @@
-//! TLS for PostgreSQL: what libpq's `sslmode` promises, by rustls.
+//! TLS for PostgreSQL: libpq's `sslmode`, by rustls.
 
 mod verify;
 
@@ -46,7 +46,7 @@ impl SslMode {
     }
 }
 
-/// Where the issuers come from that a server's certificate may have.
+/// The trusted issuers of a server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Roots {
     /// `~/.postgresql/root.crt` if it exists, else the system's where the mode allows it.
@@ -57,7 +57,7 @@ pub(crate) enum Roots {
     File(PathBuf),
 }
 
-/// All that decides how a TLS connection is made.
+/// The settings of a TLS connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsSettings {
     pub(crate) mode: SslMode,
@@ -68,12 +68,12 @@ pub(crate) struct TlsSettings {
     pub(crate) direct: bool,
     /// `ssl_min_protocol_version=TLSv1.3`.
     pub(crate) only_tls13: bool,
-    /// Where libpq's default files lie; none without a home directory.
+    /// The directory of libpq's default files; none without a home directory.
     pub(crate) home: Option<PathBuf>,
 }
 
 impl TlsSettings {
-    /// The TLS side of a connection. Reads the files anew, so that renewed ones are taken up.
+    /// The TLS side of a connection. Reads the files again, so that it uses renewed ones.
     pub(crate) fn connector(&self) -> Result<MakeRustlsConnect> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
@@ -164,7 +164,7 @@ impl TlsSettings {
             .map_err(|error| {
                 Error::new(
                     ErrorKind::Config,
-                    format!("the key does not serve the client certificate: {error}"),
+                    format!("the key does not match the client certificate: {error}"),
                 )
                 .with_location(key.display().to_string())
                 .with_hint("sslcert and sslkey must be a pair, the key not encrypted")

@@ -13,9 +13,8 @@ use crate::pg::sql::{Sql, sql};
 use crate::pg::value::{SqlValue, typed};
 
 /// Opens a transaction: read committed, also where the role's default or the database's is another
-/// level; and the server looks once a second whether its client is still there, so that what a
-/// killed process has in flight does not go on for long. Only a server on Linux can do so in every
-/// version.
+/// level; and the server checks once a second whether its client is still there, so that a batch of
+/// a killed process soon ends. Only a server on Linux can do so in every version.
 pub(crate) const BEGIN: &str = "begin isolation level read committed; \
                                 select set_config('client_connection_check_interval', '1000', true) \
                                 where version() like '%linux%'";
@@ -61,10 +60,10 @@ impl Prologue {
     }
 }
 
-/// When a batch counts.
+/// When a batch is durable.
 ///
-/// PostgreSQL's own logical replication applies without waiting, for the same reason: what a crash
-/// takes back is behind the checkpoint that it takes back with it, and comes again.
+/// PostgreSQL's own logical replication applies without waiting, for the same reason: a crash that
+/// undoes read models undoes their checkpoints with them, and the events are applied again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Commit {
     /// When disk and replicas have it, as the server is set to (`synchronous_commit`).
@@ -73,7 +72,7 @@ pub(crate) enum Commit {
     Visible,
 }
 
-/// What the server keeps of an `application_name`.
+/// The longest `application_name` that the server keeps.
 const APPLICATION_NAME_MAX: usize = 63;
 
 /// Whose batch a session applies, as its `application_name` says: `highwater:NAME:GENERATION:PARTITION`.
@@ -168,7 +167,7 @@ impl<'a> Tx<'a> {
         done.map_err(|e| pg::error("a statement of the projection failed", e))
     }
 
-    /// The driver's client, for what is missing here.
+    /// The driver's client, for everything else.
     pub fn client(&self) -> &'a Client {
         self.client
     }

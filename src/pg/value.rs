@@ -1,4 +1,4 @@
-//! Values that know the SQL type they are sent as, so that nobody has to name it.
+//! Values that know the SQL type they are sent as, so that callers need not name it.
 
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};

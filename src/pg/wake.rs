@@ -1,9 +1,9 @@
 //! Sends wakes: after the commit of an append, coalesced.
 //!
-//! A NOTIFY inside the append's transaction would take a lock of the whole cluster until its commit.
-//! So each wake is a small transaction of its own, on a connection of its own, that waits for no
-//! disk; however many appends end meanwhile, at most one wake is in flight and one is pending. A wake
-//! is a hint: the engine polls too, so one that fails is logged and forgotten.
+//! A NOTIFY inside the append's transaction would take a lock of the whole cluster until its
+//! commit. So each wake is a small transaction of its own, on a connection of its own, that waits
+//! for no disk; at most one wake is in flight and one is pending, however many appends end
+//! meanwhile. A wake is a hint: the engine polls too, so one that fails is logged and forgotten.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::position::Position;
 
 const SEND: &str = include_str!("../../sql/queries/wake/send.sql");
 
-/// A wake that takes longer is worth nothing any more.
+/// A wake that takes longer is useless.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What lies between two wakes where appends ended while the first was on its way: an engine that has
-/// just been woken looks by itself for a while, and each wake is work for its session.
+/// The pause between two wakes where appends ended while the first was in flight: an engine that
+/// was just woken polls by itself for a while, and each wake costs its session time.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Sends the wakes of one store. Clones share what is in flight.
@@ -81,7 +81,7 @@ impl Waker {
         }
     }
 
-    /// The pending wake becomes the one in flight; without one nothing is in flight any more.
+    /// Sends the pending wake next; without one nothing is in flight any more.
     fn take_pending(&self) -> Option<Position> {
         let mut taken = None;
         self.state.send_modify(|state| {

@@ -1,4 +1,4 @@
-//! What a projection's own code failed with, as highwater's error.
+//! The errors of a projection's own code, as highwater's errors.
 
 use std::error::Error as StdError;
 use std::iter::successors;
@@ -7,9 +7,9 @@ use crate::error::{BoxError, Error, EventRef};
 use crate::event::RecordedEvent;
 use crate::pg;
 
-/// An error that a projection's code returned. One of highwater's stays as it is. Any other is of the kind
-/// of the first error underneath that highwater or the driver made: a lost connection is retried, whatever
-/// it is wrapped in. Where there is none, an event is taken to be the cause.
+/// An error that a projection's code returned. One of highwater's stays as it is. Any other is of
+/// the kind of the first error underneath that highwater or the driver made: a lost connection is
+/// retried, however it is wrapped. Without such an error, an event counts as the cause.
 pub(super) fn from_code(error: BoxError) -> Error {
     let error = match error.downcast::<Error>() {
         Ok(error) => return *error,
@@ -27,7 +27,7 @@ pub(super) fn from_code(error: BoxError) -> Error {
     }
 }
 
-/// The same of code that was given one event.
+/// The same for code that was given one event.
 pub(super) fn at_event(error: BoxError, event: &RecordedEvent) -> Error {
     let error = from_code(error);
     match error.event() {

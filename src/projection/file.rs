@@ -12,7 +12,7 @@
 //! insert into files select data->>'path' from batch on conflict do nothing;
 //! ```
 //!
-//! A file is read once, whole; what it means does not depend on line ends, comments or blanks.
+//! A file is read once, as a whole; line ends, comments and blanks do not change its meaning.
 
 mod directory;
 mod header;
@@ -119,8 +119,7 @@ impl ProjectionFile {
     /// Parses the text of the file at `path`, which is not read.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], with the file and the line, for everything that is not as a
-    /// projection's file must be.
+    /// [`ErrorKind::Config`], with the file and the line, for every fault of the file.
     pub fn parse(path: &Path, text: &str) -> Result<ProjectionFile> {
         let source = SourceText::new(path, text)?;
         let name = source.name()?;
@@ -149,8 +148,9 @@ impl ProjectionFile {
         ProjectionFile::parse(path, &read_text(path)?)
     }
 
-    /// The fingerprint of what the read model is made of: events, source, key, `up` and `apply`,
-    /// without comments and blanks. `partitions` and `on_error` are settings and no part of it.
+    /// The fingerprint of everything that decides the read model: events, source, key, `up` and
+    /// `apply`, without comments and blanks. `partitions` and `on_error` are settings and not part
+    /// of it.
     pub fn hash(&self) -> Hash {
         let mut fields = Fields(Sha256::new());
         fields.text("highwater projection 1");
@@ -176,7 +176,7 @@ impl ProjectionFile {
     }
 }
 
-/// Fields one after the other, each behind its length, so that no two lists of fields give the
+/// Fields one after the other, each preceded by its length, so that no two lists of fields give the
 /// same bytes.
 struct Fields(Sha256);
 
@@ -221,7 +221,7 @@ impl<'a> SourceText<'a> {
     fn new(path: &'a Path, text: &str) -> Result<SourceText<'a>> {
         check_size(path, text.len())?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        // A string over two lines would else depend on the machine that checked the file out.
+        // Otherwise a string over two lines would depend on the machine that checked out the file.
         let text = text.replace("\r\n", "\n");
         let lines = Lines::of(&text);
         let source = SourceText { path, text, lines };

@@ -93,8 +93,8 @@ pub trait KeyedView: Send + Sync + 'static {
     /// A row: a struct whose fields are the table's columns, the key's among them.
     type Row: Serialize + DeserializeOwned + Send + Sync + 'static;
 
-    /// What an event is whose type [`KeyedView::Event`] does not have: [`OnUnknown::Ignore`]
-    /// leaves it out, [`OnUnknown::Stop`] stops the projection at it.
+    /// What to do with an event whose type [`KeyedView::Event`] does not have:
+    /// [`OnUnknown::Ignore`] leaves it out, [`OnUnknown::Stop`] stops the projection at it.
     const ON_UNKNOWN: OnUnknown;
 
     /// Its name, which is also the name of its schema.
@@ -117,8 +117,8 @@ pub trait KeyedView: Send + Sync + 'static {
     /// What order and parking are per: a SQL expression over the columns of an event, such as
     /// `data->>'customer'`, of built-in functions that always give the same; the key may be null.
     ///
-    /// With more than one partition, events of one row must have one key: two partitions would
-    /// else write the same row.
+    /// With more than one partition, events of one row must have one key: otherwise two partitions
+    /// would write the same row.
     fn key_sql(&self) -> &str {
         Keys::STREAM
     }
@@ -149,8 +149,8 @@ pub trait KeyedView: Send + Sync + 'static {
         recorded: &RecordedEvent,
     ) -> Result<Option<Self::Key>, BoxError>;
 
-    /// The row after this event, from the row before it; `None` is no row. One that stays `None`
-    /// or becomes it is deleted.
+    /// The row after this event, from the row before it; `None` is no row. A row that becomes
+    /// `None` is deleted.
     ///
     /// # Errors
     /// As [`Projection::apply`].
@@ -172,7 +172,7 @@ impl<V: KeyedView> Keyed<V> {
     /// If its name cannot name a schema, its event is no enum, or it has no key column.
     pub fn new(view: V) -> Result<RustProjection<Keyed<V>>> {
         if typed::variants_of::<V::Event>().is_none() {
-            let what = format!("the event of projection \"{}\" is no enum", view.name());
+            let what = format!("the event of projection \"{}\" is not an enum", view.name());
             return Err(Error::new(ErrorKind::Config, what)
                 .with_hint("derive Deserialize for an enum with a variant for each event type"));
         }

@@ -63,7 +63,7 @@ impl<P: Projection> RustProjection<P> {
 
 fn key_of(projection: &impl Projection) -> Result<String> {
     sql_text::expression(projection.key_sql()).map_err(|fault| {
-        let what = format!("the key is no SQL expression: {}", fault.what);
+        let what = format!("the key is not a SQL expression: {}", fault.what);
         Error::new(ErrorKind::Config, what).with_hint(fault.hint)
     })
 }

@@ -1,4 +1,4 @@
-//! TOML with places: every complaint names the file and the line in that file.
+//! TOML with places: every error names the file and the line in that file.
 
 use serde_json::{Map, Value};
 use toml::Spanned;
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sql_text::Lines;
 use crate::suggest;
 
-/// A TOML text and where it stands.
+/// A TOML text and its place.
 pub(crate) struct TomlText<'a> {
     place: String,
     text: &'a str,
@@ -37,18 +37,18 @@ impl<'a> TomlText<'a> {
         })
     }
 
-    /// The line of the file on which the byte at `offset` of the text stands.
+    /// The line of the file that has the byte at `offset` of the text.
     pub(crate) fn line(&self, offset: usize) -> usize {
         self.first_line + self.lines.line_at(offset) - 1
     }
 
-    /// A complaint about the byte at `offset`.
+    /// An error about the byte at `offset`.
     pub(crate) fn error(&self, offset: usize, what: impl Into<String>) -> Error {
         let line = self.line(offset);
         Error::new(ErrorKind::Config, what).with_location(format!("{}: line {line}", self.place))
     }
 
-    /// A complaint about a value of a wrong kind.
+    /// An error about a value of a wrong kind.
     pub(crate) fn unlike(&self, value: &Spanned<DeValue<'_>>, name: &str, wanted: &str) -> Error {
         let found = kind_of(value.get_ref());
         self.error(
@@ -58,7 +58,7 @@ impl<'a> TomlText<'a> {
         .with_hint("fix the value")
     }
 
-    /// Refuses keys that are not among `known`; `whose` says what they belong to.
+    /// Refuses keys that are not among `known`; `whose` names their owner.
     pub(crate) fn only(&self, table: &DeTable<'_>, known: &[&str], whose: &str) -> Result<()> {
         let stranger = table
             .keys()

@@ -16,7 +16,7 @@ use crate::event::RecordedEvent;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUnknown {
-    /// It is none of this projection's business; it is not even read.
+    /// Ignore it; it is not even read.
     Ignore,
     /// Stop at it: every type must be known.
     Stop,

@@ -9,46 +9,46 @@ use super::{BoxFuture, Tally, Types};
 use crate::error::Result;
 use crate::position::{Position, Range};
 
-/// Follows the mark of one source. What it knows is void when it fails; begin again.
+/// Follows the mark of one source. Everything it knows is void when it fails; then begin again.
 pub trait Follower: Send {
     /// Reads what came since the last step and moves the mark as far as is proven.
     fn step(&mut self) -> BoxFuture<'_, Result<Step>>;
 
-    /// From now on an event counts only when no crash of its server can take it back: the read
-    /// model is in another one, which would keep it. Nothing to do for a source without such events.
+    /// From now on an event counts only when no crash of its server can undo it: the read model is
+    /// on another server, which would keep it. Nothing to do for a source without such events.
     fn until_durable(&mut self) {}
 }
 
 /// What one step found.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Where the mark stands now.
+    /// The position of the mark.
     pub mark: Position,
     /// The highest committed position seen.
     pub head: Position,
     /// What the mark passed in this step.
     pub passed: Range,
-    /// What occurs in `passed`; `None` if that is not known.
+    /// The events in `passed`; `None` if they are not known.
     pub occurred: Option<RangeSummary>,
     /// The gap that holds the mark.
     pub gap: Option<OpenGap>,
-    /// When the next step would be worth it, if the source knows better than to wait for news.
+    /// When the next step makes sense, if the source knows better than to wait for news.
     pub again: Option<Duration>,
 }
 
-/// The events of a range, as far as the engine needs them where it does not read the range itself.
+/// A summary of the events of a range, for an engine that does not read the range itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSummary {
     /// Their types.
     pub types: Vec<Arc<str>>,
     /// The last event.
     pub last: Option<(Position, Uuid)>,
-    /// How many they are, and their digest.
+    /// Their number, and their digest.
     pub tally: Tally,
 }
 
 impl RangeSummary {
-    /// One more event, behind all others.
+    /// Adds an event after all others.
     pub fn push(&mut self, position: Position, id: Uuid, event_type: Arc<str>) {
         self.last = Some((position, id));
         self.tally.add(position, id);
@@ -73,7 +73,7 @@ pub struct OpenGap {
     pub from: Position,
     /// Its last missing position.
     pub to: Position,
-    /// Since when this follower has seen it.
+    /// When this follower first saw it.
     pub since: Instant,
     /// The transactions that hold it, by their name in the lock table.
     pub held_by: Vec<String>,

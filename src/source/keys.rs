@@ -25,11 +25,11 @@ pub struct Keys<'a> {
     pub key: &'a str,
     /// The partition whose keys are wanted.
     pub partition: Partition,
-    /// What becomes of parked keys.
+    /// How parked keys are treated.
     pub parked: Parked<'a>,
 }
 
-/// One of so many partitions.
+/// One of several partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// Its number, from 0.
@@ -38,10 +38,10 @@ pub struct Partition {
     pub of: i32,
 }
 
-/// What becomes of parked keys.
+/// How parked keys are treated.
 #[derive(Clone, Copy, Debug)]
 pub enum Parked<'a> {
-    /// They are like all others.
+    /// They are treated like all others.
     With,
     /// These are left out.
     Without(&'a [EventKey]),
@@ -64,7 +64,7 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// The same with something else becoming of parked keys.
+    /// The same with another treatment of parked keys.
     #[must_use]
     pub fn parked(self, parked: Parked<'a>) -> Filter<'a> {
         let keys = Keys {
@@ -86,7 +86,7 @@ impl Partition {
 }
 
 impl<'a> Keys<'a> {
-    /// The key of a projection that names none.
+    /// The key of a projection without one of its own.
     pub const STREAM: &'static str = "stream";
 
     /// Every key.
@@ -119,14 +119,14 @@ impl<'a> Keys<'a> {
         Sql::expression(self.key)
     }
 
-    /// The condition for the partition, over the columns of an event; nothing is needed in the
-    /// server for it.
+    /// The condition for the partition, over the columns of an event; it needs no function in the
+    /// server.
     pub(crate) fn in_partition(&self) -> Result<Sql> {
         if self.partition.of <= 1 {
             return Ok(Sql::trusted("true"));
         }
-        // Of a comparison like this the planner would believe that it holds for few rows, of a CASE that
-        // it does for half of them.
+        // The planner would expect few rows from a comparison like this, and half of them from a
+        // CASE.
         Ok(sql!(
             "case when {belongs_to} = {number} then true else false end",
             belongs_to = self.number()?,
@@ -185,7 +185,7 @@ impl<'a> Keys<'a> {
         ))
     }
 
-    /// The key so that null is a value like any other, and no other value.
+    /// The key, encoded so that null is a value of its own.
     fn marked(&self) -> Result<Sql> {
         Ok(sql!(
             "coalesce('=' || {key}::text collate \"C\", '')",

@@ -1,22 +1,22 @@
 //! How often a source is polled while it is followed: every rule in one place, without a clock.
 //!
-//! A poll takes time from the writers, and a lock snapshot costs a saturated server up to 5 ms. So new
-//! rows are read often, locks less often, and both ever less often the longer nothing comes of it.
+//! A poll takes time from the writers, and a lock snapshot costs a saturated server up to 5 ms. So
+//! new rows are read often, locks less often, and both ever less often while nothing changes.
 
 use std::time::Duration;
 
-/// From so many positions in one step on, more are most likely on their way.
+/// From this many positions in one step on, more will most likely follow.
 const BUSY_FROM: u64 = 16;
 
 /// New rows are read cheaply: a gap that a commit fills is seen by the next poll.
 const GAP_POLL_MIN: Duration = Duration::from_millis(2);
 const GAP_POLL_MAX: Duration = Duration::from_millis(100);
 
-/// At most 50 lock snapshots a second, and ever fewer.
+/// At most 50 lock snapshots a second, then ever fewer.
 const LOCKS_PAUSE_MIN: Duration = Duration::from_millis(20);
 const LOCKS_PAUSE_MAX: Duration = Duration::from_millis(200);
 
-/// How often a follower makes sure that the positions did not go back.
+/// How often a follower checks that positions did not go back.
 const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often an active source is polled that wakes arrive from, and one that is only polled; timers
@@ -26,11 +26,11 @@ const ACTIVE_POLL: Duration = Duration::from_micros(500);
 /// How long a source is active after its last event.
 const ACTIVE_FOR: Duration = Duration::from_secs(1);
 
-/// How often a busy source is polled, whatever wakes arrive. 600 times a second took 12 % of two cores
-/// from its 32 writers; 90 times take 3 %.
+/// How often a busy source is polled, however many wakes arrive. 600 polls a second took 12 % of
+/// two cores from its 32 writers; 90 polls take 3 %.
 const BUSY_POLL: Duration = Duration::from_millis(10);
 
-/// Whether a step over so many positions shows a busy source.
+/// Whether a step over this many positions shows a busy source.
 fn is_busy(positions: u64) -> bool {
     positions >= BUSY_FROM
 }
@@ -44,15 +44,15 @@ pub(crate) fn follower_poll(at_once: bool, gap_age: Option<Duration>) -> Option<
     gap_age.map(|age| (age / 8).clamp(GAP_POLL_MIN, GAP_POLL_MAX))
 }
 
-/// Whether a lock snapshot is worth its price: a gap of this age is open behind a step over so many
-/// positions, and the last snapshot is so long ago. While a source is busy a gap is most likely a commit
-/// on its way, and the next rows tell for less.
+/// Whether a lock snapshot is worth its price: a gap of this age is open after a step over this
+/// many positions, and the last snapshot has this age. In a busy source a gap is most likely a
+/// commit in flight, and the next rows show that for less.
 pub(crate) fn are_locks_due(positions: u64, gap_age: Duration, since: Option<Duration>) -> bool {
     let pause = (gap_age / 4).clamp(LOCKS_PAUSE_MIN, LOCKS_PAUSE_MAX);
     !is_busy(positions) && since.is_none_or(|since| since >= pause)
 }
 
-/// Whether it is time to make sure that the positions did not go back.
+/// Whether it is time to check that positions did not go back.
 pub(crate) fn is_sequence_due(since: Duration) -> bool {
     since >= SEQUENCE_PAUSE
 }
@@ -72,16 +72,16 @@ pub(crate) struct Stepped {
     pub(crate) is_awaited: bool,
 }
 
-/// What lies between two steps.
+/// The pause between two steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pause {
-    /// So long, whatever arrives.
+    /// This long, whatever arrives.
     Whole(Duration),
-    /// So long at most: a wake or a runner that begins to wait ends it.
+    /// This long at most: a wake or a runner that begins to wait ends it.
     UntilNews(Duration),
 }
 
-/// How long an idle source is left alone, after it was left alone for `before`.
+/// How long an idle source is not polled, after a pause of `before`.
 pub(crate) fn idle_poll(stepped: &Stepped, before: Duration, slowest: Duration) -> Duration {
     let pause = match (stepped.since_event < ACTIVE_FOR, stepped.is_woken) {
         (true, true) => WOKEN_POLL,
@@ -92,7 +92,7 @@ pub(crate) fn idle_poll(stepped: &Stepped, before: Duration, slowest: Duration) 
 }
 
 /// When the reader polls next: at once if that tells something new, every 10 ms while the source is
-/// busy, at the pace of an idle source as long as no runner waits for it.
+/// busy, at the pace of an idle source while no runner waits for it.
 pub(crate) fn reader_pause(stepped: &Stepped, idle: Duration, slowest: Duration) -> Pause {
     match stepped.follower_poll {
         Some(pause) if pause.is_zero() => Pause::UntilNews(pause),

@@ -1,5 +1,5 @@
-//! What a log can do because it is in a PostgreSQL database: the server evaluates keys, counts and says
-//! who holds the mark. In the database of the read models it is also read inside the server.
+//! What a log can do because it is in a PostgreSQL database: the server evaluates keys, counts, and
+//! names who holds the mark. In the database of the read models it is also read inside the server.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -13,11 +13,11 @@ use crate::position::{Position, Range};
 
 /// A log in a PostgreSQL database.
 ///
-/// A source without it works too: its events have the key `stream`, ranges are halved and counted by
-/// reading them ([`super::Source`]), and nobody is named who holds its mark.
+/// A source without it works too: its events have the key `stream`, ranges are halved and counted
+/// by reading them ([`super::Source`]), and it cannot name who holds the mark.
 pub trait PostgresLog: Send + Sync {
     /// The relation that holds the events, as SQL text with the columns of `highwater.event`, if
-    /// it is in the database of the read models and may be read there.
+    /// that is the database of the read models and the relation may be read there.
     fn relation(&self) -> Option<&str>;
 
     /// A statement as SQL text that raises HW104 if events after `read_up_to` were removed, for a
@@ -40,7 +40,7 @@ pub trait PostgresLog: Send + Sync {
         keys: Keys<'a>,
     ) -> BoxFuture<'a, Result<KeyedBatch>>;
 
-    /// The position of the first event of a range, of whatever type.
+    /// The position of the first event of a range, of any type.
     fn first(&self, range: Range) -> BoxFuture<'_, Result<Option<Position>>>;
 
     /// How many wanted events a range holds, and the one in the middle.
@@ -50,16 +50,17 @@ pub trait PostgresLog: Send + Sync {
         filter: Filter<'a>,
     ) -> BoxFuture<'a, Result<Option<Middle>>>;
 
-    /// How many events of whatever type a range holds, at most `events_max`, and how far they were counted.
+    /// How many events of any type a range holds, at most `events_max`, and how far they were
+    /// counted.
     fn tally(&self, range: Range, events_max: u64) -> BoxFuture<'_, Result<(Position, Tally)>>;
 
-    /// What was removed on purpose from a range; `None` if that is not written down.
+    /// What was removed on purpose from a range; `None` if that is not recorded.
     fn removed_in(&self, _range: Range) -> BoxFuture<'_, Result<Option<RemovedIn>>> {
         Box::pin(async { Ok(None) })
     }
 
-    /// The name of the server that the events are in, as long as it runs: what crashes together has
-    /// one name.
+    /// The name of the running server that has the events: everything that crashes together has one
+    /// name.
     fn server(&self) -> BoxFuture<'_, Result<String>>;
 
     /// The transactions that may still fill a gap.
@@ -89,7 +90,8 @@ pub struct RemovedIn {
     pub others: Vec<(Position, Uuid)>,
 }
 
-/// A transaction that others wait for: it holds the mark, or a lock. What the role may not see is `None`; `pg_monitor` sees all.
+/// A transaction that others wait for: it holds the mark, or a lock. Fields that the role may not
+/// see are `None`; `pg_monitor` sees all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeldBy {
     /// Its name in the lock table, or that of the batch that waits for it.
@@ -99,7 +101,7 @@ pub struct HeldBy {
     pub pid: Option<i32>,
     /// The role.
     pub user: Option<String>,
-    /// What the client calls itself.
+    /// The name that the client gave itself.
     pub application: Option<String>,
     /// The query it runs or ran last.
     pub query: Option<String>,

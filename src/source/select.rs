@@ -1,5 +1,5 @@
-//! What the engine asks of any source. A log in PostgreSQL answers it in the server; of any other source
-//! the events are read and looked at here, and their key is the stream.
+//! What the engine asks of any source. A log in PostgreSQL answers it in the server; of any other
+//! source the events are read and examined here, and their key is the stream.
 
 use super::{
     Batch, EventKey, Filter, KeyedBatch, Keys, Middle, ReadRequest, RemovedIn, Source, Tally,
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::position::{Position, Range};
 
-/// How much is read at once only to be counted.
+/// How much to read at once for counting.
 const COUNTED_EVENTS_MAX: usize = 10_000;
 const COUNTED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -49,7 +49,7 @@ impl dyn Source + '_ {
         })
     }
 
-    /// The position of the first event of a range, of whatever type.
+    /// The position of the first event of a range, of any type.
     ///
     /// # Errors
     /// If the source cannot be read.
@@ -90,7 +90,8 @@ impl dyn Source + '_ {
         }))
     }
 
-    /// How many events of whatever type a range holds, at most `events_max`, and how far they were counted.
+    /// How many events of any type a range holds, at most `events_max`, and how far they were
+    /// counted.
     ///
     /// # Errors
     /// If the source cannot be read.
@@ -108,7 +109,7 @@ impl dyn Source + '_ {
         Ok((through, tally))
     }
 
-    /// What was removed on purpose from a range; `None` if the source does not write that down.
+    /// What was removed on purpose from a range; `None` if the source does not record that.
     ///
     /// # Errors
     /// If the source cannot be read.
@@ -119,7 +120,8 @@ impl dyn Source + '_ {
         }
     }
 
-    /// Reads a range, `one` wanted event after the other until it says no. Returns how far that was.
+    /// Reads a range and calls `one` for each wanted event until it returns false. Returns how far
+    /// it read.
     async fn count(
         &self,
         range: Range,
@@ -150,7 +152,7 @@ impl dyn Source + '_ {
             return Ok(());
         }
         let what = format!(
-            "source \"{}\" is not in PostgreSQL and knows the key {} only, not {}",
+            "source \"{}\" is not in PostgreSQL and supports only the key {}, not {}",
             self.name(),
             Keys::STREAM,
             keys.key

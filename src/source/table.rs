@@ -44,9 +44,9 @@ pub const WAKE_CHANNEL: &str = "highwater_wake";
 pub struct EventTable {
     /// Its name as SQL text, quoted where it must be: `highwater.event`.
     pub relation: String,
-    /// How a gap is told dead from alive.
+    /// How a dead gap is distinguished from a live one.
     pub gap: GapPolicy,
-    /// What tells this log from any other; `None`: the identity in `highwater.source`.
+    /// The identity of this log; `None`: the one in `highwater.source`.
     pub identity: Option<String>,
 }
 
@@ -113,7 +113,7 @@ impl TableSource {
     }
 
     /// The same table, for read models in another database: the events are read from here, not
-    /// inside the server of the read model. Projections of it are in Rust.
+    /// inside the server of the read model. Its projections are in Rust.
     #[must_use]
     pub fn elsewhere(self) -> TableSource {
         TableSource {
@@ -302,7 +302,7 @@ pub(crate) async fn head(client: &Client, table: &EventTable) -> Result<Position
 struct TypeNames(HashSet<Arc<str>>);
 
 impl TypeNames {
-    /// Of a log with more types than this, the names are allocated again now and then.
+    /// With more types than this, the names are allocated again now and then.
     const MAX: usize = 4_096;
 
     fn intern(&mut self, name: &str) -> Arc<str> {

@@ -5,13 +5,13 @@ use super::lexer::{Kind, Piece};
 /// Where a statement takes a definition of `batch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchPlace {
-    /// The byte of the text at which it stands.
+    /// The byte of the text at which it is.
     pub at: usize,
-    /// It joins the list of a `with` that is there; else it brings its own.
+    /// It joins the list of an existing `with`; else it adds one.
     pub joins: bool,
 }
 
-/// What can stand behind `with`. Other statements, and functions, see the view.
+/// The statements that take a `with`. Others, and functions, see the view.
 const TAKES_WITH: [&str; 8] = [
     "select", "insert", "update", "delete", "merge", "values", "table", "with",
 ];
@@ -46,7 +46,7 @@ fn is_batch(piece: &Piece<'_>) -> bool {
     piece.is_word("batch") || (piece.kind == Kind::Quoted && piece.text == "\"batch\"")
 }
 
-/// Whether the name stands somewhere without a schema before it.
+/// Whether the name occurs without a schema before it.
 fn names_batch(tokens: &[&Piece<'_>]) -> bool {
     let qualified = |at: usize| {
         at.checked_sub(1)

@@ -9,7 +9,7 @@ const OWNS_SEARCH_PATH: &str =
     "the engine sets search_path to the projection's own schema, which a rebuild changes";
 const OWNS_SESSION: &str = "it would outlive the transaction on a connection that others use";
 
-/// Why this statement may not stand in a projection, if it may not.
+/// Why a projection may not use this statement, if it may not.
 pub(crate) fn refusal(statement: &[Piece<'_>]) -> Option<Fault> {
     if let Some(meta) = statement.iter().find(|piece| is_backslash(piece)) {
         return Some(Fault {
@@ -32,7 +32,7 @@ fn is_backslash(piece: &Piece<'_>) -> bool {
     piece.kind == Kind::Other && piece.text == "\\"
 }
 
-/// The first words, in lower case, up to something that is no word.
+/// The first words, in lower case, up to something that is not a word.
 fn leading_words(statement: &[Piece<'_>]) -> Vec<String> {
     let tokens = statement.iter().filter(|piece| piece.is_token());
     tokens

@@ -2,10 +2,10 @@
 
 use super::{Fault, Kind, Piece, join, lex};
 
-/// The expression without blanks, if it can stand in parentheses.
+/// The expression without blanks, if it fits in parentheses.
 ///
 /// # Errors
-/// What is wrong with it. Whether the server knows what it names is not looked at.
+/// What is wrong with it. It does not check whether the server knows the names in it.
 pub(crate) fn expression(text: &str) -> Result<String, Fault> {
     let pieces = lex(text)?;
     let fault = |what: &str, hint: &str| {

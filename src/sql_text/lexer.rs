@@ -255,7 +255,7 @@ fn block_comment(rest: &str) -> Option<usize> {
     }
 }
 
-/// Digits, a fraction, an exponent; letters that stick to it are the server's to refuse.
+/// Digits, a fraction, an exponent; the server refuses letters that follow directly.
 fn number(rest: &str) -> usize {
     let digit = |c: char| is_name_start(c) || c.is_ascii_digit();
     let mut end = run(rest, digit);

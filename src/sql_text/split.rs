@@ -1,4 +1,4 @@
-//! Statements: what stands between semicolons, unless parentheses or a function body hold it.
+//! Statements: the text between semicolons, unless these are in parentheses or a function body.
 
 use super::lexer::{Kind, Piece};
 
@@ -58,7 +58,7 @@ impl<'a> Nesting<'a> {
         self.before = Some(*piece);
     }
 
-    /// Behind `.` and `as` a keyword is a name.
+    /// After `.` and `as` a keyword is a name.
     fn names_something(&self) -> bool {
         self.before
             .is_some_and(|before| before.is(".") || before.is_word("as"))

@@ -175,7 +175,7 @@ fn what_only_looks_like_transaction_control_is_allowed() {
     }
 }
 
-/// Texts made of what the lexer has to tell apart, which random characters seldom hit.
+/// Texts made of the tokens that the lexer distinguishes, which random characters seldom hit.
 fn sql_like() -> impl Strategy<Value = String> {
     let parts = prop::sample::select(vec![
         "select", "E", "u&", "'", "''", "\"", "\\", "$", "$$", "$a$", "--", "/*", "*/", "\n", "\r",

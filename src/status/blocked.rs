@@ -16,7 +16,7 @@ use crate::source::HeldBy;
 pub(super) struct Blocked(HashMap<String, Vec<HeldBy>>);
 
 impl Blocked {
-    /// Looks once at the batches of these checkpoints.
+    /// Reads once what the batches of these checkpoints wait for.
     pub(super) async fn read(client: &Client, keys: impl Iterator<Item = Key>) -> Result<Blocked> {
         let names: Vec<String> = keys.map(|key| batch_name(&key)).collect();
         let sql = include_str!("../../sql/queries/status/blocked.sql");
@@ -31,8 +31,8 @@ impl Blocked {
         Ok(blocked)
     }
 
-    /// Who holds up the batches of these checkpoints, each of them once. A batch that is only in the
-    /// queue for the same lock holds up nobody: it waits for the same ones.
+    /// Who blocks the batches of these checkpoints, each of them once. A batch that is only in the
+    /// queue for the same lock blocks nobody: it waits for the same sessions.
     pub(super) fn holders(&self, keys: &[Key]) -> Vec<HeldBy> {
         let names: Vec<String> = keys.iter().map(batch_name).collect();
         let waits = |one: &HeldBy| {

@@ -1,4 +1,4 @@
-//! Where the mark of a source stands, asked once: as instances report it, else followed for a moment.
+//! The mark of a source, read once: as instances report it, else followed for a moment.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -29,8 +29,8 @@ pub(crate) async fn reported(client: &Client) -> Result<(Timestamp, HashMap<Stri
     Ok((column(&row, 0)?, marks.collect()))
 }
 
-/// The head, if a living instance or the checkpoints have proven everything up to there. A report is up
-/// to a third of a lease old: one that lies below the head says nothing about what is between.
+/// The head, if a living instance or the checkpoints have proven everything up to there. A report
+/// is up to a third of a lease old: one below the head says nothing about the positions between.
 ///
 /// Refuses what [`Source::follow`] would refuse.
 pub(crate) async fn proven_head(
@@ -46,8 +46,8 @@ pub(crate) async fn proven_head(
     Ok((reported.max(floor) == head).then_some(head))
 }
 
-/// Follows the rule of [`crate::mark`] from `floor` until the mark is at the head, or patience
-/// ends.
+/// Follows the rule of [`crate::mark`] from `floor` until the mark is at the head, or the time is
+/// over.
 pub(super) async fn follow(
     source: &dyn Source,
     floor: Position,
@@ -85,10 +85,10 @@ async fn explain(source: &dyn Source, open: OpenGap) -> Result<Gap> {
     })
 }
 
-/// Leaves out who cannot fill the gap: a transaction that began after the event beyond it was
-/// recorded draws higher numbers only. Of a prepared one only the time of its preparation is
-/// known, which says nothing. If none is left, all are named: `recorded_at` may be the appender's
-/// own, and a look without a history cannot tell that from a gap whose holder has ended.
+/// Leaves out transactions that cannot fill the gap: one that began after the event beyond it was
+/// recorded draws higher numbers only. For a prepared one only the time of its preparation is
+/// known, which proves nothing. If none is left, all are named: `recorded_at` may be set by the
+/// appender, and one snapshot cannot distinguish that from a gap whose holder has ended.
 fn suspects(holders: Vec<HeldBy>, recorded: Option<Timestamp>) -> Vec<HeldBy> {
     let Some(recorded) = recorded else {
         return holders;

@@ -1,4 +1,4 @@
-//! Status as text: one line for each source and projection, then what is not as it should be.
+//! Status as text: one line for each source and projection, then the problems.
 
 mod held;
 
@@ -22,7 +22,8 @@ impl Status {
         for source in &self.sources {
             render_source(&mut text, source, self.at);
         }
-        // Queries of others, names of applications, the server's text: anybody may have written it.
+        // Queries of others, names of applications, the server's text: anybody may have written
+        // them.
         text = Printable(&text).to_string();
         if self.projections.is_empty() {
             text.push_str(
@@ -95,12 +96,12 @@ impl Status {
             Known::Same => {}
             Known::Changed if p.last_error.as_ref().is_some_and(|e| e.kind == "changed") => {}
             Known::Changed => say(format!(
-                "changed since its read model was built; highwater rebuild {name} builds it anew, \
-                 highwater accept {name} keeps the read model"
+                "changed since its read model was built; highwater rebuild {name} builds it \
+                 again, highwater accept {name} keeps the read model"
             )),
             Known::Gone => say(format!(
-                "its file is gone or faulty, or it is compiled into another program; put it back or fix it, or \
-                 highwater drop {name} if nobody needs it"
+                "its file is missing or invalid, or it is compiled into another program; restore \
+                 or fix the file, or highwater drop {name} if nobody needs it"
             )),
             Known::NeverRun => say(format!("was never run; highwater run {name} builds it")),
         }
@@ -112,8 +113,8 @@ impl Status {
         }
         if let (Some(gone), State::Idle) = (&p.gone, p.state) {
             say(format!(
-                "{} ran it and ended without a word, or cannot reach the database; it was last \
-                 seen {} ago",
+                "{} ran it and ended without signing off, or cannot reach the database; it was \
+                 last seen {} ago",
                 gone.owner,
                 since(self.at, gone.seen_at)
             ));
@@ -124,7 +125,7 @@ impl Status {
         if let Some(paused_at) = p.paused_at {
             let since = since(self.at, paused_at);
             say(format!(
-                "was paused {since} ago; highwater resume {name} lets it go on"
+                "was paused {since} ago; highwater resume {name} resumes it"
             ));
         }
         if let Some(change) = &p.change {
@@ -156,7 +157,7 @@ fn parked(p: &ProjectionStatus) -> String {
     )
 }
 
-/// So many partitions are shown one by one; further ones only as a number.
+/// The most partitions that are shown one by one; further ones are only counted.
 const PARTITIONS_SHOWN: usize = 32;
 
 fn partitions(p: &ProjectionStatus) -> String {
@@ -182,9 +183,9 @@ fn partitions(p: &ProjectionStatus) -> String {
 fn changing(change: &Repartition) -> String {
     let (from, to) = (change.from, change.to);
     match change.at {
-        None => format!("is to have {to} partitions instead of {from}, once it runs"),
+        None => format!("will have {to} partitions instead of {from} once it runs"),
         Some(end) => format!(
-            "goes from {from} to {to} partitions once each of the {from} is at {}",
+            "changes from {from} to {to} partitions once each of the {from} is at {}",
             at(end)
         ),
     }
@@ -203,15 +204,15 @@ fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {
         let left = head.since(rebuild.position);
         if rebuild.rate >= 1.0 && left > 0 {
             let (rate, eta) = (number(rebuild.rate as u64), left as f64 / rebuild.rate);
-            let _ = write!(what, ", {rate}/s, there in {}", span(eta));
+            let _ = write!(what, ", {rate}/s, done in {}", span(eta));
         }
     }
     what
 }
 
-/// The kinds after which a run goes on where it stopped, once the cause is fixed. Of all others the
-/// hint alone says what to do: the log or the definition is another one, or there is no more room.
-const MENDED_BY_RUNNING: [&str; 5] = [
+/// The kinds after which a run resumes where it stopped, once the cause is fixed. For all others
+/// the hint alone says what to do: the log or the definition is another one, or a limit is reached.
+const RESUMED_BY_RUNNING: [&str; 5] = [
     "apply",
     "undigestible",
     "config",
@@ -222,7 +223,7 @@ const MENDED_BY_RUNNING: [&str; 5] = [
 fn render_error(text: &mut String, p: &ProjectionStatus, error: &StoredError, now: Timestamp) {
     let verb = match p.state {
         State::Runner(RunnerState::Stopped) => "stopped",
-        State::Runner(RunnerState::Retrying) => "is tried again",
+        State::Runner(RunnerState::Retrying) => "is retrying",
         _ => "last failed",
     };
     let code = match &error.sqlstate {
@@ -247,11 +248,11 @@ fn render_error(text: &mut String, p: &ProjectionStatus, error: &StoredError, no
         let _ = writeln!(text, "  hint    {hint}");
     }
     if p.state == State::Runner(RunnerState::Stopped)
-        && MENDED_BY_RUNNING.contains(&error.kind.as_str())
+        && RESUMED_BY_RUNNING.contains(&error.kind.as_str())
     {
         let _ = writeln!(
             text,
-            "  to do   highwater run {} goes on after {} once it is fixed; nothing is lost",
+            "  to do   highwater run {} resumes after {} once it is fixed; nothing is lost",
             p.name,
             at(p.position)
         );

@@ -1,8 +1,7 @@
 //! What every source must do, as one suite: a source conforms if [`run`] ends.
 //!
-//! Whoever writes a source says in a [`Subject`] how its log is written to. What cannot happen to a log
-//! (nothing is ever rolled back in it, nothing removed) it answers with `None`, and the cases about that
-//! are left out.
+//! A [`Subject`] says how to write to the log of a source. It returns `None` for what cannot happen
+//! to the log (a rollback, a removal), and the cases about that are left out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,7 +53,7 @@ pub struct Pending {
     pub ending: Box<dyn PendingAppend>,
 }
 
-/// How an append that was begun ends.
+/// The two ends of an append that was begun.
 pub trait PendingAppend: Send {
     /// It is committed.
     fn commit(self: Box<Self>) -> BoxFuture<'static, ()>;
@@ -112,7 +111,7 @@ impl Case {
         self.subject.append(stream, event(event_type)).await
     }
 
-    /// Appends so many events of type `T` to streams `s-0`, `s-1`, … in turn.
+    /// Appends events of type `T` to streams `s-0`, `s-1`, … in turn.
     async fn append_many(&self, count: usize) -> Vec<Position> {
         let mut positions = Vec::new();
         for number in 0..count {

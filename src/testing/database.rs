@@ -23,8 +23,8 @@ const SESSIONS: usize = 8;
 /// The variable that names a server to use instead of a temporary one.
 const VARIABLE: &str = "HIGHWATER_TEST_DATABASE_URL";
 
-/// What a test's server is asked for beyond the defaults. It is thrown away with all its data, so
-/// nothing is gained by waiting for the disk.
+/// The settings of a test's server. It is thrown away with all its data, so waiting for the disk
+/// gains nothing.
 const SETTINGS: [(&str, &str); 6] = [
     ("fsync", "off"),
     ("synchronous_commit", "off"),

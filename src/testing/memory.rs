@@ -17,8 +17,8 @@ use crate::source::{
 
 /// A source in memory. Clones share their events.
 ///
-/// What is appended is committed at once, so its mark is its head. Holes in the positions, as
-/// rollbacks leave them, are made with [`MemorySource::burn`].
+/// An append is committed at once, so its mark is its head. Holes in the positions, as rollbacks
+/// leave them, are made with [`MemorySource::burn`].
 #[derive(Clone)]
 pub struct MemorySource(Arc<Shared>);
 
@@ -36,7 +36,7 @@ struct Log {
 }
 
 impl MemorySource {
-    /// An empty source under this name; projections read `default` unless they say otherwise.
+    /// An empty source under this name; projections read `default` unless they name another.
     pub fn new(name: impl Into<String>) -> MemorySource {
         MemorySource(Arc::new(Shared {
             name: name.into(),
@@ -46,7 +46,7 @@ impl MemorySource {
         }))
     }
 
-    /// Appends an event to a stream and wakes who follows. Returns its position.
+    /// Appends an event to a stream and wakes its followers. Returns its position.
     pub fn append(&self, stream: &str, event: NewEvent) -> Position {
         let mut log = self.log();
         let version = 1 + log.events.iter().filter(|e| e.stream == stream).count();
@@ -73,7 +73,8 @@ impl MemorySource {
         log.last = log.last.forward(count);
     }
 
-    /// Takes back everything after a position, as a restored backup does: its positions are given again.
+    /// Undoes everything after a position, as a restored backup does: its positions are issued
+    /// again.
     pub fn rewind(&self, to: Position) {
         let mut log = self.log();
         log.events.retain(|event| event.position <= to);

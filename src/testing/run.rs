@@ -13,7 +13,7 @@ use crate::testing::TestDatabase;
 /// Runs `projections` over `source` until each has passed its head or stopped.
 ///
 /// # Errors
-/// As [`Engine::run`]; what befell a projection is in the report.
+/// As [`Engine::run`]; the failure of one projection is in the report.
 pub async fn run_to_head(
     database: &TestDatabase,
     source: Arc<dyn Source>,

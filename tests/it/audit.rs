@@ -71,7 +71,8 @@ async fn a_log_that_holds_what_it_held_agrees_and_says_how_much_was_compared() {
     assert!(found.agrees(), "{}", found.render());
     assert_eq!(
         found.render(),
-        "source default: 32 events in 1 blocks are as they were\ncounts: nothing that it has read has changed, up to 33\n"
+        "source default: 32 events in 1 blocks are unchanged\ncounts: no event that it has read \
+         has changed, up to 33\n"
     );
 }
 
@@ -100,7 +101,7 @@ async fn an_event_that_appears_below_a_position_already_passed_is_found_until_a_
     let found = audited(&database).await;
     assert!(
         found.agrees(),
-        "built from what is there: {}",
+        "built from the events that are there: {}",
         found.render()
     );
 }
@@ -115,7 +116,7 @@ fn unseen(which: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_vanished_are_told_from_those_that_were_removed_on_purpose() {
+async fn events_that_vanished_are_distinguished_from_those_removed_on_purpose() {
     let (database, client) = built_and_recorded().await;
     let removed = "delete from highwater.event where position in (7, 8, 25)";
     client.batch_execute(removed).await.unwrap();
@@ -163,7 +164,7 @@ async fn events_above_the_checkpoint_concern_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_instance_writes_down_what_its_reader_had_in_hand_and_counts_the_rest() {
+async fn a_live_instance_records_what_its_reader_saw_and_counts_the_rest() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "before", 1..=2_000).await;
@@ -224,7 +225,7 @@ async fn what_a_reader_has_in_hand_is_never_counted_a_second_time_while_events_k
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_block_that_audit_found_changed_stays_so_while_its_reader_goes_on() {
+async fn a_block_that_audit_found_changed_stays_so_while_its_reader_continues() {
     let (database, client) = built_and_recorded().await;
     let open = "update highwater.block set counted_later = false";
     client.batch_execute(open).await.unwrap();

@@ -192,7 +192,7 @@ async fn rows_that_take_more_memory_than_they_may_are_written_back_before_the_en
     );
 }
 
-/// Writes down which batches it was given; what else it does is told by `deed`.
+/// Records which batches it was given; `deed` says what else it does.
 struct Calls<F> {
     name: String,
     deed: F,

@@ -89,12 +89,12 @@ insert into t select missing from batch;
     let findings = check(&database, directory.path()).await;
     let text = render(&findings);
     for part in [
-        "a.sql: the key is no expression over the columns of a batch: column \"strem\" does not exist",
+        "a.sql: the key is not an expression over the columns of a batch: column \"strem\" does not exist",
         "the columns are position, stream, version,",
         "a.sql: line 8: apply failed on an empty batch: relation \"u\" does not exist",
         "a.sql: line 10: apply failed on an empty batch: column \"missing\" does not exist",
         "b.sql: line 3: up failed: type \"intt\" does not exist",
-        "c.sql: the key is no expression",
+        "c.sql: the key is not an expression",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -105,7 +105,7 @@ insert into t select missing from batch;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_are_checked_without_a_database_and_all_faults_are_told_at_once() {
+async fn files_are_checked_without_a_database_and_all_faults_are_reported_at_once() {
     let directory = files(&[
         ("counts.sql", COUNTS),
         ("counts.test.toml", "[[test]]\nnme = 1\n"),
@@ -134,7 +134,7 @@ async fn files_are_checked_without_a_database_and_all_faults_are_told_at_once() 
         "counts.test.toml: line 2: ",
         "no_apply.sql",
         "Bad.sql",
-        "gone.test.toml: these tests are of a projection gone.sql that is not there",
+        "gone.test.toml: these tests are for projection gone.sql, which does not exist",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -162,7 +162,7 @@ async fn what_is_stored_is_compared() {
     assert_eq!(findings.len(), 3, "{text}");
     assert_eq!(findings[0].level, Level::Error);
     assert!(
-        text.contains("taken.sql: a schema \"taken\" is there and is not highwater's"),
+        text.contains("taken.sql: schema \"taken\" exists and does not belong to highwater"),
         "{text}"
     );
     let changed = findings
@@ -174,7 +174,7 @@ async fn what_is_stored_is_compared() {
         "{text}"
     );
     assert!(
-        text.contains("warning: projection \"gone\" has a read model, and no sound file here"),
+        text.contains("warning: projection \"gone\" has a read model, but no valid file here"),
         "{text}"
     );
     // A check of a running projection touches neither its read model nor its checkpoint.
@@ -185,7 +185,7 @@ async fn what_is_stored_is_compared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sources_are_looked_at_and_unknown_ones_are_told() {
+async fn sources_are_checked_and_unknown_ones_are_reported() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     client
@@ -256,7 +256,7 @@ async fn the_tests_of_a_projection_that_is_compiled_in_are_somebodys() {
     })
     .await;
     let text = render(&findings);
-    assert!(!text.contains("nobody runs them"), "{text}");
+    assert!(!text.contains("these tests never run"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -243,7 +243,7 @@ async fn kill_9_during_initdb_leaves_no_directory() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_is_told_to_end_takes_the_server_with_it() {
+async fn a_supervisor_that_is_terminated_stops_the_server_too() {
     let cluster = Cluster::temporary().await.unwrap();
     kill(parent_of(server_pid(&cluster)), Signal::SIGTERM).unwrap();
     cluster.ended().await;
@@ -448,7 +448,7 @@ async fn data_of_another_major_version_is_not_passed_over() {
     assert!(
         error
             .to_string()
-            .contains("this project's data is PostgreSQL 13's"),
+            .contains("this project's data belongs to PostgreSQL 13"),
         "{error}"
     );
 }

@@ -182,7 +182,7 @@ async fn an_engine_for_the_other_tests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_engines_share_the_projections_and_who_handed_one_over_never_commits_to_it_again() {
+async fn two_engines_share_the_projections_and_never_commit_to_one_that_they_handed_over() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let storm = Storm::start(database.url(), 5).await;
@@ -206,7 +206,7 @@ async fn two_engines_share_the_projections_and_who_handed_one_over_never_commits
         raised, 1,
         "one of the two was handed over, and never fought over"
     );
-    // Where the checkpoint stands, but under the epoch from before.
+    // Where the checkpoint is, but under the old epoch.
     let sql = "select highwater.begin_batch(row(projection, generation, partition, epoch - 1, parking)::highwater.fence,
                       position, position, null, null)
                  from highwater.checkpoint where projection = 'in_sql'";
@@ -252,8 +252,8 @@ async fn sessions_that_are_terminated_in_a_storm_lose_nothing() {
     assert_exact(&client, "in_rust", &committed).await;
 }
 
-/// Appends until `stop`, again after each crash. Returns how many commits it was told of; a crash
-/// takes back what was not flushed.
+/// Appends until `stop`, again after each crash. Returns the number of acknowledged commits; a
+/// crash undoes what was not flushed.
 async fn careless_writer(url: String, number: usize, stop: Arc<AtomicBool>) -> usize {
     let sql = format!(
         "begin; insert into highwater.event (stream, version, type, data)
@@ -261,7 +261,7 @@ async fn careless_writer(url: String, number: usize, stop: Arc<AtomicBool>) -> u
            from highwater.event where stream = 'writer-{number}';
          select pg_sleep(0.002); commit"
     );
-    let mut told = 0;
+    let mut acknowledged = 0;
     while !stop.load(Ordering::Relaxed) {
         let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await else {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -269,12 +269,12 @@ async fn careless_writer(url: String, number: usize, stop: Arc<AtomicBool>) -> u
         };
         let driving = tokio::spawn(connection);
         while !stop.load(Ordering::Relaxed) && client.batch_execute(&sql).await.is_ok() {
-            told += 1;
+            acknowledged += 1;
         }
         drop(client);
         let _ = driving.await;
     }
-    told
+    acknowledged
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,9 +314,9 @@ async fn crashes_of_the_server_lose_nothing_and_double_nothing_of_what_they_leav
     }
     let client = reconnected(&url).await;
     stop.store(true, Ordering::Relaxed);
-    let mut told = 10;
+    let mut acknowledged = 10;
     for writer in writers {
-        told += writer.await.unwrap();
+        acknowledged += writer.await.unwrap();
     }
     caught_up(&client).await;
     for (name, outcome) in &running.stop().await.outcomes {
@@ -324,8 +324,8 @@ async fn crashes_of_the_server_lose_nothing_and_double_nothing_of_what_they_leav
     }
     let committed = log(&client).await;
     assert!(
-        committed.len() < told,
-        "no crash took anything back: {told}"
+        committed.len() < acknowledged,
+        "no crash undid anything: {acknowledged}"
     );
     assert_exact(&client, "in_sql", &committed).await;
     assert_exact(&client, "in_rust", &committed).await;
@@ -353,7 +353,7 @@ async fn left_by_a_crash_right_after_a_live_batch(await_disk: bool) -> Vec<i64> 
     let running = Running::start(live);
     caught_up_both(&client, 10).await;
     // The instance renews once when its runners are live.
-    eventually("both are told to be live", LIMIT, async || {
+    eventually("both are reported live", LIMIT, async || {
         let live = "select count(*) from highwater.checkpoint where state = 'live'";
         positions(&client, live).await[0] == 2
     })
@@ -389,7 +389,7 @@ async fn left_by_a_crash_right_after_a_live_batch(await_disk: bool) -> Vec<i64> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_batch_that_a_crash_takes_back_takes_its_checkpoint_along_and_is_applied_again() {
+async fn a_live_batch_that_a_crash_undoes_is_undone_with_its_checkpoint_and_applied_again() {
     assert_eq!(
         left_by_a_crash_right_after_a_live_batch(false).await,
         [10, 10]
@@ -468,7 +468,7 @@ async fn reconnected(url: &str) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_drains_the_batch_in_flight_and_writes_down_what_was_passed_over() {
+async fn a_stop_drains_the_batch_in_flight_and_stores_the_position() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     fill(&client, 5_000).await;
@@ -597,9 +597,9 @@ async fn taken_back(url: &str) {
     client.batch_execute(append).await.unwrap();
     tokio::spawn(async move {
         // Until a projection that believes the old floor has passed it, or the wait is proven.
-        let looks = "select count(*) from highwater.checkpoint where position >= 3";
+        let polls = "select count(*) from highwater.checkpoint where position >= 3";
         for _ in 0..100 {
-            if positions(&client, looks).await[0] > 0 {
+            if positions(&client, polls).await[0] > 0 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -609,7 +609,7 @@ async fn taken_back(url: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_floor_that_a_crash_took_back_is_not_followed() {
+async fn a_proven_position_that_a_crash_undid_is_not_followed() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     fill(&client, 3).await;
@@ -638,8 +638,8 @@ async fn a_floor_that_a_crash_took_back_is_not_followed() {
     assert_exact(&client, "in_sql", &[1, 2, 3, 4]).await;
 }
 
-/// A crash that took back the events 4 and 5, which nobody wanted; others, which are wanted, have
-/// their numbers now. And the table that a runner reads again is locked for a while.
+/// A crash that undid the events 4 and 5, which nobody wanted; others, which are wanted, have their
+/// numbers now. And the table that a runner reads again is locked for a while.
 async fn hard_to_read_again(url: &str) {
     let client = connect(url).await;
     let locking = connect(url).await;

@@ -1,4 +1,4 @@
-//! Dead letters from outside: listing, asking for another try, giving up.
+//! Dead letters from outside: list, show, retry, discard.
 
 use highwater::internal::dead_letters::{self, Selection};
 use highwater::testing::{TestDatabase, run_to_head};
@@ -13,8 +13,8 @@ fn counts() -> ProjectionName {
     "counts".parse().unwrap()
 }
 
-/// A read model that stands at 9 with three letters of the key `a` (2, 4, 7), one of `b` (3) and one
-/// of the key null (5), as the engine writes them.
+/// A read model at 9 with three dead letters of the key `a` (2, 4, 7), one of `b` (3) and one of
+/// the key null (5), as the engine writes them.
 async fn parked(database: &TestDatabase) -> Client {
     let client = database.client().await;
     append_rows(&client, "s", 1..=9).await;
@@ -38,7 +38,7 @@ async fn parked(database: &TestDatabase) -> Client {
 }
 
 /// How many dead letters there are, how many were discarded, and how often the parked keys have changed.
-async fn standing(client: &Client) -> (i64, i64, i64) {
+async fn totals(client: &Client) -> (i64, i64, i64) {
     let sql = "select (select count(*) from highwater.dead_letter),
                       (select count(*) from highwater.discarded), parking from highwater.checkpoint";
     let row = client.query_one(sql, &[]).await.unwrap();
@@ -91,7 +91,7 @@ async fn parked_keys_are_listed_with_what_they_wait_for_and_alike_errors_togethe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_is_shown_with_its_event_and_how_many_of_its_key_follow() {
+async fn a_dead_letter_is_shown_with_its_event_and_how_many_of_its_key_follow() {
     let database = TestDatabase::new().await;
     let client = parked(&database).await;
     let target = database.pooled();
@@ -119,7 +119,7 @@ async fn a_letter_is_shown_with_its_event_and_how_many_of_its_key_follow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_is_asked_for_whole_keys_whatever_letter_of_them_is_named() {
+async fn a_retry_is_requested_for_whole_keys_whichever_dead_letter_is_named() {
     let database = TestDatabase::new().await;
     let client = parked(&database).await;
     let target = database.pooled();
@@ -142,7 +142,7 @@ async fn a_retry_is_asked_for_whole_keys_whatever_letter_of_them_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_discarded_is_written_down_and_what_follows_it_stays_parked() {
+async fn what_is_discarded_is_recorded_and_what_follows_it_stays_parked() {
     let database = TestDatabase::new().await;
     let client = parked(&database).await;
     let target = database.pooled();
@@ -153,7 +153,7 @@ async fn what_is_discarded_is_written_down_and_what_follows_it_stays_parked() {
     let (left, keys) = (discarded.left_behind, discarded.still_parked_keys);
     assert_eq!((discarded.discarded, left, keys), (1, 2, 1));
     assert_eq!(
-        standing(&client).await,
+        totals(&client).await,
         (4, 1, 3),
         "the key is parked as before, so nobody's picture of the parked keys is stale"
     );
@@ -167,18 +167,18 @@ async fn what_is_discarded_is_written_down_and_what_follows_it_stays_parked() {
         .await
         .unwrap();
     assert_eq!((rest.discarded, rest.left_behind), (2, 0));
-    assert_eq!(standing(&client).await, (2, 3, 4), "now the key is free");
+    assert_eq!(totals(&client).await, (2, 3, 4), "now the key is free");
 
     let rest = dead_letters::discard(&target, &counts(), &Selection::All, "enough")
         .await
         .unwrap();
     assert_eq!(rest.discarded, 2);
-    assert_eq!(standing(&client).await, (0, 5, 6));
+    assert_eq!(totals(&client).await, (0, 5, 6));
     assert_eq!(dead_letters::counts(&target).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_is_not_there_is_an_error_and_nothing_parked_is_none() {
+async fn a_missing_dead_letter_is_an_error_and_nothing_parked_is_none() {
     let database = TestDatabase::new().await;
     let client = parked(&database).await;
     let target = database.pooled();

@@ -1,5 +1,5 @@
-//! A log that is not the one that was applied: it went back, began anew or is another one. It is told
-//! by name; nothing is passed over and nothing applied twice.
+//! A log that is not the one that was applied: it went back, was started again or is another one.
+//! It is told by name; nothing is passed over and nothing applied twice.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn a_log_past_the_checkpoint_again_is_diverged_though_nothing_has_the_know
     assert_eq!(taken, 0);
     diverged(
         &database,
-        "at position 10, which source \"default\" does not have any more",
+        "at position 10, but source \"default\" no longer has it",
     )
     .await;
 }
@@ -137,9 +137,9 @@ async fn a_log_that_lost_its_newest_events_is_diverged_though_its_numbers_go_on(
     lose(&client, "position > 8").await;
     // A promoted replica begins where the sequence was logged ahead: 32 numbers on.
     set_sequence(&client, 40).await;
-    diverged(&database, "nothing says that it was removed").await;
+    diverged(&database, "did not record its removal").await;
     append_rows(&client, "other", 1..=3).await;
-    diverged(&database, "nothing says that it was removed").await;
+    diverged(&database, "did not record its removal").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +166,7 @@ async fn an_event_where_there_was_none_below_the_checkpoint_is_a_divergence() {
     append_rows(&client, "other", 1..=2).await;
     burn(&client).await;
     append_rows(&client, "other", 3..=3).await;
-    diverged(&database, "at position 7 now, where there was none").await;
+    diverged(&database, "at position 7, where there was none").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,13 +179,13 @@ async fn a_log_that_gave_no_such_position_is_diverged_though_the_checkpoint_know
         ))
         .await
         .unwrap();
-    diverged(&database, "has given no position above 0").await;
+    diverged(&database, "has issued no position above 0").await;
     append_rows(&client, "other", 1..=20).await;
-    diverged(&database, "at position 10 now, where there was none").await;
+    diverged(&database, "at position 10, where there was none").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_truncated_log_is_diverged_with_its_numbers_begun_anew_and_without() {
+async fn a_truncated_log_is_diverged_with_its_numbers_restarted_and_without() {
     for restart in ["", "restart identity"] {
         let (database, client) = ten().await;
         let sql = format!("truncate highwater.event {restart}");
@@ -199,7 +199,7 @@ async fn a_truncated_log_is_diverged_with_its_numbers_begun_anew_and_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_set_back_are_a_divergence_before_and_after_they_are_given_again() {
+async fn numbers_set_back_are_a_divergence_before_and_after_they_are_issued_again() {
     let (database, client) = ten().await;
     client
         .batch_execute("delete from highwater.event where position > 7")
@@ -207,11 +207,15 @@ async fn numbers_set_back_are_a_divergence_before_and_after_they_are_given_again
         .unwrap();
     caught_up(&database).await;
     set_sequence(&client, 7).await;
-    diverged(&database, "has given no position above 7").await;
+    diverged(&database, "has issued no position above 7").await;
     append_rows(&client, "other", 1..=2).await;
     burn(&client).await;
     append_rows(&client, "other", 3..=3).await;
-    diverged(&database, "an event at position 9, whose event was removed").await;
+    diverged(
+        &database,
+        "a new event at position 9, whose event was removed",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +227,7 @@ async fn another_log_at_the_same_address_is_diverged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_were_deleted_stop_nobody_who_has_read_them() {
+async fn events_that_were_deleted_stop_no_projection_that_has_read_them() {
     let (database, client) = ten().await;
     for deleted in [
         "position = 10",
@@ -242,11 +246,11 @@ async fn events_that_were_deleted_stop_nobody_who_has_read_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_accepted_goes_on_behind_the_checkpoint() {
+async fn what_is_accepted_continues_after_the_checkpoint() {
     let (database, client) = ten().await;
     lose(&client, "position > 8").await;
     append_rows(&client, "other", 1..=2).await;
-    diverged(&database, "nothing says that it was removed").await;
+    diverged(&database, "did not record its removal").await;
     let projection = ledger_in_sql("in_sql");
     let source = database.source();
     let done = accept(&database.pooled(), &*projection, &*source).await;
@@ -291,13 +295,13 @@ async fn cut() -> (TestDatabase, Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_projection_that_has_not_read_what_was_removed_is_stranded_and_one_above_goes_on() {
+async fn a_projection_that_has_not_read_what_was_removed_is_stranded_and_one_above_continues() {
     let (database, client) = cut().await;
     let error = stopped(&database, ErrorKind::Stranded, "has read up to 3").await;
     assert!(
         error
             .to_string()
-            .contains("the oldest there is stands at 7"),
+            .contains("the oldest that is left is at 7"),
         "{error}"
     );
     assert!(
@@ -346,7 +350,7 @@ async fn a_new_projection_on_a_log_whose_oldest_events_were_removed_is_stranded(
     assert!(
         error
             .to_string()
-            .contains("the oldest there is stands at 11"),
+            .contains("the oldest that is left is at 11"),
         "{error}"
     );
     let accepted = accept(&database.pooled(), &*fresh()[0], &*database.source()).await;

@@ -52,7 +52,7 @@ async fn written_down(client: &Client) -> (Option<String>, i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_pass_is_tried_for_ever_and_said_and_then_goes_on_exactly() {
+async fn a_transient_error_is_retried_for_ever_and_reported_and_the_run_then_continues_exactly() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     client
@@ -98,7 +98,7 @@ async fn what_may_pass_is_tried_for_ever_and_said_and_then_goes_on_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_loses_a_deadlock_goes_on_by_itself() {
+async fn a_batch_that_loses_a_deadlock_is_retried() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let slots = "create table slots (id int primary key, n bigint not null default 0);
@@ -157,7 +157,7 @@ async fn limit_statements(client: &Client, limit: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_event_that_takes_too_long_is_tried_again_and_named_until_it_is_given_the_time() {
+async fn one_event_that_takes_too_long_is_retried_and_named_until_it_gets_the_time() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "s", 1..=9).await;

@@ -80,7 +80,7 @@ pub(crate) fn ledger_in_rust(name: &'static str) -> Arc<dyn DynProjection> {
     Arc::new(RustProjection::new(Ledger(name)).unwrap())
 }
 
-/// A ledger of a projection with so many partitions.
+/// A ledger of a projection with this many partitions.
 pub(crate) fn ledger_partitioned(name: &str, partitions: usize) -> Arc<dyn DynProjection> {
     ledger_with(
         name,

@@ -78,8 +78,8 @@ async fn drained(running: Running) {
     }
 }
 
-/// Appends one event after the other, wherever it can, until it is told to stop. Returns what it was
-/// told is committed.
+/// Appends one event after the other, wherever it can, until it is stopped. Returns the acknowledged
+/// positions.
 fn writer(url: String, stop: Arc<AtomicBool>) -> JoinHandle<Vec<i64>> {
     tokio::spawn(async move {
         let mut committed = Vec::new();
@@ -100,7 +100,7 @@ fn writer(url: String, stop: Arc<AtomicBool>) -> JoinHandle<Vec<i64>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_planned_failover_loses_nothing_and_the_engine_goes_on_by_itself() {
+async fn a_planned_failover_loses_nothing_and_the_engine_resumes_by_itself() {
     let mut old = Node::primary().await;
     let new = old.replica().await;
     let running = together(&old, &new);
@@ -143,15 +143,15 @@ async fn a_killed_primary_with_a_synchronous_replica_loses_nothing_that_was_comm
     .await;
     old.end(Signal::SIGKILL);
     stop.store(true, Ordering::Relaxed);
-    let mut told = Vec::new();
+    let mut acknowledged = Vec::new();
     for writer in writers {
-        told.extend(writer.await.unwrap());
+        acknowledged.extend(writer.await.unwrap());
     }
     new.promote().await;
     let client = new.client().await;
     append_rows(&client, "after", 1..=5).await;
     let log = positions(&client, LOG).await;
-    let lost: Vec<&i64> = told.iter().filter(|p| !log.contains(p)).collect();
+    let lost: Vec<&i64> = acknowledged.iter().filter(|p| !log.contains(p)).collect();
     assert!(lost.is_empty(), "{lost:?}");
     has_applied(&client, "in_sql", &log).await;
     assert_exact(&client, "in_sql", &log).await;
@@ -210,7 +210,7 @@ async fn a_read_model_elsewhere_is_diverged_from_a_replica_that_was_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_model_elsewhere_goes_on_after_a_failover_that_lost_nothing() {
+async fn a_read_model_elsewhere_continues_after_a_failover_that_lost_nothing() {
     let target = TestDatabase::new().await;
     let beside = target.client().await;
     let mut old = Node::primary().await;
@@ -261,7 +261,7 @@ async fn a_replica_is_no_source_unless_it_is_the_middle_of_a_failover() {
 
 /// Commits are answered before they are on disk, and stay in memory as long as they can.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_a_crash_takes_back_was_not_applied_in_another_cluster() {
+async fn a_commit_that_a_crash_undoes_was_not_applied_in_another_cluster() {
     let target = TestDatabase::new().await;
     let beside = target.client().await;
     let settings = [

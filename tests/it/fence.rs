@@ -1,4 +1,4 @@
-//! The fence: who may move a checkpoint, from where, and what becomes of the others.
+//! The fence: which runner may move a checkpoint, from where, and what happens to the others.
 
 use highwater::Outcome;
 use highwater::internal::engine::{Engine, Settings, Until};
@@ -21,7 +21,7 @@ async fn built() -> (TestDatabase, Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_moves_only_from_where_it_stands_forwards_and_under_its_epoch() {
+async fn a_checkpoint_moves_only_forwards_from_its_position_and_under_its_epoch() {
     let (_database, client) = built().await;
     let epoch: i64 = one(&client, "select epoch from highwater.checkpoint").await;
     for (what, epoch, parking, after, through) in [
@@ -71,7 +71,7 @@ async fn engines_that_start_a_new_projection_at_once_build_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_has_given_a_checkpoint_back_does_not_say_how_it_fares() {
+async fn an_instance_that_has_released_a_checkpoint_does_not_report_its_state() {
     let (_database, client) = built().await;
     let me = uuid::Uuid::new_v4();
     let state = async |owner: Option<uuid::Uuid>| {

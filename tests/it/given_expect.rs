@@ -59,7 +59,7 @@ async fn every_case_begins_with_an_empty_log_and_runs_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_difference_is_told_with_the_line_and_the_rows() {
+async fn a_difference_is_reported_with_the_line_and_the_rows() {
     let report = run_one(COUNTS, &TWO_EVENTS.replace("n = 2", "n = 3")).await;
     let case = &report.tested[0].cases[0];
     assert!(!case.passed && report.tested[0].cases[1].passed);
@@ -119,7 +119,7 @@ async fn what_the_engine_says_of_a_faulty_projection_is_the_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_is_not_there_is_told_with_those_that_are() {
+async fn a_missing_table_is_reported_with_those_that_exist() {
     let report = run_one(COUNTS, &TWO_EVENTS.replace("counts = []", "count = []")).await;
     let text = report.render();
     let expected =
@@ -128,7 +128,7 @@ async fn a_table_that_is_not_there_is_told_with_those_that_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_given_event_that_cannot_be_appended_is_told_with_its_line() {
+async fn a_given_event_that_cannot_be_appended_is_reported_with_its_line() {
     let report = run_one(COUNTS, &TWO_EVENTS.replace("version = 7", "version = 1")).await;
     let text = report.render();
     assert!(
@@ -138,7 +138,7 @@ async fn a_given_event_that_cannot_be_appended_is_told_with_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_projection_without_tests_and_one_whose_tests_cannot_be_read_are_told() {
+async fn a_projection_without_tests_and_one_whose_tests_cannot_be_read_are_reported() {
     let database = TestDatabase::new().await;
     let directory = tempfile::tempdir().unwrap();
     let subjects = [

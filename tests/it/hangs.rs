@@ -98,7 +98,7 @@ on conflict (name) do update set value = excluded.value;
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_says_whose_it_is_and_ends_in_the_server_if_its_process_does_not_go_on() {
+async fn a_batch_says_whose_it_is_and_ends_in_the_server_if_its_process_dies() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let run = async || {

@@ -75,7 +75,7 @@ fn layers() -> Vec<&'static str> {
 }
 
 #[test]
-fn a_module_imports_only_what_stands_above_it_in_the_code_map() {
+fn a_module_imports_only_what_is_above_it_in_the_code_map() {
     let layers = layers();
     let place = |module: &str| layers.iter().position(|&layer| layer == module);
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! Several instances on the same projections: who runs what, and what happens when one goes.
+//! Several instances on the same projections: which runs what, and what happens when one ends.
 
 mod moves;
 mod partitions;
@@ -57,7 +57,7 @@ async fn until_shared(client: &Client, expected: &[i64]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_could_not_be_given_back_is_handed_over_later() {
+async fn a_partition_that_could_not_be_released_is_handed_over_later() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let ledger = || [ledger_partitioned("ledger", 2)];
@@ -229,7 +229,7 @@ const DIVIDES: &str = "/* highwater\npartitions = 2\n*/\n-- highwater: up\ncreat
 -- highwater: apply\ninsert into t select 1 / (data->>'n')::int from batch;\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_an_error_stopped_is_tried_again_only_by_who_starts_after_that() {
+async fn a_partition_that_an_error_stopped_is_retried_only_by_an_instance_that_starts_later() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let divides = [sql_projection("divides", DIVIDES)];
@@ -265,7 +265,7 @@ async fn a_partition_that_an_error_stopped_is_tried_again_only_by_who_starts_aft
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stopped_here_is_taken_up_by_who_starts_later_while_this_instance_lives() {
+async fn what_stopped_here_is_retried_by_an_instance_that_starts_later_while_this_one_lives() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let projections = [
@@ -368,7 +368,7 @@ async fn a_projection_that_is_made_again_under_its_name_fences_who_ran_the_one_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_projection_at_the_head_is_looked_at_before_it_counts_as_caught_up() {
+async fn a_stopped_projection_at_the_head_is_checked_before_it_counts_as_caught_up() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "s", 1..=5).await;

@@ -148,7 +148,7 @@ async fn missing_rights_are_named_with_the_grant_to_run() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_read_the_schema_is_told_what_to_grant() {
+async fn a_role_that_may_not_read_the_schema_gets_the_grants_it_needs_as_a_hint() {
     let (mut client, _database) = empty_database().await;
     migrate(&mut client).await.unwrap();
     let role = format!("hw_blind_{}", std::process::id());

@@ -1,4 +1,4 @@
-//! `on_error = "park"`: an event that cannot be applied is set aside with the later ones of its key,
+//! `on_error = "park"`: an event that cannot be applied is parked with the later ones of its key,
 //! in the order of positions, and all others flow.
 
 mod copies;
@@ -189,7 +189,7 @@ async fn a_fixed_key_is_applied_in_order_and_then_flows_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_fails_again_keeps_its_key_parked_with_the_new_error() {
+async fn a_dead_letter_that_fails_again_keeps_its_key_parked_with_the_new_error() {
     let (database, client) = log(4, &[8, 18]).await;
     caught_up(&run(&database, applied("")).await);
     retry(&database, Selection::All).await;
@@ -225,20 +225,20 @@ async fn a_live_projection_parks_and_takes_up_a_retry_within_moments() {
         .source(database.source())
         .projection(applied(""));
     let engine = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
-    let stands_at = async |position: i64| {
+    let is_at = async |position: i64| {
         let sql = format!("select count(*) from highwater.checkpoint where position = {position}");
         eventually("it follows", LIMIT, async || {
             one::<i64>(&client, &sql).await == 1
         })
         .await;
     };
-    stands_at(10).await;
+    is_at(10).await;
     for version in 3..=4 {
         for stream in ["a", "b", "c", "d", "e"] {
             append_rows(&client, stream, version..=version).await;
         }
     }
-    stands_at(20).await;
+    is_at(20).await;
     assert_eq!(letters(&client).await, [13, 18]);
     is_in_order(&client).await;
     poisoned(&client, &[]).await;
@@ -258,7 +258,7 @@ async fn a_live_projection_parks_and_takes_up_a_retry_within_moments() {
     })
     .await;
     append_rows(&client, "c", 5..=5).await;
-    stands_at(21).await;
+    is_at(21).await;
     assert_eq!(letters(&client).await, [0_i64; 0], "it flows again");
     is_in_order(&client).await;
     stop.cancel();

@@ -57,8 +57,8 @@ const WAYS: [&str; 9] = [
     "with batch as (select position from orders.batch) insert into seen select '4', position, mine() from batch;",
     "select by_function('5');",
     "do $$ begin insert into seen select '6', position, mine() from batch; end $$;",
-    "create temp table told on commit drop as select position from batch;
-     insert into seen select '7', position, mine() from told;",
+    "create temp table taken on commit drop as select position from batch;
+     insert into seen select '7', position, mine() from taken;",
     "values ((select count(*) from batch));
      with gone as (delete from seen where way = 'none' returning position)
      insert into seen select '8', b.position, mine() from BATCH as b left join gone using (position);",
@@ -292,7 +292,7 @@ async fn a_key_that_would_not_stay_the_same_is_refused() {
         };
         assert_eq!(error.kind(), ErrorKind::Config, "{key}: {error}");
         assert!(
-            error.to_string().contains("the key is no expression"),
+            error.to_string().contains("the key is not an expression"),
             "{error}"
         );
     }

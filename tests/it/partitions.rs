@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 
 use crate::support::{Random, one, table_source};
 
-/// Appends an event for each key, which stands in its data; null is none.
+/// Appends an event for each key, which is in its data; null is none.
 async fn append_keys(client: &Client, keys: &[EventKey]) {
     let sql = "insert into highwater.event (stream, version, type, data)
                select coalesce('s-' || k, 'none'), n, case n % 3 when 0 then 'A' else 'B' end,
@@ -46,7 +46,7 @@ fn of_partition(key: &str, number: i32, of: i32) -> Filter<'_> {
     Filter { types: None, keys }
 }
 
-/// The positions that each of so many partitions reads.
+/// The positions that each partition reads.
 async fn split(source: &dyn Source, key: &str, of: i32) -> BTreeMap<i64, i32> {
     let mut whose = BTreeMap::new();
     for number in 0..of {
@@ -153,7 +153,7 @@ async fn parked_keys_are_left_out_or_read_alone_the_key_null_among_them() {
         let without = filter.parked(Parked::Without(&parked));
         let free = source.read_keyed(request(), without.keys).await.unwrap();
         let only = filter.parked(Parked::Only(&parked));
-        let aside = source.read_keyed(request(), only.keys).await.unwrap();
+        let parked_only = source.read_keyed(request(), only.keys).await.unwrap();
         let with_position = |wanted: bool| -> Vec<(EventKey, i64)> {
             let numbered = keys.iter().cloned().zip(1..);
             numbered
@@ -167,7 +167,11 @@ async fn parked_keys_are_left_out_or_read_alone_the_key_null_among_them() {
                 .collect()
         };
         assert_eq!(positions(free.events), with_position(false), "{parked:?}");
-        assert_eq!(positions(aside.events), with_position(true), "{parked:?}");
+        assert_eq!(
+            positions(parked_only.events),
+            with_position(true),
+            "{parked:?}"
+        );
         let middle = source.middle(log(), without).await.unwrap().unwrap();
         assert_eq!(middle.count, with_position(false).len() as u64);
     }

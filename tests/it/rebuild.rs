@@ -60,7 +60,7 @@ fn rebuild(database: &TestDatabase, text: &str) -> Rebuild {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_file_stops_the_projection_and_a_rebuild_builds_it_anew() {
+async fn a_changed_file_stops_the_projection_and_a_rebuild_builds_it_again() {
     let (database, client) = built(50).await;
     let changed = sql_projection("counts", DOUBLED);
     let report = run_to_head(&database, database.source(), vec![changed.clone()])
@@ -194,7 +194,7 @@ async fn readers_see_every_event_and_never_an_older_state_while_a_live_projectio
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_rebuild_goes_on_where_it_was() {
+async fn an_interrupted_rebuild_resumes_where_it_was() {
     let (database, client) = built(5_000).await;
     let stop = CancellationToken::new();
     stop.cancel();
@@ -256,7 +256,7 @@ async fn what_depends_on_the_read_model_from_outside_is_named_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_accepted_change_goes_on_from_the_checkpoint_with_the_new_types() {
+async fn an_accepted_change_continues_from_the_checkpoint_with_the_new_types() {
     let (database, client) = built(10).await;
     let filtered = format!("/* highwater\nevents = [\"Other\"]\n*/\n{COUNTS}");
     let projection = sql_projection("counts", &filtered);

@@ -1,4 +1,4 @@
-//! Every file of `sql/queries` says what it is for and can be run as it stands, and no other SQL is put
+//! Every file of `sql/queries` says what it is for and can be run as it is, and no other SQL is put
 //! together but by the builder.
 
 use std::fs;

@@ -190,7 +190,7 @@ async fn a_projection_is_live_while_its_owner_is_alive_and_idle_afterwards() {
     .await;
     let status = read(&database).await;
     let text = status.render(false);
-    assert!(text.contains("ended without a word"), "{text}");
+    assert!(text.contains("ended without signing off"), "{text}");
     assert_eq!(status.projections[0].partitions[0].owner, None);
 }
 
@@ -226,9 +226,9 @@ async fn a_stopped_projection_keeps_its_state_and_error_when_its_instance_is_gon
         "(SQLSTATE 22012)",
         "event   position 1, T, ",
         "tried   once, ",
-        "highwater run fails goes on after 0 once it is fixed; nothing is lost",
+        "highwater run fails resumes after 0 once it is fixed; nothing is lost",
         "with on_error = \"park\" in its file the events of other keys continue",
-        "fails: its file is gone",
+        "fails: its file is missing",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -358,7 +358,7 @@ async fn lag_seconds_is_the_age_of_the_first_event_that_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_definition_and_a_rebuild_are_told() {
+async fn a_changed_definition_and_a_rebuild_are_reported() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     for version in 1..=4 {
@@ -428,7 +428,7 @@ async fn without_the_schema_status_says_to_run_init() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranded_projection_is_not_told_to_run_again_nor_that_nothing_is_lost() {
+async fn a_stranded_projection_has_no_hint_to_run_again_nor_that_nothing_is_lost() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     for version in 1..=5 {

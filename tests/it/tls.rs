@@ -64,7 +64,7 @@ fn connector_of(server: &Server, role: &str, host: &str, rest: &str, home: &Path
     Connector::parse_with(&url, &lookup).unwrap()
 }
 
-/// Without a home: no file of whoever runs the test takes part.
+/// Without a home: no file of the user who runs the test takes part.
 fn connector(server: &Server, host: &str, rest: &str) -> Connector {
     connector_of(server, "postgres", host, rest, Path::new("/nonexistent"))
 }
@@ -257,7 +257,7 @@ async fn a_client_certificate_is_sent_where_the_server_asks_for_one() {
     assert!(
         error
             .to_string()
-            .starts_with(&format!("{other_key}: the key does not serve"))
+            .starts_with(&format!("{other_key}: the key does not match"))
     );
 }
 

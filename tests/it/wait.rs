@@ -129,7 +129,7 @@ async fn time_runs_out_and_the_answer_says_why() {
         "{idle}"
     );
     assert!(
-        idle.contains("nobody runs it; start highwater run counts"),
+        idle.contains("no instance runs it; start highwater run counts"),
         "{idle}"
     );
     let beyond = why(wait(&database, "counts", at(9), SHORT).await.unwrap());
@@ -257,10 +257,10 @@ async fn a_pause_and_a_lock_are_the_reasons_that_are_named() {
     other.batch_execute(lock).await.unwrap();
     let pid: i32 = one(&other, "select pg_backend_pid()").await;
     append(&client, "s", 2).await;
-    let blocked = format!("its batch waits for a lock of pid {pid} (");
+    let blocked = format!("its batch waits for a lock held by pid {pid} (");
     eventually("the lock is named", LONG, async || {
-        let told = why(wait(&database, "counts", at(2), SHORT).await.unwrap());
-        told.contains(&blocked) && told.contains(&format!("select pg_terminate_backend({pid});"))
+        let text = why(wait(&database, "counts", at(2), SHORT).await.unwrap());
+        text.contains(&blocked) && text.contains(&format!("select pg_terminate_backend({pid});"))
     })
     .await;
     other.batch_execute("rollback").await.unwrap();
@@ -270,11 +270,11 @@ async fn a_pause_and_a_lock_are_the_reasons_that_are_named() {
     pause(&database.pooled(), &name, LONG).await.unwrap();
     append(&client, "s", 3).await;
     let paused = why(wait(&database, "counts", at(3), SHORT).await.unwrap());
-    let expected = "it is paused; highwater resume counts lets it go on";
+    let expected = "it is paused; highwater resume counts resumes it";
     assert!(paused.ends_with(expected), "{paused}");
     stop.cancel();
     running.await.unwrap().unwrap();
-    // Nor is it said to be run, when it would not go on.
+    // Nor does it say to run it, when it would not resume.
     let paused = why(wait(&database, "counts", at(3), SHORT).await.unwrap());
     assert!(paused.ends_with(expected), "{paused}");
 }

@@ -110,8 +110,8 @@ comment on column highwater.instance.projections is
 comment on column highwater.instance.joined_at is
     'Since when it has been alive without a break: partitions are dealt in this order.';
 
--- The highest epochs of projections that were dropped: one that is made again under the name continues
--- from there.
+-- The highest epochs of projections that were dropped: a projection that is created again under the
+-- name continues from there.
 create table highwater.dropped (
     projection text primary key,
     epoch      bigint not null

@@ -1,7 +1,7 @@
--- Dead letters, what was given up, who did what, and the evidence that audit compares.
+-- Dead letters, discarded events, actions of operators, and the evidence that audit compares.
 
--- Events that were set aside: one that could not be applied, and those of its key that came after
--- it. They are copies, so that they can be looked at and tried again whatever becomes of the log.
+-- Dead letters: an event that could not be applied, and the later events of its key. They are
+-- copies, so that they can be shown and retried whatever happens to the log.
 create table highwater.dead_letter (
     projection         text not null references highwater.projection (name) on delete cascade,
     generation         integer not null,
@@ -31,7 +31,7 @@ create index on highwater.dead_letter (projection, generation, key, position);
 create index on highwater.dead_letter (projection, generation, position)
     where retry_requested_at is not null;
 
--- What was given up, by whom and why.
+-- Discarded dead letters, with the role and the reason.
 create table highwater.discarded (
     projection   text not null,
     generation   integer not null,
@@ -50,7 +50,7 @@ create table highwater.discarded (
 );
 create index on highwater.discarded (projection, position);
 
--- Who did what: every command that changes something writes one row, in its transaction.
+-- Actions of operators: every command that changes something writes one row, in its transaction.
 create table highwater.action (
     id          bigint generated always as identity primary key,
     at          timestamptz not null default clock_timestamp(),
@@ -65,9 +65,9 @@ comment on table highwater.action is 'What operators did: one row for each comma
 comment on column highwater.action.host is 'The machine that the command ran on.';
 create index on highwater.action (projection, id);
 
--- What a log held when it was passed. A block covers up to 10,000 events. It is written from rows that a
--- reader had in hand when the mark passed them, or was counted later, and then proves nothing about what
--- happened before.
+-- What a log held when it was read. A block covers up to 10,000 events. It is written from the rows
+-- of a reader when the mark passed them, or was counted later, and then proves nothing about the
+-- time before.
 create table highwater.block (
     source_identity text not null,
     after           bigint not null,
@@ -84,7 +84,8 @@ comment on column highwater.block.digest is
 comment on column highwater.block.counted_later is
     'It was counted some time after the mark had passed it.';
 
--- Blocks that audit found changed. Whoever was built before that may lack an event or have one too many.
+-- Blocks that audit found changed. A read model that was built before that may lack an event or
+-- have one too many.
 create table highwater.block_change (
     source_identity text not null,
     after           bigint not null,

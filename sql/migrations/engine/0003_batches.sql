@@ -1,14 +1,14 @@
--- What every batch runs through: the opening, the fence, and the check before its commit.
+-- The parts of every batch: the opening, the fence, and the check before its commit.
 
--- How the transaction of a batch goes on after its `begin`, in one statement whose plans are kept:
+-- The opening of a batch's transaction after its `begin`, in one statement whose plans are kept:
 --
 --   * row security that would hide rows is an error;
 --   * pg_stat_activity says whose batch it is;
---   * the server looks once a second whether its client is still there, which only one on Linux can in
+--   * the server checks once a second whether its client is still there, which only one on Linux can in
 --     every version;
 --   * unless await_disk, the commit waits for neither disk nor replicas. A crash of the server may then
---     take the last batches back, rows and checkpoint together, and they are applied again;
---   * it ends a statement after statement_ms, and a transaction whose client says nothing for silence_ms.
+--     undo the last batches, rows and checkpoint together, and they are applied again;
+--   * it ends a statement after statement_ms, and a transaction whose client is silent for silence_ms.
 --     Shorter limits of the role or the database stay.
 create function highwater.open_batch(
     name text, statement_ms bigint, silence_ms bigint, await_disk boolean)
@@ -45,8 +45,9 @@ create type highwater.fence as (
     parking    bigint
 );
 
--- What the transaction at hand is about: the value of the setting highwater.batch, until it ends. `letter`
--- is the position of a dead letter that is tried again; `parks` says that keys of its generation are parked.
+-- What the present transaction is about: the value of the setting highwater.batch, until it ends.
+-- `letter` is the position of a dead letter that is retried; `parks` says that keys of its
+-- generation are parked.
 create type highwater.batch as (
     projection text,
     generation integer,
@@ -69,15 +70,15 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception using
         errcode = 'HW101',
-        message = format('the checkpoint of "%s" is not at position %s under epoch %s any more',
+        message = format('the checkpoint of "%s" is no longer at position %s under epoch %s',
                          fence.projection, after, fence.epoch);
 end $$;
 comment on function highwater.raise_fenced(highwater.fence, bigint) is 'Internal: raises HW101.';
 
 -- The fence. It is the first statement of every transaction that writes a read model: it moves the
--- checkpoint if it still stands where the batch begins, under the epoch of the caller and with the parked
--- keys that the caller knows of, and raises HW101 otherwise, so that nothing sent after it can commit.
--- It also says what the view "batch" shows for the rest of the transaction.
+-- checkpoint if it is still where the batch begins, under the epoch of the caller and with the
+-- parked keys that the caller knows, and raises HW101 otherwise, so that nothing sent after it can
+-- commit. It also sets what the view "batch" shows for the rest of the transaction.
 create function highwater.begin_batch(
     fence highwater.fence, after bigint, through bigint, event_position bigint, event_id uuid
 ) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$

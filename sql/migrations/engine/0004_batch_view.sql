@@ -1,14 +1,14 @@
--- What the views "batch" in the schemas of projections are made of.
+-- The parts of the views "batch" in the schemas of projections.
 
--- Which of so many partitions a key belongs to; the key null belongs to the first. PostgreSQL's own
--- hash partitioning relies on this hash staying as it is, and so do the checkpoints.
+-- The partition that a key belongs to; the key null belongs to the first. PostgreSQL's own hash
+-- partitioning relies on this hash staying as it is, and so do the checkpoints.
 create function highwater.partition_of(key text, partitions integer) returns integer
 language sql immutable parallel safe
 return coalesce(((hashtextextended(key collate "C", 0) & 9223372036854775807) % partitions)::integer, 0);
 
--- The bounds of the batch at hand. Outside of a batch they are null and the views empty. While a dead
--- letter is tried again the views show that one, and nothing of the log: the event may have been removed
--- since, or be of a type that is not wanted any more.
+-- The bounds of the present batch. Outside of a batch they are null and the views empty. While a
+-- dead letter is retried the views show only that one, not the log: the event may have been removed
+-- since, or have a type that is no longer wanted.
 create function highwater.batch_after() returns bigint
 language sql stable parallel safe
 return case when (highwater.current_batch()).letter is null then (highwater.current_batch()).after end;
@@ -17,12 +17,12 @@ create function highwater.batch_through() returns bigint
 language sql stable parallel safe
 return (highwater.current_batch()).through;
 
--- Whether the batch has all keys, so that nothing needs to be asked of each event.
+-- Whether the batch has all keys, so that no event needs a check.
 create function highwater.batch_is_whole() returns boolean
 language sql stable parallel safe
 return coalesce((highwater.current_batch()).partitions <= 1 and not (highwater.current_batch()).parks, true);
 
--- Whether a key is among those of the batch at hand: its partition's own, and not parked.
+-- Whether a key belongs to the present batch: to its partition, and not parked.
 create function highwater.in_batch(key text) returns boolean
 language sql stable parallel safe
 return highwater.partition_of(key, (highwater.current_batch()).partitions) = (highwater.current_batch()).partition
@@ -33,7 +33,7 @@ return highwater.partition_of(key, (highwater.current_batch()).partitions) = (hi
                and d.generation = (highwater.current_batch()).generation
                and d.key is not distinct from in_batch.key));
 
--- A function of its own, so that who reads a batch needs no right on the letters.
+-- A function of its own, so that a reader of a batch needs no right on the dead letters.
 create function highwater.batch_letter() returns setof highwater.dead_letter
 language plpgsql stable parallel safe rows 1 set search_path = pg_catalog, pg_temp as $$
 declare
@@ -48,9 +48,9 @@ begin
        and d.position = batch.letter;
 end $$;
 
--- Who reads the view "batch" needs the right to read the events themselves. Anybody can set the bounds that
--- it reads, and a grant on all tables of the schema would show the whole log. To be called after each create
--- or replace, which takes the setting away. PostgreSQL 14 has none.
+-- A reader of the view "batch" needs the right to read the events themselves. Anybody can set the
+-- bounds that it reads, and a grant on all tables of the schema would show the whole log. To be
+-- called after each create or replace, which removes the setting. PostgreSQL 14 does not have it.
 create function highwater.restrict_view(schema text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

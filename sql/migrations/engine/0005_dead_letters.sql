@@ -1,7 +1,7 @@
--- How dead letters are tried again, leave, and are limited.
+-- How dead letters are retried, deleted and limited.
 
--- The fence of a dead letter that is tried again: the checkpoint stays where it is.
-create function highwater.begin_letter(fence highwater.fence, letter bigint) returns void
+-- The fence of a dead letter that is retried: the checkpoint stays where it is.
+create function highwater.begin_dead_letter(fence highwater.fence, letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     moved highwater.checkpoint;
@@ -22,11 +22,12 @@ begin
         letter - 1, letter, letter, false
     )::highwater.batch::text, true);
 end $$;
-comment on function highwater.begin_letter(highwater.fence, bigint) is
+comment on function highwater.begin_dead_letter(highwater.fence, bigint) is
     'Internal: the fence of a dead letter that is tried again.';
 
--- A dead letter leaves: it was applied or is given up. If it was the last of its key, `parking` of the
--- partition that the key belongs to rises. The caller holds the lock on that partition's checkpoint.
+-- Deletes a dead letter that was applied or is discarded. If it was the last of its key, `parking`
+-- of the partition that the key belongs to rises. The caller holds the lock on that partition's
+-- checkpoint.
 create function highwater.settle(projection text, generation integer, letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -39,10 +40,10 @@ begin
     if not found then
         raise exception using
             errcode = 'HW101',
-            message = format('"%s" has no dead letter at position %s any more',
+            message = format('"%s" no longer has a dead letter at position %s',
                              settle.projection, settle.letter);
     end if;
-    -- A key is tried again as a whole: the next of its letters is asked for too.
+    -- A key is retried as a whole: the next of its dead letters is requested too.
     update highwater.dead_letter d
        set retry_requested_at = gone.retry_requested_at
      where gone.retry_requested_at is not null and d.retry_requested_at is null
@@ -62,8 +63,8 @@ begin
 end $$;
 comment on function highwater.settle(text, integer, bigint) is 'Internal: lets a dead letter leave.';
 
--- Raises HW103 if more is parked than may be: the last statement of a transaction that sets events
--- aside.
+-- Raises HW103 if a limit of parking is exceeded: the last statement of a transaction that parks
+-- events.
 create function highwater.check_parked(
     projection text, generation integer, keys_max bigint, letters_max bigint
 ) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -84,7 +85,7 @@ begin
     if letters > letters_max then
         raise exception using
             errcode = 'HW103',
-            message = pg_catalog.format('more events of "%s" would be set aside than engine.dead_letters_max = %s',
+            message = pg_catalog.format('more events of "%s" would be parked than engine.dead_letters_max = %s',
                              check_parked.projection, letters_max);
     end if;
 end $$;

@@ -1,12 +1,12 @@
 -- How the number of partitions changes.
 
--- Brings the number of partitions to what projection.partitions says. The first call decides where
--- the partitioning ends, at the highest of its checkpoints; none passes it then. Once all stand there, a
--- call puts the partitions of the next one in their place. Says whether it did anything.
+-- Changes the number of partitions to projection.partitions. The first call decides where the
+-- partitioning ends, at the highest of its checkpoints; no partition passes that then. Once all are
+-- there, a call replaces them with the next partitioning. Returns whether it did anything.
 -- Must hold: all checkpoints are locked, after the projection's row and in the order of partitions,
--- so that no batch is in flight meanwhile. Batches in flight are waited for, or the change would never
--- come about under load: 1 s for each, 5 s for all. Beyond that it does nothing and lets go of what it
--- has, for who calls it has other things to look after, and calls it again.
+-- so that no batch is in flight meanwhile. It waits for batches in flight, or the change would
+-- never happen under load: 1 s for each, 5 s for all. Beyond that it does nothing and releases its
+-- locks, because its caller has other work, and calls it again.
 create function highwater.repartition(projection text) returns boolean
 language plpgsql set lock_timeout = '1s' as $$
 declare

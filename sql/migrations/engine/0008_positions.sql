@@ -1,7 +1,7 @@
 -- The table highwater_position in the schema of each read model: how far it is, moved in the transaction
 -- that writes it. It marks the schema as a build of ours, and readers label what they read by it.
 
--- Writes the rows anew from the checkpoints of a generation.
+-- Writes the rows again from the checkpoints of a generation.
 -- Must hold: under the lock on these checkpoints.
 create function highwater.set_positions(schema text, projection text, generation integer) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

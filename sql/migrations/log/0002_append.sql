@@ -6,7 +6,7 @@
 --
 -- SQLSTATEs that the functions raise, fixed for ever:
 --   HW001  the stream is not at the expected version
---   HW002  the event id is there already, with other content
+--   HW002  the event id exists already, with other content
 --   HW003  an event that cannot be stored
 --   40001  other writers came first too often, or the isolation level forbids to look again: run
 --          the transaction again
@@ -43,7 +43,7 @@ begin
         message = pg_catalog.format('stream %L: expected %s, found %s', stream,
             case when expected = 0 then 'no stream' else 'version ' || expected end,
             case when actual = 0 then 'no stream' else 'version ' || actual end),
-        hint = 'read the stream again and decide anew';
+        hint = 'read the stream again and decide again';
 end $$;
 comment on function highwater.raise_version_conflict(text, bigint, bigint) is
     'Internal: raises HW001.';
@@ -73,8 +73,8 @@ end $$;
 comment on function highwater.check_event(text, text, jsonb, jsonb, bigint) is
     'Internal: raises HW003.';
 
--- Optimistic: the next version is read and taken. Whoever loses it queues for the stream and looks
--- again, so nobody starves; who does not lose pays for no lock.
+-- Optimistic: reads the next version and takes it. A writer that loses the race queues for the
+-- stream and retries, so no writer starves; a writer that does not lose pays for no lock.
 --
 -- Without sequential scans, so that a plan that a session made while the table was small does not
 -- read all of it when it has grown.

@@ -57,7 +57,7 @@ comment on function highwater.place_events(text[], text[], jsonb[], jsonb[], uui
     'Internal: where each event of highwater.append_all goes.';
 
 -- Raises the error of the first event of the array that highwater.place_events found at fault.
--- Returns if another writer has appended that very event in between: look again.
+-- Returns if another writer has appended that very event in between: then try again.
 create function highwater.raise_fault(
     n bigint, stream text, type text, data jsonb, metadata jsonb, id uuid, expected bigint,
     first bigint, version bigint
@@ -87,7 +87,7 @@ end $$;
 comment on function highwater.raise_fault(
     bigint, text, text, jsonb, jsonb, uuid, bigint, bigint, bigint) is 'Internal: raises HW001 or HW002.';
 
--- Raises HW003 if the arrays do not fit together or one of the events cannot be stored.
+-- Raises HW003 if the arrays do not match or one of the events cannot be stored.
 create function highwater.check_events(
     streams text[], types text[], data jsonb[], metadata jsonb[], ids uuid[],
     expected_versions bigint[]

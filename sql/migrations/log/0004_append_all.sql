@@ -71,8 +71,8 @@ begin
                     hint = 'run the transaction again';
             end if;
         end;
-        -- A queue for who lost; taken in one order, and few, since the server's room for locks is
-        -- shared. What is appended does not depend on it.
+        -- A queue for writers that lost; locked in one order, and few, since the server's room for
+        -- locks is shared. The result does not depend on it.
         perform pg_advisory_xact_lock(q.key) from (
             select distinct pg_catalog.hashtextextended(s.stream collate "C", 7236::bigint) as key
             from pg_catalog.unnest(streams) as s (stream) order by 1 limit 16

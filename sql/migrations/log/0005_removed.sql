@@ -1,11 +1,11 @@
--- What was removed from the log on purpose. An event that a checkpoint knows and that is gone means
--- that the log went back, unless its removal is written down here, in the transaction that removed
--- it: a log that goes back takes that record along.
+-- What was removed from the log on purpose. If an event that a checkpoint knows is gone, the log
+-- went back, unless its removal is recorded here, in the transaction that removed it: a log that
+-- goes back loses that record too.
 --
 -- The oldest events (retention) are one number, others (a redaction) one row each. TRUNCATE begins
 -- a new log and forgets both. The triggers cost appenders nothing.
 
--- A definer's function, for who deletes events need not have rights on the record of it.
+-- A definer's function, because a role that deletes events needs no rights on this record.
 create function highwater.record_removed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -38,8 +38,8 @@ end $$;
 comment on function highwater.forget_removed() is 'Internal: TRUNCATE begins a new log.';
 
 -- The end of a batch that was read in this database: raises HW104 if events were removed that its
--- projection has not read. It follows the statements that read, so that what is removed after it was
--- read by them.
+-- projection has not read. It follows the statements that read, so that events removed after it
+-- were read by them.
 create function highwater.check_unread(read_up_to bigint) returns void language plpgsql as $$
 declare
     through bigint := (select s.removed_through from highwater.source s);
@@ -47,7 +47,7 @@ begin
     if through > read_up_to then
         raise exception using
             errcode = 'HW104',
-            message = pg_catalog.format('events up to %s were removed, of which %s was the last read',
+            message = pg_catalog.format('events up to %s were removed, but only those up to %s were read',
                 through, read_up_to);
     end if;
 end $$;

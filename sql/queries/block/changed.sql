@@ -1,7 +1,7 @@
--- Purpose: writes down that a block is not as it was, and takes what it holds now as its record.
+-- Purpose: records that a block has changed, and stores its present events as the block.
 -- Parameters: $1 the source's identity; $2 after; $3 through; $4 events now; $5 digest now; $6 events
 -- before, without those that were removed on purpose.
--- Must hold: nothing if the block on record is another one by now.
+-- Must hold: changes nothing if the stored block is another one by now.
 with before as (
     select b.* from highwater.block b
      where b.source_identity = $1 and b.after = $2 and b.through = $3

@@ -1,5 +1,5 @@
--- Purpose: the changes of blocks that concern a generation: it began before the change was found, and has
--- passed the beginning of the block.
+-- Purpose: the changes of blocks that affect a generation: it began before the change was found,
+-- and has passed the beginning of the block.
 -- Parameters: $1 the projection, null for all.
 select p.name, c.generation, b.after, b.through, b.events_before, b.events_now, b.found_at
 from highwater.block_change b

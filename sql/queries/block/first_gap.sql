@@ -1,5 +1,5 @@
 -- Purpose: the first range of a log that no block covers: where it begins, and where the next block does.
--- Parameters: $1 the source's identity; $2 the position from which on it is looked for; $3 the end.
+-- Parameters: $1 the source's identity; $2 where to begin; $3 the end.
 -- Must hold: blocks may overlap; no row if they cover everything.
 with ordered as (
     select b.after, b.through,

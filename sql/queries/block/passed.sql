@@ -1,4 +1,5 @@
--- Purpose: what the read models have passed: the highest checkpoint of each generation on its source.
+-- Purpose: how far the read models have read: the highest checkpoint of each generation on its
+-- source.
 -- Parameters: $1 the projection, null for all.
 select p.name, c.generation, g.source, c.source_identity, max(c.position)
 from highwater.projection p

@@ -1,9 +1,9 @@
--- Purpose: writes blocks down: what a log held when it was passed, or was counted later.
+-- Purpose: stores blocks: what a log held when it was read, or was counted later.
 -- Parameters: $1 the source's identity; then a column each, a row a block: $2 after; $3 through;
 -- $4 events; $5 digest; $6 whether it was counted later.
--- Must hold: a block grows while it is open, and is never cut short. One that was counted later stays as
--- it is: it may be what audit has found to be there now. It waits for no disk: what a crash takes
--- back is counted later, and it never outlives the events, which were written before it.
+-- Must hold: a block grows while it is open, and is never cut short. One that was counted later
+-- stays as it is: audit may have compared it already. It waits for no disk: a block that a crash
+-- undoes is counted later, and it never outlives the events, which were written before it.
 with relaxed as (
     select set_config('synchronous_commit', 'off', true)
 )

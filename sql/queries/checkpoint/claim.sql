@@ -1,8 +1,8 @@
--- Purpose: takes a free checkpoint: nobody of an earlier epoch can commit after this.
+-- Purpose: claims a free checkpoint: no runner of an earlier epoch can commit after this.
 -- Parameters: $1 projection; $2 generation; $3 partition; $4 the instance.
--- Must hold: one statement, which never waits. No row comes back while another living instance has
--- it, or it is paused, or a batch of a predecessor is in flight, or an error has stopped it since this instance began.
--- What it returns is what has been reached.
+-- Must hold: one statement, which never waits. It returns no row while another living instance owns
+-- the checkpoint, or it is paused, or a batch of a predecessor is in flight, or an error has
+-- stopped it since this instance began. Its answer is the final position of the predecessor.
 with free as (
     select c.projection, c.generation, c.partition
       from highwater.checkpoint c

@@ -1,4 +1,4 @@
--- Purpose: the highest checkpoints on a source, each with the last event it knows. What lies at or
+-- Purpose: the highest checkpoints on a source, each with the last event it knows. Everything at or
 -- below one was proven by the mark of the run that wrote it, if the log still has that event.
 -- Parameters: $1 the source's identity.
 select distinct position, event_position, event_id

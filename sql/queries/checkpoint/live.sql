@@ -1,6 +1,6 @@
 -- Purpose: the checkpoints of the live generation of a projection.
 -- Parameters: $1 projection.
--- Must hold: who changes them afterwards has locked them before.
+-- Must hold: a caller that changes them afterwards has locked them before.
 select c.position, c.epoch, c.source_identity, c.event_position, c.event_id,
        c.partitions, c.drain_at, c.parking, c.generation, c.partition
 from highwater.checkpoint c

@@ -1,4 +1,5 @@
--- Purpose: where the live read model of a projection stands: the partition that is furthest behind.
+-- Purpose: the position of the live read model of a projection: that of the partition that is
+-- furthest behind.
 -- Parameters: $1 projection.
 select coalesce(min(c.position), 0)
 from highwater.checkpoint c

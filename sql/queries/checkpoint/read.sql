@@ -1,4 +1,4 @@
--- Purpose: a checkpoint as it stands, after a fence failed or an answer was lost.
+-- Purpose: a checkpoint as it is, after a fence failed or an answer was lost.
 -- Parameters: $1 projection; $2 generation; $3 partition.
 -- Must hold: it waits for a transaction that is still moving the row, hence the lock.
 select position, epoch, source_identity, event_position, event_id,

@@ -1,7 +1,8 @@
--- Purpose: writes down why a projection could not be started.
+-- Purpose: records why a projection could not be started.
 -- Parameters: $1 projection; $2 error; $3 the instance, which may have claimed it before it failed.
--- Must hold: what another living instance runs, or could run with its own definition, is left alone.
--- Locks checkpoints in the order of partitions, as everybody who locks several does.
+-- Must hold: changes nothing that another living instance runs, or could run with its own
+-- definition. Locks checkpoints in the order of partitions, as every statement that locks several
+-- does.
 with unstarted as (
     select c.projection, c.generation, c.partition
       from highwater.checkpoint c

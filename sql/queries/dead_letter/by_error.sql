@@ -1,7 +1,7 @@
--- Purpose: what stands in the way of the parked keys, alike errors together, the one that parks
--- most keys first. With the sums over all of them.
--- Parameters: $1 projection; $2 which: all, key, event or fingerprint; $3 the one; $4 the most
--- errors.
+-- Purpose: the errors that park keys, grouped by fingerprint, the one that parks most keys first.
+-- With the sums over all of them.
+-- Parameters: $1 projection; $2 the selection: all, key, event or fingerprint; $3 its value; $4 the
+-- most errors.
 with letter as (
     select d.*
       from highwater.dead_letter d

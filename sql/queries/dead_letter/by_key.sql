@@ -1,6 +1,7 @@
--- Purpose: the parked keys, the one that was parked first before the others: how many letters each
--- has, and the one that everything of the key waits for. With the sums over all of them.
--- Parameters: $1 projection; $2 which: all, key, event or fingerprint; $3 the one; $4 the most keys.
+-- Purpose: the parked keys, the one that was parked first before the others: how many dead letters
+-- each has, and the one that blocks the key. With the sums over all of them.
+-- Parameters: $1 projection; $2 the selection: all, key, event or fingerprint; $3 its value; $4 the
+-- most keys.
 with letter as (
     select d.*
       from highwater.dead_letter d

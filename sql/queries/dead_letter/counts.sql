@@ -1,4 +1,4 @@
--- Purpose: how many keys of each projection are parked, and how many letters there are.
+-- Purpose: how many keys of each projection are parked, and how many dead letters there are.
 -- Parameters: none.
 select p.name, count(distinct d.key) + max((d.key is null)::integer), count(*)
   from highwater.projection p

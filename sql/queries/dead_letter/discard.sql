@@ -1,5 +1,6 @@
--- Purpose: gives letters up: each is written down with the reason and leaves. Returns their keys.
--- Parameters: $1 projection; $2 which: all, key, event or fingerprint; $3 the one; $4 the reason.
+-- Purpose: discards dead letters: each is recorded with the reason and deleted. Returns their keys.
+-- Parameters: $1 projection; $2 the selection: all, key, event or fingerprint; $3 its value; $4 the
+-- reason.
 -- Must hold: under the lock on their partitions' checkpoints, in one transaction.
 with letter as (
     select d.*

@@ -1,6 +1,6 @@
--- Purpose: a dead letter failed again: its new error, and no more tries of its key until somebody
--- asks for them.
--- Parameters: $1 projection; $2 generation; $3 partition; $4 epoch; $5 the letter; $6 error;
+-- Purpose: a dead letter failed again: stores its new error; the key is not retried until the next
+-- request.
+-- Parameters: $1 projection; $2 generation; $3 partition; $4 epoch; $5 the dead letter; $6 error;
 -- $7 fingerprint.
 -- Must hold: only under the epoch that owns the partition.
 update highwater.dead_letter d

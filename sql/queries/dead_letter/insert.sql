@@ -1,4 +1,4 @@
--- Purpose: sets events aside that were read: copies of them.
+-- Purpose: stores events that were read as dead letters: copies of them.
 -- Parameters: $1 projection; $2 generation; then a column each, a row an event: $3 positions; $4 keys;
 -- $5 ids; $6 streams; $7 versions; $8 types; $9 data; $10 metadata; $11 recorded_at; and, the same for
 -- all, $12 the error; $13 its fingerprint; $14 the attempts.

@@ -1,5 +1,5 @@
--- Purpose: how many of some keys are still parked, how many letters these have, and how many of the
--- letters have an error of their own; the letters of others only stand behind such a one.
+-- Purpose: how many of some keys are still parked, how many dead letters these have, and how many
+-- of them have an error of their own; the others only follow such a one.
 -- Parameters: $1 projection; $2 the keys.
 select count(distinct key) + coalesce(max((key is null)::integer), 0), count(*), count(error)
   from highwater.dead_letter d

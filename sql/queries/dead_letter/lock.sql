@@ -1,8 +1,8 @@
--- Purpose: locks the checkpoints of the partitions that the keys in question belong to: a batch in
+-- Purpose: locks the checkpoints of the partitions that the selected keys belong to: a batch in
 -- flight ends first, the next one waits.
--- Parameters: $1 projection; $2 which: all, key, event or fingerprint; $3 the one.
+-- Parameters: $1 projection; $2 the selection: all, key, event or fingerprint; $3 its value.
 -- Must hold: the projection's row is locked, so that these rows stay the live ones. Locked in the
--- order of partitions; all of them where a batch in flight may add letters that are meant too.
+-- order of partitions; all of them where a batch in flight may add selected dead letters.
 select c.partition
   from highwater.checkpoint c
   join highwater.projection p on p.name = c.projection and p.generation = c.generation

@@ -1,8 +1,8 @@
--- Purpose: asks for another try of all letters of the keys in question; says how many keys and
--- letters these are.
--- Parameters: $1 projection; $2 which: all, key, event or fingerprint; $3 the one.
--- Must hold: whole keys, for an event is not applied before the earlier ones of its key. Whoever
--- runs the projection does it, under its fence.
+-- Purpose: requests a retry of all dead letters of the selected keys; returns how many keys and
+-- dead letters these are.
+-- Parameters: $1 projection; $2 the selection: all, key, event or fingerprint; $3 its value.
+-- Must hold: whole keys, because an event is not applied before the earlier ones of its key. The
+-- runner of the partition does it, under its fence.
 with letter as (
     select d.projection, d.generation, d.position, d.key,
            bool_or($2 = 'all' or case $2 when 'key' then d.key is not distinct from $3

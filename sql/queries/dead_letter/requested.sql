@@ -1,11 +1,11 @@
--- Purpose: the next dead letter to be retried, with its key and the `parking` of its checkpoint: the
--- first one of the key that was asked for and stands first.
+-- Purpose: the next dead letter to be retried, with its key and the `parking` of its checkpoint:
+-- the first one of the first requested key.
 -- Parameters: $1 projection; $2 generation; $3 partition; $4 epoch; $5 keys to leave out. `first`: which
 -- of a key comes first.
--- Must hold: nothing under another epoch. Of a key only the first, for an event is not applied before the
--- earlier ones of its key; and of a key that is asked for in part too, so that a request always comes to
--- an end. One snapshot with `parking`, which the fence of the dead letter compares. Nothing of it reads
--- all dead letters, for it is asked after each.
+-- Must hold: nothing under another epoch. Of a key only the first, because an event is not applied
+-- before the earlier ones of its key; also of a key that is requested in part, so that a request
+-- always ends. One snapshot with `parking`, which the fence of the dead letter compares. It never
+-- reads all dead letters, because it runs after each.
 with mine as (
     select c.partitions, c.parking
       from highwater.checkpoint c

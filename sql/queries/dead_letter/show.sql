@@ -1,6 +1,6 @@
--- Purpose: dead letters as they are kept, each with how many of its key stand behind it.
--- Parameters: $1 projection; $2 which: all, key, event or fingerprint; $3 the one; $4 the most
--- letters.
+-- Purpose: dead letters as they are stored, each with the number of its key that follow it.
+-- Parameters: $1 projection; $2 the selection: all, key, event or fingerprint; $3 its value; $4 the
+-- most letters.
 with letter as (
     select d.*,
            count(*) over (partition by d.key) as of_key,

@@ -1,2 +1,2 @@
--- Purpose: the read model `files` as the independent truth has it.
+-- Purpose: the read model `files`, in the form of the independent truth.
 select path, blob from files.files

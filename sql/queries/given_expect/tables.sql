@@ -1,4 +1,4 @@
--- Purpose: the tables and views of a projection, without those that highwater made.
+-- Purpose: the tables and views of a projection, without those that highwater created.
 -- Parameters: $1 its schema.
 select c.relname::text
 from pg_class c join pg_namespace n on n.oid = c.relnamespace

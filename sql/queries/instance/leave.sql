@@ -1,6 +1,7 @@
--- Purpose: deletes an instance that ends. What it ran is idle, what stopped stays stopped.
+-- Purpose: deletes an instance that ends. Its partitions are idle, stopped ones stay stopped.
 -- Parameters: $1 instance.
--- Must hold: locks checkpoints in the order of partitions, as everybody who locks several does.
+-- Must hold: locks checkpoints in the order of partitions, as every statement that locks several
+-- does.
 with gone as (
     delete from highwater.instance where id = $1
 ), mine as (

@@ -1,7 +1,7 @@
--- Purpose: reads what an instance needs to deal the partitions: the living instances with what they
--- can run, in the order in which they joined, and the live checkpoints of every projection.
--- Parameters: $1 the instance that asks. `instances`: highwater.instance, or what it will be.
--- Must hold: the database's clock says who is alive and what came first.
+-- Purpose: reads what an instance needs to share the partitions: the living instances with what
+-- they can run, in the order in which they joined, and the live checkpoints of every projection.
+-- Parameters: $1 the asking instance. `instances`: highwater.instance, or its next state.
+-- Must hold: the database's clock decides who is alive and what came first.
 with me as (
     select i.started_at from /*instances:*/ highwater.instance /*:instances*/ i where i.id = $1
 )

@@ -10,7 +10,7 @@ with alive as (
     values ($1, $2, $3, make_interval(secs => $4), $5, $7)
     on conflict (id) do update
         set seen_at = clock_timestamp(), marks = excluded.marks, projections = excluded.projections,
-            -- One that was given up meanwhile joins anew.
+            -- An instance that was given up meanwhile joins again.
             joined_at = case when instance.seen_at + instance.lease > clock_timestamp()
                              then instance.joined_at else clock_timestamp() end
     returning *
@@ -28,7 +28,7 @@ with alive as (
     select c.projection, c.generation, c.partition, m.state, m.rate
       from highwater.checkpoint c
       join mine m using (projection, generation, partition, epoch)
-     -- One that was released has a state of its own.
+     -- A released one has a state of its own.
      where c.owner = $1 and (c.state, round(c.rate)) is distinct from (m.state, round(m.rate))
        for update of c skip locked
 ), reported as (

@@ -1,6 +1,6 @@
--- Purpose: who the transactions are that hold the mark.
+-- Purpose: the transactions that hold the mark.
 -- Parameters: $1 their names (pg_locks.virtualtransaction).
--- Must hold: nothing; what the role may not see is null (pg_monitor sees it all).
+-- Must hold: nothing; columns that the role may not see are null (pg_monitor sees all).
 select h.name, h.pid, coalesce(a.usename, p.owner)::text as "user", a.application_name as application,
        nullif(a.query, '<insufficient privilege>') as query,
        coalesce(a.xact_start, p.prepared) as since, p.gid as prepared, a.state

@@ -1,6 +1,8 @@
--- Purpose: the last number that a sequence gave, 0 if it gave none; null if this role may not know.
--- Parameters: `sequence`, which is one: the sequence, as the look found it.
--- Must hold: no row if it is not there; a missing right is no 0, which would be a sequence set back.
+-- Purpose: the last number that a sequence issued, 0 if it issued none; null if this role may not
+-- read it.
+-- Parameters: `sequence`, which is one: the sequence, as the lock snapshot found it.
+-- Must hold: no row if it does not exist; a missing right is not 0, which would be a sequence set
+-- back.
 select case when has_sequence_privilege(s.oid, 'usage, select')
             then coalesce(pg_sequence_last_value(s.oid), 0) end
 from pg_class s

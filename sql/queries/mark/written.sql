@@ -1,5 +1,5 @@
--- Purpose: up to where the server's WAL was written, in memory at least.
+-- Purpose: how far the server's WAL was written, at least in memory.
 -- Parameters: none.
 -- Must hold: sent after the statement that read the rows has been answered; the commits of all rows
--- it saw lie before.
+-- that it saw are before this.
 select pg_current_wal_insert_lsn()::text

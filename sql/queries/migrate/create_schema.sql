@@ -1,6 +1,6 @@
--- Purpose: creates schema highwater unless it is there.
+-- Purpose: creates schema highwater unless it exists.
 -- Parameters: none.
--- Must hold: asks for no right on the database when an administrator has made the schema.
+-- Must hold: needs no right on the database when an administrator has created the schema.
 do $$ begin
     if not exists (select from pg_namespace where nspname = 'highwater') then
         create schema highwater;

@@ -1,4 +1,5 @@
--- Purpose: creates the record of applied migrations unless it is there. It also marks the schema as ours.
+-- Purpose: creates the table of applied migrations unless it exists. It also marks the schema as
+-- ours.
 -- Parameters: none.
 create table if not exists highwater.migration (
     component text not null check (component in ('log', 'engine')),

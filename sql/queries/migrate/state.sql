@@ -1,6 +1,7 @@
--- Purpose: what there is of schema highwater and what this role may do: one row.
+-- Purpose: the state of schema highwater and the rights of this role: one row.
 -- Parameters: none.
--- Must hold: needs no right on the schema, so that a missing right can be told from a missing schema.
+-- Must hold: needs no right on the schema, so that a missing right can be distinguished from a
+-- missing schema.
 select current_setting('server_version_num')::int as server_version,
     current_setting('server_version') as server_version_text,
     current_user::text as role,

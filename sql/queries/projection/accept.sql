@@ -1,8 +1,8 @@
--- Purpose: takes a changed definition for the live read model; a stop for that reason is over.
+-- Purpose: accepts a changed definition for the live read model; a stop for that reason is over.
 -- Parameters: $1 projection; $2 the new hash; $3 its source; $4 its key; $5 the text of its definition,
 -- null for one in Rust.
--- Must hold: whoever runs it with the definition before is fenced, for it would pass over events
--- that the new one wants.
+-- Must hold: a runner with the old definition is fenced, because it would pass over events that the
+-- new one wants.
 with accepted as (
     update highwater.generation g set hash = $2, source = $3, cut_by = $4, definition = $5
       from highwater.projection p

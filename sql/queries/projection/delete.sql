@@ -1,8 +1,8 @@
--- Purpose: forgets a projection; its checkpoints go with it, so whoever runs it is fenced.
+-- Purpose: deletes a projection with its checkpoints, which fences its runners.
 -- Parameters: $1 projection.
--- Must hold: its row is locked, and its checkpoints go before it: a batch of a rebuild that is in
--- flight ends first, for it may refer to the row yet. Its highest epoch is kept, for one that is made
--- again under the name.
+-- Must hold: its row is locked, and its checkpoints are deleted before it: a batch of a rebuild in
+-- flight ends first, because it may still refer to the row. Its highest epoch is kept for a
+-- projection that is created again under the name.
 with checkpoints as (
     delete from highwater.checkpoint where projection = $1
     returning projection, epoch

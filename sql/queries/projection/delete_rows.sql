@@ -1,4 +1,4 @@
--- Purpose: deletes the rows of keys that have none any more (KeyedView).
+-- Purpose: deletes the rows of keys that no longer have one (KeyedView).
 -- Parameters: $1 a JSON array of objects with the key columns, as text.
 -- `table`: the table; `match`: t.key = k.key for each key column.
 delete from /*table:*/ t /*:table*/ t

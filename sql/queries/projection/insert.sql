@@ -1,10 +1,10 @@
--- Purpose: makes the rows of a new projection: itself, its first generation and the checkpoints of its
--- partitions.
+-- Purpose: inserts the rows of a new projection: itself, its first generation and the checkpoints
+-- of its partitions.
 -- Parameters: $1 projection; $2 hash; $3 source; $4 the source's identity; $5 partitions;
 -- $6 the key that they are cut by; $7 the text of its definition, null for one in Rust.
 -- Must hold: in the transaction that runs `up`. It waits for another instance that does the same
--- and then makes nothing. Epochs continue where a dropped projection of the name ended, so that whoever
--- still runs that one is fenced.
+-- and then inserts nothing. Epochs continue where a dropped projection of the name ended, so that a
+-- runner of that one is fenced.
 with made as (
     insert into highwater.projection (name, partitions)
     values ($1, $5)

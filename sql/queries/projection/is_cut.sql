@@ -1,4 +1,4 @@
--- Purpose: whether a change of the key would move keys between partitions that stand at different
+-- Purpose: whether a change of the key would move keys between partitions that are at different
 -- positions.
 -- Parameters: $1 projection; $2 the new key.
 -- Must hold: under the lock on the live checkpoints.

@@ -1,3 +1,3 @@
--- Purpose: one step of a change of the number of partitions; says whether anything was done.
+-- Purpose: one step of a change of the number of partitions; returns whether anything was done.
 -- Parameters: $1 projection.
 select highwater.repartition($1)

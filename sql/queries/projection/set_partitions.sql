@@ -1,8 +1,8 @@
--- Purpose: says how many partitions a projection is to have, and by which key they are cut. Returns whether
--- the number is another one now.
+-- Purpose: stores how many partitions a projection is to have, and by which key they are cut.
+-- Returns whether the number has changed.
 -- Parameters: $1 projection; $2 the number; $3 the key.
--- Must hold: by whoever has the definition that the live generation was built with;
--- highwater.repartition brings the number about.
+-- Must hold: by an instance with the definition that the live generation was built with;
+-- highwater.repartition makes the change.
 with wanted as (
     update highwater.projection set partitions = $2
      where name = $1 and partitions <> $2

@@ -1,4 +1,4 @@
--- Purpose: brings highwater_position of the live read model to where its checkpoints stand.
+-- Purpose: sets highwater_position of the live read model to the positions of its checkpoints.
 -- Parameters: $1 projection.
 -- Must hold: in the transaction that moved the checkpoints, under the lock on them.
 select highwater.set_positions(p.name, p.name, p.generation)

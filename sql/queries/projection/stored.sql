@@ -1,4 +1,5 @@
--- Purpose: which build of a projection's read model is live, and what it was built with.
+-- Purpose: which build of a projection's read model is live, and with which definition it was
+-- built.
 -- Parameters: $1 projection.
 select p.generation, g.hash, g.source, p.next_generation, n.hash
 from highwater.projection p

@@ -1,9 +1,9 @@
--- Purpose: makes the rows of the next generation, in place of those of an earlier try.
+-- Purpose: inserts the rows of the next generation, in place of those of an earlier attempt.
 -- Parameters: $1 projection; $2 hash of the definition it is built with; $3 source's identity;
 -- $4 its source; $5 the text of the definition, null for one in Rust.
 -- Must hold: in the transaction that creates its schema, with the projection's row locked, so that
 -- a swap that was waited for is seen. A rebuild that another process has begun is replaced: its
--- runner is fenced, for its row is gone.
+-- runner is fenced, because its row is gone.
 with earlier as (
     delete from highwater.checkpoint c using highwater.projection p
      where p.name = $1 and c.projection = p.name and c.generation <> p.generation

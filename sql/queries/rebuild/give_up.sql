@@ -1,7 +1,7 @@
--- Purpose: takes the rows of the next generation away, for it can never be complete. No row if it is
--- not the next one any more.
+-- Purpose: deletes the rows of the next generation, because it can never be complete. No row if it
+-- is no longer the next one.
 -- Parameters: $1 projection; $2 the generation.
--- Must hold: in the transaction that drops its schema. Whoever fills it is fenced.
+-- Must hold: in the transaction that drops its schema. The runner that fills it is fenced.
 with given_up as (
     update highwater.projection
        set next_generation = null

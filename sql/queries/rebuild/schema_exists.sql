@@ -1,3 +1,3 @@
--- Purpose: whether a schema is there.
+-- Purpose: whether a schema exists.
 -- Parameters: $1 its name.
 select exists (select from pg_namespace where nspname = $1)

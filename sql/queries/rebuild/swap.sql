@@ -1,8 +1,8 @@
--- Purpose: makes the next generation the live one in the rows; no row if it is not the next one any
--- more.
+-- Purpose: makes the next generation the live one in the rows; no row if it is no longer the next
+-- one.
 -- Parameters: $1 projection; $2 the generation.
 -- Must hold: before the schemas are renamed, in the same transaction, under the lock on the live
--- checkpoint. It waits for a rebuild that is just beginning.
+-- checkpoint. It waits for a rebuild that just begins.
 with swapped as (
     update highwater.projection
        set generation = next_generation, next_generation = null

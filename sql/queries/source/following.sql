@@ -1,4 +1,4 @@
--- Purpose: the first position after another, to step over wide holes.
+-- Purpose: the first position after another, to skip wide holes.
 -- Parameters: $1 the position; $2 the mark.
 select min(e.position)
 from /*events:*/ highwater.event /*:events*/ e

@@ -1,2 +1,2 @@
--- Purpose: the identity of our own event table, which goes wherever its data goes.
+-- Purpose: the identity of our own event table, which moves with its data.
 select identity from highwater.source

@@ -1,4 +1,4 @@
--- Purpose: the last event at or before a position: what a checkpoint remembers of the log.
+-- Purpose: the last event at or before a position: what a checkpoint remembers about the log.
 -- Parameters: $1 the position, unless `position` is a number.
 select e.position, e.id
 from /*events:*/ highwater.event /*:events*/ e

@@ -1,7 +1,7 @@
--- Purpose: what a log says of itself at a position, to compare with what a checkpoint knows.
+-- Purpose: the state of a log at a position, to compare with what a checkpoint knows.
 -- Parameters: $1 the position.
--- Must hold: on the session that also tells the sequence and what was removed: behind one address
--- may be several servers.
+-- Must hold: on the session that also reads the sequence and the removals: there may be several
+-- servers behind one address.
 -- `events`: a relation with the columns of highwater.event.
 select (select coalesce(max(e.position), 0) from /*events:*/ highwater.event /*:events*/ e)::bigint as head,
        (select min(e.position) from /*events:*/ highwater.event /*:events*/ e) as oldest,

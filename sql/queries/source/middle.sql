@@ -1,7 +1,7 @@
 -- Purpose: how many events of a range are wanted, the first of them and the one in the middle,
 -- to halve a range that failed.
--- Parameters: $1 after; $2 through; $3 the types wanted, null for all; $4 the parked keys that
--- `parked` is about.
+-- Parameters: $1 after; $2 through; $3 the types wanted, null for all; $4 the parked keys for
+-- `parked`.
 -- `partition`, `parked`: the conditions for the key.
 select count(*), min(e.position),
        percentile_disc(0.5) within group (order by e.position)

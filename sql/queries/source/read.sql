@@ -1,6 +1,6 @@
 -- Purpose: the events of a range, in the order of their position.
 -- Parameters: $1 after; $2 through; $3 the types wanted, null for all; $4 the most rows; $5 the
--- parked keys that `parked` is about, each behind a "=", the key null as "".
+-- parked keys for `parked`, each after a "=", the key null as "".
 -- `partition`, `parked`: the conditions for the key.
 -- Must hold: $2 is never past the mark.
 select e.position, e.stream, e.version, e.type, e.data::text, e.metadata::text, e.id, e.recorded_at

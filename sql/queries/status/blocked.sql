@@ -1,8 +1,8 @@
 -- Purpose: who holds the locks that batches in flight wait for.
 -- Parameters: $1 the batches' application_name.
--- Must hold: it waits for no lock; what the role may not see is null (pg_monitor sees it all).
--- pg_blocking_pids says 0 for a prepared transaction: that one holds the lock, or is the one, that the
--- batch waits for.
+-- Must hold: it waits for no lock; columns that the role may not see are null (pg_monitor sees
+-- all). pg_blocking_pids is 0 for a prepared transaction: that one holds the lock, or is the
+-- transaction, that the batch waits for.
 with waiting as (
     select a.application_name as batch, a.pid
       from pg_stat_activity a

@@ -1,4 +1,4 @@
--- Purpose: every projection with the checkpoints of its live and its next generation, who owns them,
+-- Purpose: every projection with the checkpoints of its live and its next generation, their owners,
 -- and how much of the live one is parked.
 -- Parameters: none.
 -- Must hold: the owner is alive by the database's clock, never by ours; no event is read.

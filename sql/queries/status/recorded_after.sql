@@ -1,5 +1,5 @@
--- Purpose: when the first event after a position was recorded. The number of an event is drawn
--- before its recorded_at is taken, so a transaction that began later has no lower number.
+-- Purpose: when the first event after a position was recorded. The position of an event is drawn
+-- before its recorded_at, so a transaction that began later has no lower number.
 -- Parameters: $1 the position.
 select e.recorded_at
 from /*events:*/ highwater.event /*:events*/ e

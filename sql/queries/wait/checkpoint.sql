@@ -1,5 +1,4 @@
--- Purpose: how far a projection is and whether somebody runs it: asked again and again by those
--- who wait.
+-- Purpose: how far a projection is and whether an instance runs it: polled by those who wait.
 -- Parameters: $1 projection.
 -- Must hold: a few rows by primary key, no lock, no session state; only the live generation.
 select g.source, c.position, c.state, c.last_error,

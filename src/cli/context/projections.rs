@@ -37,7 +37,7 @@ impl Context {
     /// names are given.
     ///
     /// # Errors
-    /// Every fault of every file, or a name that nothing has.
+    /// Every fault of every file, or an unknown name.
     pub(in crate::cli) fn projections(
         &self,
         names: &[String],
@@ -79,8 +79,8 @@ impl Context {
         Ok(found.ok_or_else(missing)?)
     }
 
-    /// The definitions at hand, for commands that only read: what is wrong with the files is told
-    /// and does not keep them from answering.
+    /// The known definitions, for commands that only read: faults of the files are reported and do
+    /// not keep these from answering.
     pub(in crate::cli) fn known(&self) -> Vec<Definition> {
         let mut known: Vec<Definition> = self
             .compiled
@@ -105,10 +105,10 @@ impl Context {
         known
     }
 
-    /// Refuses a name that neither a definition nor a read model has.
+    /// Refuses a name without a definition and without a read model.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] with the names there are.
+    /// [`ErrorKind::Usage`] with the known names.
     pub(in crate::cli) async fn refuse_unknown(&self, name: &ProjectionName) -> Result<()> {
         let mut names: Vec<String> = self.known().iter().map(|d| d.name.to_string()).collect();
         names.extend(projection::names(&*self.target().await?.client().await?).await?);

@@ -18,7 +18,7 @@ pub(super) fn by_key(listed: &Listed<ByKey>) -> String {
     let name = &listed.projection;
     for parked in &listed.shown.keys {
         let waits = match parked.retry_requested_at {
-            Some(_) => ", to be tried again",
+            Some(_) => ", to be retried",
             None => "",
         };
         let _ = writeln!(
@@ -129,7 +129,7 @@ fn heading<T>(listed: &Listed<T>) -> String {
         return format!("{name}: nothing is parked\n");
     }
     let (letters, parked) = (events(listed.dead_letters), keys(listed.parked_keys));
-    format!("{name}: {letters} of {parked} set aside\n")
+    format!("{name}: {letters} of {parked} parked\n")
 }
 
 fn next(text: &mut String, name: &ProjectionName, parked_keys: i64) {
@@ -151,7 +151,8 @@ fn more(text: &mut String, all: i64, shown: usize) {
 
 fn say_error(text: &mut String, error: Option<&Value>, fingerprint: Option<&str>) {
     let Some(error) = error else {
-        let _ = writeln!(text, "  what it followed has left; it was not tried itself");
+        let untried = "the event before it is no longer parked; this one was not tried yet";
+        let _ = writeln!(text, "  {untried}");
         return;
     };
     let mut sentence = sentence(error).replace('\n', " ");

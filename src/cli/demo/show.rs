@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::pg;
 use crate::pg::database::Database;
 
-/// What is shown of a read model: its name, what it is about, and the query for its first rows.
+/// How a read model is shown: its name, its subject, and the query for its first rows.
 const SHOWN: [(&str, &str, &str); 3] = [
     (
         "files",

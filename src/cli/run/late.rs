@@ -13,7 +13,7 @@ use crate::name::ProjectionName;
 use crate::status::{self, State};
 use crate::wait::obstacle;
 
-/// How long it may take to find out what keeps the projections, when the time is over already.
+/// How long it may take to find out what blocks the projections, when the time is over already.
 const READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// The time that a run has.
@@ -24,7 +24,7 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn start(limit: Option<Duration>) -> Clock {
-        // A time beyond what can be counted has no end.
+        // A time that is too long to be counted has no end.
         let end = limit.and_then(|limit| Instant::now().checked_add(limit));
         let ran_out = Arc::default();
         Clock { end, ran_out }
@@ -55,12 +55,12 @@ impl Clock {
     }
 }
 
-/// What kept the projections when the time was over, as far as could be told.
+/// What blocked the projections when the time was over, as far as it is known.
 #[derive(Default)]
 pub(super) struct Late(HashMap<ProjectionName, String>);
 
 impl Late {
-    /// Looks while they are still run. What cannot be seen in time is not told.
+    /// Reads the status while they still run. What it cannot read in time is not reported.
     pub(super) async fn read(ctx: &Context, monitor: &Monitor) -> Late {
         let read = tokio::time::timeout(READ_LIMIT, read(ctx, monitor)).await;
         match read {
@@ -69,9 +69,9 @@ impl Late {
         }
     }
 
-    /// Why the projection was not further.
+    /// Why the projection did not get further.
     pub(super) fn why(&self, name: &ProjectionName) -> String {
-        let more = "it was on its way; run it again, which goes on from there, with more time";
+        let more = "it was making progress; run it again with more time to continue from there";
         self.0.get(name).cloned().unwrap_or_else(|| more.to_owned())
     }
 }

@@ -1,4 +1,4 @@
-//! How a run goes, while it goes: a bar for each projection, or lines in the log.
+//! The progress of a run: a bar for each projection, or lines in the log.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,17 @@ use crate::engine::{Monitor, ProjectionProgress, RunnerState};
 use crate::position::Position;
 
 const DRAW_PAUSE: Duration = Duration::from_millis(100);
-/// How often the log tells of a projection that catches up.
+/// How often the log reports a projection that catches up.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
-/// Watches the runners of an engine until it is told to end.
+/// Watches the runners of an engine until it is stopped.
 pub(in crate::cli) struct Watch {
     task: JoinHandle<()>,
     bars: Vec<ProgressBar>,
 }
 
 impl Watch {
-    /// Shows bars where they are seen, else writes to the log.
+    /// Shows bars on a terminal, else writes to the log.
     pub(in crate::cli) fn start(monitor: Monitor, ui: &Ui) -> Watch {
         if !ui.shows_bars() {
             return Watch {
@@ -52,7 +52,7 @@ impl Watch {
         }
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub(in crate::cli) fn end(self) {
         self.task.abort();
         for bar in self.bars {

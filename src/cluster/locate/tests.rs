@@ -87,7 +87,7 @@ fn an_old_server_is_used_by_nobody_and_named_if_it_is_the_only_one() {
 }
 
 #[test]
-fn a_machine_without_postgres_is_told_the_three_ways_out() {
+fn a_machine_without_postgres_gets_a_hint_with_three_ways_out() {
     let error = first_of(vec![PathBuf::from("/nowhere"), PathBuf::new()]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let said = error.to_string();

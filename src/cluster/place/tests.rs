@@ -5,7 +5,7 @@ fn me() -> Account {
         name: "me".into(),
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
-        stands_in: false,
+        is_substitute: false,
     }
 }
 
@@ -39,7 +39,7 @@ fn the_socket_is_in_the_runtime_directory_or_else_under_tmp() {
     let fallback = socket_dir(data, &me(), None).unwrap();
     assert!(fallback.starts_with("/tmp"), "{fallback:?}");
     let stand_in = Account {
-        stands_in: true,
+        is_substitute: true,
         ..me()
     };
     let of_root = socket_dir(data, &stand_in, Some(runtime.path())).unwrap();
@@ -149,7 +149,7 @@ fn a_lock_is_not_opened_through_a_link() {
 #[test]
 fn roots_clusters_are_where_another_account_can_reach_them() {
     let stand_in = Account {
-        stands_in: true,
+        is_substitute: true,
         ..me()
     };
     assert_eq!(home_of(&stand_in).unwrap(), Path::new("/var/lib/highwater"));

@@ -37,16 +37,17 @@ impl BatchText<'_> {
         ])
     }
 
-    /// What keeps conditions of the projection from events that are not in the batch.
+    /// Keeps conditions of the projection away from events that are not in the batch.
     fn barrier(&self) -> Sql {
         let Filter { types, keys } = self.filter;
         let is_all = types.is_none() && keys.partition.of <= 1 && keys.named().is_empty();
         Sql::trusted(if is_all { "" } else { "offset 0" })
     }
 
-    /// The statement that sets aside what the range holds of parked keys, at most `most` events.
-    pub(super) fn set_aside(&self, range: Range, key: &Key, most: u64) -> Result<Sql> {
-        query!("apply/set_aside.sql").fill(&[
+    /// The statement that stores the events of parked keys in the range as dead letters, `most` at
+    /// most.
+    pub(super) fn park_events(&self, range: Range, key: &Key, most: u64) -> Result<Sql> {
+        query!("apply/park.sql").fill(&[
             ("events", &self.relation),
             ("after", &Sql::number(range.after().get())),
             ("through", &Sql::number(range.through().get())),
@@ -79,7 +80,7 @@ pub(in crate::engine) fn of_types(types: Types<'_>) -> Sql {
 /// The statements of a projection with `batch` defined in them.
 pub(super) struct RewrittenSql {
     pub(super) text: String,
-    /// Where something was put in, and how much: characters of the text as it was.
+    /// Where text was inserted, and how much of it: counted in characters of the original text.
     inserted: Vec<(usize, usize)>,
 }
 
@@ -118,7 +119,7 @@ impl RewrittenSql {
         Ok(rewritten)
     }
 
-    /// The character of the projection's own text that stands at `at` here.
+    /// The character of the projection's own text that is at `at` in this text.
     pub(super) fn origin(&self, at: usize) -> usize {
         let mut before = 0;
         for (place, length) in &self.inserted {

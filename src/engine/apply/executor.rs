@@ -14,14 +14,15 @@ use crate::source::BoxFuture;
 /// - [`InServer`](super::in_server::InServer): the server reads them, in the message that applies them;
 /// - [`Streamed`](super::streamed::Streamed): they are read and handed to the projection.
 pub(super) trait Executor<'a>: Send {
-    /// Reads what is to be applied of a range, up to the limits, unless the server does.
+    /// Reads the events of a range that are to be applied, up to the limits, unless the server
+    /// does.
     fn prepare(
         self: Box<Self>,
         range: Range,
         limits: Limits<'a>,
     ) -> BoxFuture<'a, Result<Box<dyn Work + 'a>>>;
 
-    /// Applies a dead letter in a transaction of its own, and lets it leave.
+    /// Applies a dead letter in a transaction of its own, and deletes it.
     fn apply_dead_letter<'s>(
         self: Box<Self>,
         session: &'s Session,
@@ -31,8 +32,8 @@ pub(super) trait Executor<'a>: Send {
         'a: 's;
 }
 
-/// What is to be applied, known before a session is taken for it: a runner that held one session
-/// while it waited for another could wait for its like for ever.
+/// The events to apply, known before a session is taken for them: runners that hold one session
+/// while they wait for another could wait for each other for ever.
 pub(in crate::engine) trait Work: Send {
     /// Applies it in one transaction, which moves the checkpoint to the position that is returned.
     fn apply<'s>(self: Box<Self>, session: &'s Session) -> BoxFuture<'s, Result<Position>>
@@ -40,7 +41,7 @@ pub(in crate::engine) trait Work: Send {
         Self: 's;
 }
 
-/// How much one batch may hold, and what is known of it before it is read.
+/// How much one batch may hold, and what is known about it before it is read.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Limits<'a> {
     pub(in crate::engine) events_max: usize,

@@ -1,4 +1,4 @@
-//! Batches whose events stay in the server: one message, and what it says when it fails.
+//! Batches whose events stay in the server: one message, and the explanation of its failures.
 
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::SimpleQueryMessage;
@@ -21,7 +21,7 @@ use super::executor::{Executor, Limits, Work};
 use super::timing::Answer;
 use super::{Applier, Session};
 
-/// Has the server read the events and apply them, in one message.
+/// The server reads the events and applies them, in one message.
 pub(super) struct InServer<'a> {
     pub(super) applier: &'a Applier,
     pub(super) statements: Statements<'a>,
@@ -100,8 +100,8 @@ impl InServerRange<'_> {
             Some(last) => applier.fence().text_timed(range, last),
             None => applier.fence().text_in_server(range, relation)?,
         };
-        let mut last = applier.set_aside(&batch, range)?;
-        // Behind the statements that read: what is removed later had been read.
+        let mut last = applier.park_events(&batch, range)?;
+        // After the statements that read: events that are removed later were read.
         let log = applier.source.postgres();
         if let Some(check) = log.and_then(|log| log.check_unread(self.read_up_to)) {
             last.push_str(&format!("{check};\n"));
@@ -156,7 +156,7 @@ impl Applier {
             range,
             last,
         } = message;
-        let (prologue, place) = (self.prologue.as_str(), self.place_of_work(range));
+        let (prologue, place) = (self.prologue.as_str(), self.session_settings(range));
         let before = format!("{prologue};\n{fence};\n{place};\n");
         let rewritten = RewrittenSql::of(&statements, batch, range)?;
         let end = checkpoint::end_batch(range);
@@ -219,7 +219,7 @@ impl Applier {
     }
 }
 
-/// A statement that is wrong whatever it is given.
+/// A statement that is wrong for every event.
 fn explain_statement(error: Error) -> Error {
     if error.kind() != ErrorKind::Config || error.hint().is_some() {
         return error;
@@ -234,7 +234,7 @@ fn explain_write(error: Error) -> Error {
     }
     error
         .with_kind(ErrorKind::Config)
-        .with_hint("batch is only read: write to tables of the projection's own")
+        .with_hint("batch is read-only: write to the projection's own tables")
 }
 
 /// Sends a message and takes what comes back.

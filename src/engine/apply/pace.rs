@@ -13,8 +13,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Where nothing is kept from one batch to the next, what is written again and again in one
-    /// transaction the server can only clear away after it: such a transaction is shorter.
+    /// Where nothing is kept from one batch to the next, one transaction updates the same rows
+    /// again and again, and the server can remove the dead versions only after it: such a
+    /// transaction is shorter.
     pub(super) fn new(transaction_time: Duration, gains_by_many: bool) -> Pace {
         let transaction = match gains_by_many {
             true => transaction_time,
@@ -26,7 +27,7 @@ impl Pace {
         }
     }
 
-    /// How many events the next batch may have, after one of so many that took so long.
+    /// How many events the next batch may have, after one with this many events and this duration.
     pub(super) fn next_events(self, events: usize, took: Duration) -> usize {
         let most = events.saturating_mul(8).clamp(1, EVENTS_MAX);
         let fitting = self.batch.as_nanos() * events as u128 / took.as_nanos().max(1);

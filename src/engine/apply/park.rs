@@ -1,4 +1,4 @@
-//! Dead letters: how events become them and are applied after all, each in one transaction.
+//! Dead letters: how events become dead letters and are applied later, each in one transaction.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
@@ -14,7 +14,8 @@ use super::batch::BatchText;
 use super::{Applier, Session};
 
 impl Applier {
-    /// Sets one event aside and parks its key. The checkpoint moves over this event alone.
+    /// Stores one event as a dead letter and parks its key. The checkpoint moves over this event
+    /// alone.
     pub(in crate::engine) async fn park(
         &self,
         client: PooledClient,
@@ -51,7 +52,7 @@ impl Applier {
         ended.map_err(|e| self.explain_full(pg::error("cannot park the key", e)))
     }
 
-    /// Applies a dead letter, and lets it leave. The checkpoint stays where it is.
+    /// Applies a dead letter, and deletes it. The checkpoint stays where it is.
     pub(in crate::engine) async fn apply_dead_letter(
         &self,
         client: PooledClient,
@@ -75,31 +76,25 @@ impl Applier {
         };
         let read = self.source.read_keyed(request, keys).await?.events.pop();
         let gone = || {
-            let what = format!(
-                "the event at position {} is not there any more",
-                event.position
-            );
-            // Deleted just now: looked for again, and passed over.
+            let what = format!("the event at position {} no longer exists", event.position);
+            // Deleted just now: the next attempt does not find it.
             Error::new(ErrorKind::Serialization, what)
         };
         read.map(|(key, _)| key).ok_or_else(gone)
     }
 
-    /// The statements that set aside what a batch passes of parked keys, where the server can read
-    /// the log itself; nothing where no key is parked.
-    pub(super) fn set_aside(&self, batch: &BatchText<'_>, range: Range) -> Result<String> {
+    /// The statements that store a batch's events of parked keys as dead letters, where the server
+    /// can read the log itself; none where no key is parked.
+    pub(super) fn park_events(&self, batch: &BatchText<'_>, range: Range) -> Result<String> {
         if self.partition_filter.parked.is_empty() {
             return Ok(String::new());
         }
         let most = u64::from(self.parking.letters_max) + 1;
-        let set_aside = batch.set_aside(range, &self.key, most)?;
-        Ok(format!(
-            "{set_aside};\n{};\n",
-            self.parking.check(&self.key)
-        ))
+        let insert = batch.park_events(range, &self.key, most)?;
+        Ok(format!("{insert};\n{};\n", self.parking.check(&self.key)))
     }
 
-    /// What to do when more would be parked than may be.
+    /// What to do when a limit of parking is reached.
     pub(super) fn explain_full(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::ParkedFull {
             return error;
@@ -107,8 +102,8 @@ impl Applier {
         let name = &self.key.projection;
         error.with_hint(format!(
             "highwater dead-letters list {name} --by-error shows why; fix it and highwater \
-             dead-letters retry {name} --all, or discard them, or raise the limit in highwater.toml; \
-             then highwater run {name} resumes"
+             dead-letters retry {name} --all, or discard them, or raise the limit in \
+             highwater.toml; then highwater run {name} resumes"
         ))
     }
 }

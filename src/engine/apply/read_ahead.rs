@@ -1,16 +1,16 @@
 //! Reading the batches of a group, each while the one before is applied.
 //!
-//! Positions at or below the mark never change, so several statements on another session read what one
-//! would. Whether events were removed that had not been read is asked after each of them, with the end of
-//! the one before as what had been read.
+//! Positions at or below the mark never change, so several statements on another session read what
+//! one would. After each statement the reader checks whether events were removed that it had not
+//! read; the end of the statement before says what was read.
 //!
-//! **Sessions.** The transaction holds one while batches are read on another. A runner does so only if
-//! it has a permit for both (`engine/runner/read_limits.rs`), and the reader waits for nothing but the
-//! source while it holds its own, so there is no deadlock.
+//! **Sessions.** The transaction holds one session while batches are read on another. A runner does
+//! so only if it has a permit for both (`engine/runner/read_limits.rs`), and the reader waits for
+//! nothing but the source while it holds its own, so there is no deadlock.
 //!
-//! **Memory and pace.** One batch is read while another is applied, no further one. How many events the
-//! next one may have follows from how long the last took, so that a projection that is slow with each
-//! event is asked often enough whether the time is over.
+//! **Memory and pace.** One batch is read while another is applied, no further one. The time that
+//! the last one took decides how many events the next one has, so that a projection that is slow
+//! with each event checks its time limit often enough.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,7 +47,7 @@ pub(super) struct BatchReader {
     projection: Arc<dyn DynProjection>,
     key: Key,
     partition_filter: PartitionFilter,
-    /// How many events to read next: whoever applies them says so.
+    /// How many events to read next, as set by the task that applies them.
     pub(super) events_max: Arc<AtomicUsize>,
     bytes_max: usize,
 }
@@ -68,14 +68,14 @@ impl BatchReader {
         self.partition_filter.filter(&self.key, &*self.projection)
     }
 
-    /// Reads what `range` holds, up to the limits. `read_up_to` is up to where nothing was missed.
+    /// Reads what `range` holds, up to the limits. Nothing was missed up to `read_up_to`.
     pub(super) async fn read(&self, range: Range, read_up_to: Position) -> Result<ReadBatch> {
         let (range, mut parked) = self.read_parked(range).await?;
         let batch = self
             .source
             .read_keys(self.request(range), self.filter().keys)
             .await?;
-        // After the events: what was removed later had been read.
+        // After the events: events that are removed later were read.
         divergence::check_unread(&self.key, read_up_to, &*self.source).await?;
         let through = batch.range.through();
         parked.retain(|(_, event)| event.position <= through);

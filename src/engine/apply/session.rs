@@ -31,7 +31,7 @@ impl InFlight {
 /// How long the server may take to roll a batch back that it has refused already.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(10);
 
-/// A pooled session that is closed, not given back, unless its transaction ended.
+/// A pooled session that is closed, not returned, unless its transaction ended.
 pub(in crate::engine) struct Session {
     client: Option<PooledClient>,
     in_flight: InFlight,
@@ -54,9 +54,8 @@ impl Session {
         self.client.as_ref().expect("a session before its end")
     }
 
-    /// Ends the transaction if it failed; a session that cannot even roll back is closed. So is one
-    /// where something passing went wrong: the next attempt finds the server's settings as they are
-    /// then.
+    /// Ends the transaction if it failed; a session that cannot even roll back is closed. So is a
+    /// session with a transient failure: the next attempt gets the server's settings of that time.
     pub(in crate::engine) async fn finish(&mut self, failed: Option<&Error>) {
         if let Some(error) = failed {
             if verdict(error.kind()) == Verdict::Transient {
@@ -81,7 +80,7 @@ impl Drop for Session {
     }
 }
 
-/// Says something on a session before it was silent for too long.
+/// Sends a keepalive on a session before it was silent for too long.
 pub(super) struct Keepalive<'a> {
     session: &'a Session,
     pause: Duration,

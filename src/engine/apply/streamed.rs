@@ -2,27 +2,28 @@
 //! while the one before is applied. One batch is a group of one.
 //!
 //! **Why groups.** A row that many events of a history change is loaded and written once for each
-//! transaction, and a transaction has a cost of its own. What fits into memory at once is far less
-//! than what is worth one transaction.
+//! transaction, and a transaction has a cost of its own. One transaction should take far more than
+//! fits into memory at once.
 //!
-//! **The fence.** A group of one moves the checkpoint with its first statement. How far a longer one will
-//! come is not known when it begins: time, memory or a stop may end it after any batch. So its first
-//! statement moves the checkpoint from where it is to where it is, which demands and locks all that the
-//! fence does; and before the commit a second fence moves it over what was applied. Nobody else can have
-//! moved the row in between.
+//! **The fence.** A group of one moves the checkpoint with its first statement. The end of a longer
+//! group is not known when it begins: time, memory or a stop may end it after any batch. So its
+//! first statement moves the checkpoint from where it is to where it is, which checks and locks
+//! everything that the fence does; and before the commit a second fence moves it over what was
+//! applied. No other runner can have moved the row in between.
 //!
 //! **Round trips.** What the projection reads first goes out behind the statements that open the
-//! transaction, and what it writes last goes out with the commit, which fails where the write does. So a
-//! small batch takes two round trips. Nothing of what was read is used before the transaction is known to
-//! be open: a runner that lost its checkpoint tells no fault of an event.
+//! transaction, and what it writes last goes out with the commit, which fails where the write does.
+//! So a small batch takes two round trips. Nothing that was read is used before the transaction is
+//! known to be open: a runner that lost its checkpoint blames no event.
 //!
-//! **The projection's own statements.** After each batch of a longer group the server is asked whether the
-//! transaction is still the one that the fence opened: nothing that follows is done outside of it.
+//! **The projection's own statements.** After each batch of a longer group the server is asked
+//! whether the transaction is still the one that the fence opened, so that nothing later is done
+//! outside of it.
 //!
-//! **Silence.** The server ends a transaction whose client says nothing for a lease. Where batches are
-//! slow to read, or the projection has nothing to say, an empty statement is sent in time.
+//! **Silence.** The server ends a transaction whose client says nothing for a lease. Where batches
+//! are slow to read, or the projection sends no statement, an empty statement is sent in time.
 //!
-//! **Failure.** Whichever batch fails, the transaction is rolled back as a whole and its range halved.
+//! **Failure.** If any batch fails, the whole transaction is rolled back and its range is halved.
 
 use std::time::Instant;
 
@@ -48,7 +49,7 @@ use transaction::Transaction;
 /// Reads events and hands them to the projection.
 pub(super) struct Streamed<'a>(pub(super) &'a Applier);
 
-/// Batches for one transaction, the first of which was read.
+/// Batches for one transaction; the first was read.
 struct Group<'a> {
     applier: &'a Applier,
     range: Range,
@@ -189,7 +190,7 @@ async fn apply_many(
         next = read.map(|read| (read, None));
     }
     drop(ahead);
-    // Asked on the reader's session, while this one is at work.
+    // Checked on the reader's session, while this one is busy.
     let last = applier.source.last_at(transaction.through);
     let last = keepalive.during(last);
     let (write, last) = join(transaction.last_write(), last).await;

@@ -21,7 +21,7 @@ impl<'a> PhaseTimer<'a> {
         }
     }
 
-    /// The phase that began with the last one ends now; it took so many round trips.
+    /// Ends the phase that began when the last one ended, with its number of round trips.
     pub(super) fn ended(&mut self, phase: Phase, round_trips: u64) {
         let now = Instant::now();
         metrics::phase(self.name, phase, now - self.began);
@@ -29,7 +29,7 @@ impl<'a> PhaseTimer<'a> {
         self.began = now;
     }
 
-    /// All phases of a batch that was one message, told apart by what the server said of them.
+    /// All phases of a batch that was one message, as the server timed them.
     pub(super) fn answered(self, answer: &Answer) {
         let (Some(fenced), Some(checked)) = (answer.fenced, answer.checked) else {
             return;
@@ -42,7 +42,7 @@ impl<'a> PhaseTimer<'a> {
     }
 }
 
-/// What came back of a message.
+/// The answer to a message.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     /// Statements that succeeded.
@@ -64,7 +64,7 @@ impl Answer {
         if self.succeeded == fence_at {
             self.fenced = elapsed;
         }
-        // The last row of all is that of the check before the commit.
+        // The very last row is that of the check before the commit.
         self.checked = elapsed;
     }
 }

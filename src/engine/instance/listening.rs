@@ -20,7 +20,7 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Wakes by `wake` whenever there is something to be seen; without a connector never.
+    /// Notifies `wake` whenever there may be news; without a connector never.
     pub(super) fn start(connector: Option<Connector>, wake: Arc<Notify>) -> Listening {
         let (connected, is_connected) = watch::channel(false);
         let task = tokio::spawn(async move {
@@ -46,7 +46,7 @@ async fn listen(connector: Connector, wake: Arc<Notify>, connected: watch::Sende
             Ok(mut notifications) => {
                 pauses = delays(PAUSE_MAX);
                 connected.send_replace(true);
-                // What was sent before is lost.
+                // Earlier notifications are lost.
                 wake.notify_one();
                 while notifications.recv().await.is_ok() {
                     wake.notify_one();

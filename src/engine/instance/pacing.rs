@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-/// How often an instance polls that cannot listen, while there are others that may leave.
+/// How often an instance that cannot listen polls while there are others that may leave.
 const POLL_PAUSE: Duration = Duration::from_millis(500);
-/// The same while it is alone: only operators and instances that join want something of it.
+/// The same while it is alone: only operators and joining instances need it.
 const POLL_PAUSE_ALONE: Duration = Duration::from_secs(2);
 /// How far apart wakes are answered in the long run: those that arrive meanwhile are answered by one poll.
 pub(super) const WAKE_PAUSE: Duration = Duration::from_millis(20);
 
-/// In how long to poll without a wake: a little after the first lease of another ends, for what it had is free
-/// then.
+/// When to poll without a wake: a little after the first lease of another ends, because its
+/// partitions are free then.
 pub(super) fn next_poll(listens: bool, next_lease_end: Option<Duration>) -> Option<Duration> {
     let end = next_lease_end.map(|end| end + WAKE_PAUSE);
     match (listens, end) {

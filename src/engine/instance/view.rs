@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::engine::share::{self, deal};
+use crate::engine::share::{self, assign};
 use crate::name::ProjectionName;
 use crate::pg::instance::{Cluster, LivingInstance, ObservedProjection};
 
@@ -19,7 +19,7 @@ pub(in crate::engine) struct ClusterView {
 }
 
 impl ClusterView {
-    /// Takes over what was read. `trusted_until` if the lease was renewed with it.
+    /// Stores what was read. `trusted_until` is set if the lease was renewed with it.
     pub(super) fn update(&mut self, cluster: Cluster, trusted_until: Option<Instant>) {
         self.revision += 1;
         self.cluster = cluster;
@@ -46,14 +46,14 @@ impl ClusterView {
         all.find(|projection| projection.name == name.as_str())
     }
 
-    /// The partitions of a projection that are dealt to the instance `me`.
+    /// The partitions of a projection that the instance `me` is to run.
     pub(in crate::engine) fn share(&self, me: Uuid, projection: &ObservedProjection) -> Vec<i32> {
         let living = &self.cluster.living;
         let instances: Vec<Uuid> = living.iter().map(|instance| instance.id).collect();
         let projections = &self.cluster.projections;
         let asked = projections.iter().position(|p| p.name == projection.name);
         let can_run = |instance: &LivingInstance, of: &ObservedProjection| {
-            // A batch job does not say so to others.
+            // A batch job does not announce this to others.
             let is_mine = instance.id == me && of.name == projection.name;
             is_mine || instance.projections.contains(&of.name)
         };
@@ -61,14 +61,14 @@ impl ClusterView {
             able: living.iter().map(|i| can_run(i, of)).collect(),
             owners: of.checkpoints.iter().map(|c| c.owner).collect(),
         });
-        let dealt = deal(&instances, &projections.collect::<Vec<_>>());
-        let hand = asked.and_then(|asked| dealt.into_iter().nth(asked));
+        let assigned = assign(&instances, &projections.collect::<Vec<_>>());
+        let hand = asked.and_then(|asked| assigned.into_iter().nth(asked));
         let numbered = projection.checkpoints.iter().zip(hand.unwrap_or_default());
         let mine = numbered.filter(|(_, owner)| *owner == Some(me));
         mine.map(|(checkpoint, _)| checkpoint.partition).collect()
     }
 
-    /// In how long the first lease of another ends, if it is not renewed. `None` if there is no other.
+    /// How soon the first lease of another ends, if it is not renewed. `None` if there is no other.
     pub(super) fn next_lease_end(&self, me: Uuid) -> Option<Duration> {
         let living = self.cluster.living.iter();
         let others = living.filter(|instance| instance.id != me);

@@ -14,9 +14,9 @@ use crate::pg::{self, Parameter, column, dead_letter, projection};
 use crate::projection::{Definition, DynProjection};
 use crate::source::Source;
 
-/// Takes a changed definition as one that builds the same read model, and a log that differs from
-/// what the checkpoints know of it as the same log: the projection goes on where it is. False if
-/// nothing had changed.
+/// Accepts a changed definition as one that builds the same read model, and a log that differs from
+/// what the checkpoints know as the same log: the projection resumes where it is. False if nothing
+/// had changed.
 ///
 /// # Errors
 /// If the projection has no read model yet, the log is behind a checkpoint, or the database refuses.
@@ -29,7 +29,7 @@ pub async fn accept(
     let client = target.connector().connect().await?;
     begin(&client).await?;
     let done = async {
-        // Waits for a batch in flight: the view changes between two batches.
+        // Waits for a batch in flight, so the view changes between two batches.
         lock_live(&client, &definition.name).await?;
         check_cut(&client, definition).await?;
         let sql = include_str!("../../../sql/queries/projection/accept.sql");
@@ -62,8 +62,8 @@ pub async fn accept(
     Ok(accepted)
 }
 
-/// Refuses another key where it would move keys between partitions that stand at different
-/// positions: events would be lost or applied twice.
+/// Refuses another key where it would move keys between partitions that are at different positions:
+/// events would be lost or applied twice.
 async fn check_cut(client: &Client, definition: &Definition) -> Result<()> {
     let name = &definition.name;
     let sql = include_str!("../../../sql/queries/projection/is_cut.sql");
@@ -75,10 +75,10 @@ async fn check_cut(client: &Client, definition: &Definition) -> Result<()> {
         return Ok(());
     }
     let what = format!(
-        "the key of \"{name}\" cannot change now: its partitions stand at different positions"
+        "the key of \"{name}\" cannot change now: its partitions are at different positions"
     );
     Err(Error::new(ErrorKind::Config, what).with_hint(format!(
-        "highwater rebuild {name}; or put the key back, let highwater run {name} --until-caught-up \
-         bring them to one position, and accept it then"
+        "highwater rebuild {name}; or put the key back, bring them to one position with highwater \
+         run {name} --until-caught-up, then accept it"
     )))
 }

@@ -1,4 +1,4 @@
-//! `highwater drop`: the read model goes, with all that is stored of its projection.
+//! `highwater drop`: drops the read model, with everything that is stored about its projection.
 
 use crate::engine::read_model::{check_dependents, drop_schema, next_schema, old_schema};
 use crate::engine::transaction::{begin, end, lock_live};

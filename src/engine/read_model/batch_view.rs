@@ -9,7 +9,7 @@ use crate::pg::sql::{Sql, query, sql};
 use crate::projection::{Definition, DynProjection};
 use crate::source::{Keys, Source};
 
-/// Puts the view `batch` into a schema, if the projection reads it there.
+/// Creates the view `batch` in a schema, if the projection reads it there.
 pub(crate) async fn show_batch(
     client: &Client,
     projection: &dyn DynProjection,
@@ -78,7 +78,10 @@ pub(crate) async fn check_key(
     );
     let tried = client.batch_execute(&tried).await;
     tried.map_err(|e| {
-        let error = pg::error("the key is no expression over the columns of a batch", e);
+        let error = pg::error(
+            "the key is not an expression over the columns of a batch",
+            e,
+        );
         let hint = match error.sqlstate() {
             Some("42P17") => {
                 "an event must keep its key for ever: use nothing that depends on the time or on \

@@ -1,4 +1,4 @@
-//! The rows of the next generation: made, given up, or made the live ones.
+//! The rows of the next generation: created, dropped, or made the live ones.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -13,7 +13,8 @@ use crate::pg::{self, Parameter, column};
 use crate::position::Position;
 use crate::projection::Definition;
 
-/// Makes the rows of the next generation in the place of those of an earlier try. Returns its number.
+/// Creates the rows of the next generation in place of those of an earlier attempt. Returns its
+/// number.
 pub(super) async fn insert(
     client: &Client,
     definition: &Definition,
@@ -34,7 +35,7 @@ pub(super) async fn insert(
     column(first, 0)
 }
 
-/// Up to where a generation has read: its partition that is furthest behind.
+/// How far a generation has read: the position of its partition that is furthest behind.
 pub(super) async fn read_up_to(
     client: &Client,
     name: &ProjectionName,
@@ -48,7 +49,7 @@ pub(super) async fn read_up_to(
     Ok(Position::new(column(&row, 0)?))
 }
 
-/// Takes away what was made of the next generation, unless it is another one by now.
+/// Drops what was created of the next generation, unless it is another one by now.
 pub(super) async fn give_up(client: &Client, name: &ProjectionName, generation: i32) -> Result<()> {
     begin(client).await?;
     let done = async {
@@ -57,7 +58,7 @@ pub(super) async fn give_up(client: &Client, name: &ProjectionName, generation: 
         let parameters: [(&Parameter<'_>, Type); 2] =
             [(&name.as_str(), Type::TEXT), (&generation, Type::INT4)];
         let given_up = client.execute_typed(sql, &parameters).await;
-        let given_up = given_up.map_err(|e| pg::own_error("cannot give the rebuild up", e))?;
+        let given_up = given_up.map_err(|e| pg::own_error("cannot cancel the rebuild", e))?;
         if given_up == 0 {
             return Ok(());
         }
@@ -67,7 +68,8 @@ pub(super) async fn give_up(client: &Client, name: &ProjectionName, generation: 
     end(client, done.await).await
 }
 
-/// Makes the next generation the live one, unless another rebuild has begun: the schema is that one's then.
+/// Makes the next generation the live one, unless another rebuild has started: then the schema
+/// belongs to that one.
 pub(super) async fn swap(client: &Client, name: &ProjectionName, generation: i32) -> Result<()> {
     let sql = include_str!("../../../sql/queries/rebuild/swap.sql");
     let parameters: [(&Parameter<'_>, Type); 2] =
@@ -75,8 +77,8 @@ pub(super) async fn swap(client: &Client, name: &ProjectionName, generation: i32
     let swapped = client.query_typed_opt(sql, &parameters).await;
     let swapped = swapped.map_err(|e| pg::error("cannot swap the generations", e))?;
     if swapped.is_none() {
-        let what = format!("another rebuild of \"{name}\" has begun since");
-        return Err(Error::new(ErrorKind::Fenced, what).with_hint("let one of the two end"));
+        let what = format!("another rebuild of \"{name}\" has started since");
+        return Err(Error::new(ErrorKind::Fenced, what).with_hint("let one of the two finish"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The claim on a checkpoint: taken at the start, given back at the end.
+//! The claim on a checkpoint: taken at the start, released at the end.
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,11 @@ use crate::pg::transaction::{Commit, Prologue};
 use crate::pg::{instance, projection};
 use crate::runner_state::RunnerState;
 
-/// How long giving a checkpoint back may take, at least.
+/// How long the release of a checkpoint may take, at least.
 const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Runner {
-    /// Claims the checkpoint, of the build and the definition that are at hand.
+    /// Claims the checkpoint of this build, under the definition of this process.
     pub(super) async fn claim(&mut self) -> Result<Step> {
         let parts = self.parts.clone();
         parts.set_state(RunnerState::Starting);
@@ -34,7 +34,7 @@ impl Runner {
             warn_if_blocked(&key.projection, client.within(claiming)).await?
         };
         failpoint!("claim.done");
-        // From here on it is given back or reported, whatever is found wrong with it.
+        // From here on it is released or reported, whatever is wrong with it.
         self.owned = claimed.as_ref().map(|claimed| (key.clone(), claimed.epoch));
         if let Some(checkpoint) = &claimed {
             divergence::check(&key, checkpoint, &*parts.source).await?;
@@ -53,8 +53,8 @@ impl Runner {
         shared.claimed(key.generation, epoch, checkpoint.position);
         tracing::info!(projection = %key.projection, generation = key.generation, partition = key.partition, epoch, position = %checkpoint.position, "claimed");
         self.claimed = Some(self.begin(key, &checkpoint).await?);
-        // As the claim wrote it down: the first batch may take long, and no heartbeat can write
-        // beside it.
+        // As the claim stored it: the first batch may take long, and no heartbeat can write
+        // meanwhile.
         parts.set_state(RunnerState::CatchingUp);
         Ok(Step::Done)
     }
@@ -97,8 +97,8 @@ impl Runner {
         })
     }
 
-    /// Gives the checkpoint back. Best effort: without it the lease has to end first, or an instance
-    /// that lives on takes it up again.
+    /// Releases the checkpoint. Best effort: without it the lease has to end first, or an instance
+    /// that still lives claims it again.
     pub(super) async fn release(&self) {
         let Some((key, epoch)) = &self.owned else {
             return;
@@ -114,8 +114,8 @@ impl Runner {
         let limit = self.parts.settings.stop_grace.max(RELEASE_LIMIT);
         match tokio::time::timeout(limit, done).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(error = %error, "the checkpoint was not given back"),
-            Err(_) => tracing::debug!("the checkpoint was not given back in time"),
+            Ok(Err(error)) => tracing::debug!(error = %error, "the checkpoint was not released"),
+            Err(_) => tracing::debug!("the checkpoint was not released in time"),
         }
     }
 }
@@ -158,9 +158,9 @@ impl Parts {
         Ok(true)
     }
 
-    /// A run that ends by itself says that it has caught up, and nobody resumes behind it. One that follows
-    /// resumes from wherever a crash takes its checkpoint, as long as the crash also takes back what was
-    /// removed from the log since: that is, where both are in one database.
+    /// A run that ends by itself reports that it has caught up, and no later run resumes behind it.
+    /// One that follows resumes wherever a crash left its checkpoint, if the crash also undoes what
+    /// was removed from the log since: that is, where both are in one database.
     fn commit(&self) -> Commit {
         let follows = self.until.is_none() && self.source.relation().is_some();
         match follows && !self.settings.await_disk {

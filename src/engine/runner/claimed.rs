@@ -34,7 +34,7 @@ pub(super) struct Claimed {
     pub(super) session: u64,
     /// Where the stored checkpoint is.
     pub(super) stored: Position,
-    /// How far the runner is: beyond `stored` lies nothing it wants.
+    /// How far the runner is: there is no wanted event between `stored` and this.
     pub(super) position: Position,
     /// Where the partition ends, if their number is being changed.
     pub(super) drain_at: Option<Position>,
@@ -49,7 +49,7 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
-    /// Whatever is to be done first.
+    /// What to do first.
     pub(super) async fn step(&mut self, progress: &Progress) -> Result<Step> {
         let (name, partition) = (&self.applier.key.projection, self.applier.key.partition);
         if self.parts.fenced.take(name, partition) || self.is_to_drain() {
@@ -57,7 +57,7 @@ impl Claimed {
         }
         if progress.session != self.session {
             let step = self.read_again().await?;
-            // Only now: what the runner believed in the session before is void until it is read.
+            // Only now: what the runner knew in the session before is void until it is read again.
             self.session = progress.session;
             return Ok(step);
         }
@@ -108,7 +108,7 @@ impl Claimed {
         }
     }
 
-    /// Others see a claim as catching up: that it was not, or is not any more, is told at once.
+    /// Others see a claim as catching up: if it is not, or no longer, that is reported at once.
     fn report_first_arrival(&mut self) {
         if !std::mem::replace(&mut self.has_arrived, true) {
             self.parts.wake.notify_one();
@@ -146,7 +146,8 @@ impl Claimed {
         );
         let applied = applied.await;
         *row = began.elapsed();
-        // Parking takes its own: a runner that held two could wait for its like.
+        // Parking takes one of its own: runners that hold one and wait for a second could wait for
+        // each other.
         drop((row, permit, reading));
         match applied {
             Ok(through) => self.applied(range, through, began.elapsed()).await?,
@@ -181,7 +182,7 @@ impl Claimed {
     async fn next_range(&self, target: Position) -> Result<Option<Range>> {
         let mut from = self.position;
         if from.forward(self.span()) < target {
-            // Wide holes are stepped over, so that a batch's span is about its events.
+            // Wide holes are skipped, so that the span of a batch reflects its events.
             let source = &*self.parts.source;
             match source.first(Range::new(from, target)).await? {
                 None => {
@@ -224,7 +225,7 @@ impl Claimed {
         Ok(())
     }
 
-    /// Stores what was passed over, if it can be done soon.
+    /// Stores the position, if that can be done soon.
     pub(super) async fn flush_before_the_end(&mut self) {
         if self.stored >= self.position {
             return;
@@ -232,7 +233,7 @@ impl Claimed {
         let limit = self.parts.settings.stop_grace.max(LAST_FLUSH_LIMIT);
         let progress = self.parts.following.progress.borrow().clone();
         if let Ok(Err(error)) = tokio::time::timeout(limit, self.flush(&progress)).await {
-            tracing::debug!(error = %error, "the position was not written down; it is found again");
+            tracing::debug!(error = %error, "the position was not stored; the next run finds it again");
         }
     }
 
@@ -248,7 +249,7 @@ impl Claimed {
         self.parts.shared.moved(self.position);
     }
 
-    /// Whether the partition is to end somewhere and does not know it yet.
+    /// Whether the partition is to end at a position that this runner does not know yet.
     fn is_to_drain(&self) -> bool {
         if self.drain_at.is_some() || self.parts.build != Build::Live {
             return false;
@@ -257,8 +258,8 @@ impl Claimed {
         observed(&cluster, &self.applier.key).is_some_and(|c| c.drain_at.is_some())
     }
 
-    /// Reads the checkpoint again, after a fence failed or the connection was lost: still ours,
-    /// moved to another generation, or somebody else's.
+    /// Reads the checkpoint again, after a fence failed or the connection was lost: it is still
+    /// ours, moved to another generation, or owned by another instance.
     pub(super) async fn read_again(&mut self) -> Result<Step> {
         let key = &self.applier.key;
         let (stored, checkpoint) = {
@@ -275,9 +276,8 @@ impl Claimed {
                 return Ok(Step::End(Ended::Lost(checkpoint::swapped(key))));
             }
             let hash = &self.definition().hash;
-            projection::check_hash(&key.projection, hash, &stored.hash).map_err(|e| {
-                e.with_hint("this process has the definition from before: start it again")
-            })?;
+            projection::check_hash(&key.projection, hash, &stored.hash)
+                .map_err(|e| e.with_hint("this process has the old definition: restart it"))?;
         }
         let Some(checkpoint) = checkpoint else {
             // Swapped or dropped just now.
@@ -296,7 +296,7 @@ impl Claimed {
         Ok(Step::Done)
     }
 
-    /// Ends what works beside the batches.
+    /// Ends the task beside the batches.
     pub(super) async fn end(self) {
         self.retries.end().await;
     }

@@ -51,7 +51,7 @@ pub(super) enum Action {
 }
 
 impl Situation {
-    /// How far it may go now.
+    /// How far it may read now.
     pub(super) fn target(&self) -> Position {
         let bounds = [self.until, self.drain_at];
         bounds.into_iter().flatten().fold(self.mark, Position::min)
@@ -82,8 +82,8 @@ impl Situation {
     }
 }
 
-/// The state of a runner that is so many positions behind its target. A run that ends by itself never
-/// is live, also where a gap keeps it waiting.
+/// The state of a runner that is this many positions behind its target. A run that ends by itself
+/// is never live, not even while a gap keeps it waiting.
 pub(super) fn state(before: RunnerState, distance: u64, ends_by_itself: bool) -> RunnerState {
     let stays_live = before == RunnerState::Live && distance <= LIVE_WITHIN;
     match !ends_by_itself && (distance == 0 || stays_live) {
@@ -95,9 +95,9 @@ pub(super) fn state(before: RunnerState, distance: u64, ends_by_itself: bool) ->
 /// What follows from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Response {
-    /// Read the checkpoint again: it says whether it is still ours.
+    /// Read the checkpoint again to see whether it is still ours.
     ReadAgain,
-    /// End: the checkpoint is another's.
+    /// End: another instance owns the checkpoint.
     Lose,
     /// Wait for dead letters that are being retried: they make room.
     AwaitRetries,
@@ -127,7 +127,7 @@ mod tests {
         Position::new(position)
     }
 
-    /// Live at position 10, all of it stored just now, and nothing new.
+    /// Live at position 10, which was stored just now, with nothing new.
     fn live() -> Situation {
         Situation {
             stored: at(10),

@@ -15,7 +15,7 @@ use crate::pg::checkpoint;
 use crate::retry::{Verdict, verdict};
 use crate::runner_state::RunnerState;
 
-/// How long writing a state down may take: the log and the exit code say it too.
+/// How long storing a state may take: the log and the exit code report it too.
 pub(in crate::engine) const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
 impl Runner {
@@ -59,17 +59,17 @@ impl Runner {
         Step::End(Ended::Stopped(error))
     }
 
-    /// What the connection took with it is read again: a commit may have gone through.
+    /// After a lost connection the checkpoint is read again: a commit may have succeeded.
     async fn retry(&mut self, error: Error) -> Step {
         self.parts.set_state(RunnerState::Retrying);
-        tracing::warn!(projection = %self.parts.definition().name, attempt = self.attempts, error = %error, "trying again");
+        tracing::warn!(projection = %self.parts.definition().name, attempt = self.attempts, error = %error, "retrying");
         self.report(RunnerState::Retrying, &error).await;
         match self.read_again().await {
             Ok(Step::End(ended)) => Step::End(ended),
             Ok(_) => Step::Retry,
             Err(error) if error.kind() == ErrorKind::Fenced => self.lost(error),
             Err(_) => {
-                // The next step begins with it, and fails the same way or finds out.
+                // The next step begins with that, and fails the same way or finds out.
                 if let Some(claimed) = &mut self.claimed {
                     claimed.session = 0;
                 }
@@ -95,7 +95,7 @@ impl Runner {
         self.parts.waits_for_the_source(&trouble);
     }
 
-    /// Best effort: the log and the exit code say it too.
+    /// Best effort: the log and the exit code report it too.
     async fn report(&self, state: RunnerState, error: &Error) {
         let position = self.claimed.as_ref().map_or_else(
             || self.parts.shared.get().position,
@@ -103,7 +103,7 @@ impl Runner {
         );
         let value = checkpoint::error_value(error, position, self.attempts);
         let reported = async {
-            // Closed, not given back, if the time runs out while a lock keeps it waiting.
+            // Closed, not returned, if the time runs out while it waits for a lock.
             let client = self.parts.target.client().await?;
             let mut session = Session::new(client, &InFlight::default());
             let reported = self.write_down(session.client(), state, &value).await;
@@ -113,9 +113,9 @@ impl Runner {
         match tokio::time::timeout(REPORT_LIMIT, reported).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(error = %error, "the state could not be written down")
+                tracing::debug!(error = %error, "the state could not be stored")
             }
-            Err(_) => tracing::debug!("the state could not be written down in time"),
+            Err(_) => tracing::debug!("the state could not be stored in time"),
         }
     }
 

@@ -1,9 +1,9 @@
-//! How long a batch may take, and what becomes of one that takes longer.
+//! How long a batch may take, and what happens to one that takes longer.
 //!
-//! The server ends a statement after `batch_timeout` by itself ([`Prologue`]), also when nobody asks
-//! for it any more. Here the same limit holds for the whole batch and for a server that says nothing
-//! at all: the batch is cancelled, and if not even that is answered its session is closed. A
-//! server that answers nobody is noticed sooner, by asking it something else meanwhile.
+//! The server ends a statement after `batch_timeout` by itself ([`Prologue`]), also when its client
+//! is gone. Here the same limit holds for the whole batch and for a silent server: the batch is
+//! cancelled, and if the server does not answer that either, the session is closed. A server that
+//! does not answer at all is noticed sooner, by another statement meanwhile.
 //!
 //! Whether the batch was committed is never guessed: the checkpoint is read again.
 //!
@@ -25,7 +25,7 @@ use crate::position::Range;
 use crate::retry::is_eased_by_less;
 
 impl Parts {
-    /// Waits for a batch, but not for longer than its limit, nor on a server that answers nobody.
+    /// Waits for a batch, but no longer than its limit, nor for a server that no longer answers.
     pub(super) async fn in_time<T>(
         &self,
         in_flight: &InFlight,
@@ -63,8 +63,8 @@ impl Parts {
         }
     }
 
-    /// The server ends a transaction whose client says nothing for a lease; the driver knows of it
-    /// only that the connection is closed.
+    /// The server ends a transaction whose client is silent for a lease; the driver only sees a
+    /// closed connection.
     fn explain_loss(&self, error: Error, elapsed: Duration) -> Error {
         let lease = self.settings.lease;
         let is_read = self.projection.statements().is_none();
@@ -72,7 +72,7 @@ impl Parts {
             return error;
         }
         error.with_kind(ErrorKind::TimedOut).with_hint(format!(
-            "the server ends a batch whose code says nothing to it for longer than engine.lease, {}: \
+            "the server ends a batch whose code sends it nothing for longer than engine.lease, {}: \
              do less between two statements, or raise the lease",
             format_duration(lease)
         ))
@@ -85,11 +85,11 @@ impl Parts {
             let Err(error) = self.ask().await else {
                 continue;
             };
-            // Whoever says no is there; a pool whose sessions are all at work says nothing of it.
+            // A refusal is an answer; a pool whose sessions are all busy proves nothing.
             if error.sqlstate().is_some() || error.kind() == ErrorKind::Locked {
                 continue;
             }
-            let what = format!("the server does not answer any more: {}", error.message());
+            let what = format!("the server no longer answers: {}", error.message());
             return Error::new(ErrorKind::ConnectionLost, what)
                 .with_hint("the checkpoint is read again when it does");
         }
@@ -107,7 +107,7 @@ impl Parts {
 
 impl Claimed {
     /// After a batch that failed for lack of time or room the next one is smaller. One event that
-    /// is too much by itself is tried for ever, and says so.
+    /// is too much by itself is retried for ever, and the error says so.
     pub(super) fn ease(&mut self, error: Error, range: Range) -> Error {
         if !is_eased_by_less(error.kind()) {
             return error;
@@ -116,8 +116,8 @@ impl Claimed {
         if range.width() > 1 {
             return error;
         }
-        let next = "this one event alone runs into it: raise the role's statement_timeout, \
-                    engine.batch_timeout or what the server lacks";
+        let next = "this event alone exceeds the limit: raise the role's statement_timeout or \
+                    engine.batch_timeout, or give the server what it lacks";
         match error.hint() {
             Some(hint) => {
                 let hint = format!("{hint}; {next}");
@@ -128,7 +128,7 @@ impl Claimed {
     }
 }
 
-/// Waits for what a source counts, which may take as long as a batch.
+/// Waits while a source counts, which may take as long as a batch.
 pub(super) async fn at_most<T>(
     limit: Duration,
     counting: impl Future<Output = Result<T>>,
@@ -140,16 +140,16 @@ pub(super) async fn at_most<T>(
     })
 }
 
-/// Cancels the batch in flight in the server, if there is one and the server listens.
+/// Cancels the batch in flight in the server, if there is one and the server answers.
 pub(super) async fn cancel(in_flight: &InFlight, database: &Database, limit: Duration) {
     if let Some(token) = in_flight.get() {
-        // The fence keeps the batch exact whatever comes of it.
+        // The fence keeps the batch exact whether that works or not.
         let _ = timeout(limit, database.connector().cancel(token)).await;
     }
 }
 
-/// Resolves when a stop was requested and what is in flight had its grace: it is cancelled in the
-/// server, and the caller drops it.
+/// Resolves when a stop was requested and the grace of the batch in flight is over: the batch is
+/// cancelled in the server, and the caller drops it.
 pub(super) async fn stopped(
     stop: &CancellationToken,
     grace: Duration,

@@ -35,8 +35,8 @@ impl Claimed {
         }
     }
 
-    /// The events up to `position` are dealt with: of what is left of a range that failed the next
-    /// half is tried.
+    /// The events up to `position` are done: tries the next half of the rest of a range that
+    /// failed.
     pub(super) async fn narrow_down(&mut self, position: Position) -> Result<()> {
         if !self.isolation.is_open() {
             return Ok(());
@@ -53,7 +53,7 @@ impl Claimed {
             return Err(isolate::poison(error, &self.definition().name, &event));
         }
         if range.after() < event.position.previous() {
-            // What lies before it first, so that the checkpoint moves over this event alone.
+            // The events before it come first, so that the checkpoint moves over this event alone.
             self.isolation.pass_before(event.position);
             return Ok(());
         }
@@ -89,8 +89,8 @@ impl Claimed {
             let client = self.parts.target.short().await?;
             client.within(checkpoint::read(&client, key)).await?
         };
-        // The fence finds out what else may have become of the row. `parking` tells whether any key was
-        // parked or set free: after most dead letters of a key none was.
+        // The fence finds any other change of the row. `parking` shows whether any key was parked
+        // or released: after most dead letters of a key none was.
         let known = &self.applier.partition_filter;
         let is_known =
             |c: &Checkpoint| c.parking == known.parking && c.partitions == known.partitions;
@@ -102,8 +102,8 @@ impl Claimed {
     }
 }
 
-/// Which events are a runner's, by its checkpoint's row and the dead letters, which are read after
-/// the row: what is parked or set free since raised `parking`, and the fence compares that.
+/// The events of a runner, by the row of its checkpoint and the dead letters, which are read after
+/// the row: parking or releasing a key since then raised `parking`, and the fence compares that.
 pub(super) async fn partition_filter(
     target: &Database,
     key: &Key,
@@ -144,7 +144,7 @@ pub(super) fn parked(error: Error, name: &ProjectionName, event: &RecordedEvent)
     error.with_event(reference(event)).with_hint(hint)
 }
 
-/// Where nothing more may be parked, the event's own error says why there was anything to park.
+/// Where nothing more may be parked, the error of the event says why it had to be.
 fn with_cause(error: Error, cause: &Error) -> Error {
     if error.kind() != ErrorKind::ParkedFull {
         return error;

@@ -16,8 +16,8 @@ const BATCH_READ_MAX: usize = 50_000;
 const SHARED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 impl Claimed {
-    /// A permit for the session that reads ahead, if the range is worth one. Never
-    /// waited for: with one permit each, two runners would wait for the other's.
+    /// A permit for the session that reads ahead, if the range is worth one. It never waits: two
+    /// runners with one permit each would wait for each other.
     pub(super) fn reading_permit(&self, range: Range) -> Option<OwnedSemaphorePermit> {
         let is_worth_it = self.is_read() && range.width() > LIVE_WITHIN;
         is_worth_it
@@ -29,7 +29,7 @@ impl Claimed {
         apply::is_read(&*self.parts.projection, &*self.parts.source)
     }
 
-    /// What is read at once, and whether that shares its transaction with what follows.
+    /// What to read at once, and whether later batches share its transaction.
     pub(super) fn limits(&self, is_shared: bool) -> Limits<'_> {
         let (most, bytes_max) = match is_shared {
             true => (EVENTS_MAX, SHARED_BYTES_MAX),
@@ -45,7 +45,7 @@ impl Claimed {
         }
     }
 
-    /// How many positions are tried at once: what is read is less than the range.
+    /// How many positions to try at once: the range may hold more than is read.
     pub(super) fn tried(&self, range: Range, limits: &Limits<'_>) -> u64 {
         match self.is_read() {
             true => range.width().min(limits.events_max as u64),

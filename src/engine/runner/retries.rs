@@ -1,16 +1,17 @@
-//! Retries of dead letters: a task beside the batches of a claim, with a fence of its own.
+//! Retries of dead letters: a task parallel to the batches of a claim, with a fence of its own.
 //!
-//! **The fence.** A dead letter is read in one statement with the `parking` of its checkpoint, under the
-//! epoch of the claim. Its transaction demands both from the checkpoint's row, as a batch does
-//! (`highwater.begin_letter`), so a dead letter is applied only while it is the first of its key.
+//! **The fence.** A dead letter is read in one statement with the `parking` of its checkpoint,
+//! under the epoch of the claim. Its transaction checks both against the row of the checkpoint, as
+//! a batch does (`highwater.begin_dead_letter`), so a dead letter is applied only while it is the first
+//! of its key.
 //!
-//! **Fairness.** Batches and retries lock the same row, so one waits for the other anyway. They wait in
-//! turn, here and not in the server: retries have as long as the last batch took, one dead letter at
-//! least. A key that runs into something transient, such as a lock, comes after all others, and batches
-//! have as long as that took.
+//! **Fairness.** Batches and retries lock the same row, so one waits for the other anyway. They
+//! take turns here, not in the server: retries get as long as the last batch took, at least one
+//! dead letter. A key with a transient failure, such as a lock, is retried after all others, and
+//! batches get as long as that took.
 //!
-//! **The end of a run.** A run that ends by itself waits until every requested retry had its try, and
-//! for as long as some of them have to be tried again.
+//! **The end of a run.** A run that ends by itself waits until every requested retry was tried, and
+//! until those with a transient failure are done.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,10 +34,10 @@ use crate::pg::dead_letter::{self, Requested};
 use crate::retry::{Verdict, verdict};
 use crate::source::EventKey;
 
-/// Retries that follow one another have as long as the last batch took, within this.
+/// The longest time for retries in a row; otherwise they get as long as the last batch took.
 const IN_A_ROW_MAX: Duration = Duration::from_secs(1);
 
-/// How long the last batch took, held by whoever has the checkpoint's row locked.
+/// How long the last batch took; the lock stands for the lock of the checkpoint's row.
 type Row = Mutex<Duration>;
 
 /// The retries of a claim, as its runner sees them.
@@ -56,14 +57,14 @@ struct Status {
     tried: u64,
     /// Revision of the cluster view up to which all requested retries are finished.
     finished: u64,
-    /// Some keys of that revision ran into something transient.
+    /// Some keys of that revision had a transient failure.
     some_wait: bool,
-    /// What no retry helps against; the task has ended.
+    /// A permanent error; the task has ended.
     failed: Option<Arc<Error>>,
 }
 
 impl Status {
-    /// Whether retries that were requested by that revision of the cluster view are unfinished.
+    /// Whether retries that this revision of the cluster view requests are unfinished.
     fn is_pending(&self, requested: Option<u64>) -> bool {
         requested.is_some_and(|revision| revision > self.finished || self.some_wait)
     }
@@ -97,12 +98,12 @@ impl Retries {
         }
     }
 
-    /// The right to lock the checkpoint's row, with the place for how long that took.
+    /// The right to lock the checkpoint's row, which holds the time of the last batch.
     pub(super) async fn row(&self) -> OwnedMutexGuard<Duration> {
         self.row.clone().lock_owned().await
     }
 
-    /// Whether dead letters were tried since the last call: keys may be free.
+    /// Whether dead letters were tried since the last call: keys may have been released.
     pub(super) fn news(&mut self) -> Result<bool> {
         let has_changed = self.status.has_changed();
         let status = self.status.borrow_and_update();
@@ -114,8 +115,8 @@ impl Retries {
             return Ok(false);
         }
         has_changed.map_err(|_| {
-            let what = "the retries of dead letters have ended without a reason";
-            Error::new(ErrorKind::Internal, what).with_hint("see the log, and run again")
+            let what = "the retries of dead letters ended unexpectedly";
+            Error::new(ErrorKind::Internal, what).with_hint("check the log, and run again")
         })
     }
 
@@ -125,14 +126,14 @@ impl Retries {
         self.status.borrow().is_pending(requested)
     }
 
-    /// Whether keys may be set free, or were since [`Retries::news`].
+    /// Whether keys may be released, or were since [`Retries::news`].
     pub(super) fn may_make_room(&self) -> bool {
         self.are_pending() || self.status.has_changed().unwrap_or(false)
     }
 
     /// Resolves when a dead letter was tried, or all were.
     pub(super) async fn changed(&mut self) {
-        // An error means that the task is gone; the next step says so.
+        // An error means that the task is gone; the next step reports it.
         let _ = self.status.changed().await;
     }
 
@@ -156,16 +157,16 @@ struct Task {
     cluster: watch::Receiver<ClusterView>,
     row: Arc<Row>,
     status: watch::Sender<Status>,
-    /// The keys that ran into something transient; they come after all others.
+    /// The keys with a transient failure; they come after all others.
     put_off: Vec<EventKey>,
     stop: CancellationToken,
 }
 
 /// What the task does next.
 enum Next {
-    /// Go on, after the batch that waits.
-    GoOn,
-    /// Leave the row to batches for so long.
+    /// Continue, after the batch that waits.
+    Continue,
+    /// Leave the row to batches for this time.
     Pause(Duration),
     /// Wait until more retries may have been requested.
     Wait,
@@ -197,12 +198,12 @@ impl Task {
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!(projection = %self.applier.key.projection, error = %error, "dead letters are tried again later");
+                    tracing::debug!(projection = %self.applier.key.projection, error = %error, "dead letters are retried later");
                     Next::Pause(pauses.next().unwrap_or(IN_A_ROW_MAX))
                 }
             };
             match next {
-                Next::GoOn => {}
+                Next::Continue => {}
                 Next::Pause(pause) => tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(pause) => {}
@@ -215,7 +216,7 @@ impl Task {
         }
     }
 
-    /// Tries dead letters for as long as the last batch took, one at least.
+    /// Tries dead letters for the time that the last batch took, at least one.
     async fn round(&mut self) -> Result<Next> {
         let Some(revision) = self.unfinished() else {
             return Ok(Next::Wait);
@@ -233,7 +234,7 @@ impl Task {
                 return Ok(Next::Pause(tried.elapsed()));
             }
             if began.elapsed() >= limit || self.stop.is_cancelled() {
-                return Ok(Next::GoOn);
+                return Ok(Next::Continue);
             }
         }
     }
@@ -246,7 +247,7 @@ impl Task {
         requested.filter(|revision| *revision > finished)
     }
 
-    /// Every key had its try.
+    /// Every key was tried.
     fn finished(&mut self, revision: u64) {
         let some_wait = !self.put_off.is_empty();
         self.put_off.clear();
@@ -273,8 +274,8 @@ impl Task {
         let applied = self.parts.in_time(in_flight, limit, applying).await;
         match applied {
             Ok(()) => {
-                failpoint!("redrive.committed");
-                tracing::info!(projection = %self.applier.key.projection, position = %letter.position, "applied after all");
+                failpoint!("retry.committed");
+                tracing::info!(projection = %self.applier.key.projection, position = %letter.position, "a dead letter was applied");
             }
             Err(error) => match verdict(error.kind()) {
                 Verdict::Poison => self.failed_again(error, &letter).await?,
@@ -289,12 +290,12 @@ impl Task {
         Ok(true)
     }
 
-    /// It may go away by itself, and no other key has to wait for that.
+    /// The failure may pass by itself, and no other key has to wait for that.
     fn put_off(&mut self, key: EventKey, error: &Error, letter: &RecordedEvent) {
         let name = &self.applier.key.projection;
         self.parts.shared.failed(error);
         metrics::failure(name, error.kind());
-        tracing::warn!(projection = %name, position = %letter.position, error = %error, "a dead letter is tried again later");
+        tracing::warn!(projection = %name, position = %letter.position, error = %error, "a dead letter is retried later");
         self.put_off.push(key);
         self.status.send_modify(|status| status.some_wait = true);
     }
@@ -307,15 +308,15 @@ impl Task {
         let client = self.parts.target.short().await?;
         let telling = dead_letter::failed_again(&client, key, epoch, letter.position, &cause);
         client.within(telling).await?;
-        failpoint!("redrive.refused");
+        failpoint!("retry.refused");
         metrics::failure(name, error.kind());
-        tracing::warn!(projection = %name, error = %error, "failed again and stays parked");
+        tracing::warn!(projection = %name, error = %error, "a dead letter failed again and stays parked");
         Ok(())
     }
 }
 
-/// Whether the projection has to stop for it. A fence that failed is none: the next dead letter is
-/// read under the row as it is then, and the runner finds out if it is another's.
+/// Whether the projection has to stop for it. Not for a failed fence: the next dead letter is read
+/// under the present row, and the runner notices if it lost the checkpoint.
 fn is_permanent(error: &Error) -> bool {
     error.kind() != ErrorKind::Fenced && verdict(error.kind()) != Verdict::Transient
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Instances by letters, in the order in which they joined.
+/// Instances by letters, in the order of joining.
 fn ids(letters: &str) -> Vec<Uuid> {
     letters.bytes().map(id).collect()
 }
@@ -18,20 +18,22 @@ fn owners(text: &str) -> Vec<Vec<Option<Uuid>>> {
         .collect()
 }
 
-fn text(dealt: &[Vec<Option<Uuid>>]) -> String {
+fn text(assigned: &[Vec<Option<Uuid>>]) -> String {
     let letter = |owner: &Option<Uuid>| owner.map_or('.', |owner| char::from(owner.as_bytes()[15]));
-    let words = dealt.iter().map(|hand| hand.iter().map(letter).collect());
+    let words = assigned
+        .iter()
+        .map(|hand| hand.iter().map(letter).collect());
     words.collect::<Vec<String>>().join(" ")
 }
 
 /// Deals where every instance can run every projection.
-fn dealt(instances: &str, before: &str) -> String {
+fn assigned(instances: &str, before: &str) -> String {
     let able = vec![true; instances.len()];
     let projections = owners(before).into_iter().map(|owners| Projection {
         able: able.clone(),
         owners,
     });
-    text(&deal(&ids(instances), &projections.collect::<Vec<_>>()))
+    text(&assign(&ids(instances), &projections.collect::<Vec<_>>()))
 }
 
 #[test]
@@ -89,8 +91,8 @@ fn who_runs_what_after_a_join_or_a_leave() {
         ("nobody lives", "", "A.", ".."),
     ];
     for (what, instances, before, after) in rows {
-        assert_eq!(dealt(instances, before), after, "{what}");
-        assert_eq!(dealt(instances, after), after, "{what}: it stays so");
+        assert_eq!(assigned(instances, before), after, "{what}");
+        assert_eq!(assigned(instances, after), after, "{what}: it stays so");
     }
 }
 
@@ -114,7 +116,7 @@ fn an_instance_gets_only_what_it_can_run() {
         let projections = able.zip(owners(before));
         let projections = projections.map(|(able, owners)| Projection { able, owners });
         let projections: Vec<Projection> = projections.collect();
-        assert_eq!(text(&deal(&instances, &projections)), after, "{before}");
+        assert_eq!(text(&assign(&instances, &projections)), after, "{before}");
     }
 }
 
@@ -123,7 +125,7 @@ fn after_any_join_or_leave_all_have_alike_and_what_need_not_move_stays() {
     let all = ids("ABCDEFG");
     for partitions in 1..=17 {
         for first in 1..=6 {
-            let before = deal(&all[..first], &[free(partitions, first)]);
+            let before = assign(&all[..first], &[free(partitions, first)]);
             for (living, what) in [
                 (&all[..=first], "one joins"),
                 (&all[1..first], "the oldest leaves"),
@@ -131,7 +133,7 @@ fn after_any_join_or_leave_all_have_alike_and_what_need_not_move_stays() {
             ] {
                 let able = vec![true; living.len()];
                 let owners = before[0].clone();
-                let after = deal(living, &[Projection { able, owners }]);
+                let after = assign(living, &[Projection { able, owners }]);
                 let has = |hand: &[Option<Uuid>], id: Uuid| {
                     hand.iter().filter(|owner| **owner == Some(id)).count()
                 };

@@ -1,4 +1,4 @@
-//! What a supervisor knows of its own runners: which are at work, and what became of those that ended.
+//! What a supervisor knows of its own runners: which are running, and how the others ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,11 +26,11 @@ pub(super) struct PartitionId {
     pub(super) partition: i32,
 }
 
-/// What is known of the partitions of one generation, under one number of partitions.
+/// What is known about the partitions of one generation, under one number of partitions.
 #[derive(Debug, Default)]
 pub(super) struct Local {
     pub(super) me: Uuid,
-    /// Hash of the definition at hand.
+    /// The hash of this process's definition.
     pub(super) hash: String,
     /// The head that ends the run once every partition has passed it.
     pub(super) until: Option<Position>,
@@ -43,7 +43,8 @@ pub(super) struct Local {
     pub(super) running: BTreeSet<i32>,
     /// Those of `running` whose runner was asked to end.
     pub(super) ending: BTreeSet<i32>,
-    /// The view of the cluster at which the last runner of a partition ended: the next one needs a newer.
+    /// The view of the cluster at which the last runner of a partition ended: the next runner needs
+    /// a newer one.
     pub(super) ended_at: BTreeMap<i32, u64>,
     pub(super) caught_up: BTreeSet<i32>,
     pub(super) stopped: BTreeMap<i32, Error>,
@@ -59,13 +60,13 @@ pub(super) struct AfterEnd {
 }
 
 impl Local {
-    /// Takes over what is observed: forgets what was true of another generation or another number of
-    /// partitions, and stops that somebody has overcome.
+    /// Takes over what is observed: forgets what was true of another generation or another number
+    /// of partitions, and stops that another instance has overcome.
     pub(super) fn observe(&mut self, projection: &ObservedProjection) {
         let first = projection.checkpoints.first();
         let partitioning = first.map_or(0, |first| first.partitioning);
         if (self.generation, self.partitioning) != (projection.generation, partitioning) {
-            // Runners from before find out by themselves.
+            // Earlier runners find out by themselves.
             self.generation = projection.generation;
             self.partitioning = partitioning;
             self.ended_at.clear();
@@ -93,7 +94,7 @@ impl Local {
         self.running.difference(&self.ending).copied()
     }
 
-    /// Whether an error ended it and nobody is at it here.
+    /// Whether an error ended its runner and no other runs here.
     pub(super) fn is_stopped(&self, checkpoint: &ObservedCheckpoint) -> bool {
         let partition = &checkpoint.partition;
         let is_stopped = checkpoint.stopped || self.stopped.contains_key(partition);
@@ -102,7 +103,7 @@ impl Local {
 
     /// Whether it has passed the head that ends the run.
     pub(super) fn is_caught_up(&self, checkpoint: &ObservedCheckpoint) -> bool {
-        // What had stopped is claimed first: the cause may still be there.
+        // A stopped partition is claimed first: the cause may still be there.
         let is_sound = !checkpoint.retries && !checkpoint.stopped_before;
         let has_passed = self.until.is_some_and(|head| checkpoint.position >= head);
         has_passed && is_sound || self.caught_up.contains(&checkpoint.partition)
@@ -122,8 +123,8 @@ impl Local {
             && !self.running.contains(partition)
     }
 
-    /// Whether its runner ended here without giving the checkpoint back. Nobody else can take it while this
-    /// instance lives, so it is claimed again and handed over once more.
+    /// Whether its runner ended here without releasing the checkpoint. No other instance can claim
+    /// it while this one lives, so it is claimed again and handed over once more.
     pub(super) fn was_not_released(&self, checkpoint: &ObservedCheckpoint, revision: u64) -> bool {
         // The first view after the end may have been read before it.
         let ended_at = self.ended_at.get(&checkpoint.partition);
@@ -156,7 +157,7 @@ impl Local {
         }
     }
 
-    /// Why a partition has stopped, as its runner here said it or as it is stored.
+    /// Why a partition has stopped, as its runner here reported it or as it is stored.
     pub(super) fn error_of(&self, partition: i32, stored: Option<&StoredError>) -> Error {
         match self.stopped.get(&partition) {
             Some(error) => error.clone(),
@@ -175,7 +176,8 @@ fn poll_after(ended: &Ended) -> Duration {
     }
 }
 
-/// How a build that runs alone ends, of whose runners one more has ended: the first error counts.
+/// How a build without other instances ends after one more of its runners has ended: the first
+/// error counts.
 pub(super) fn worse(outcome: Outcome, ended: Ended) -> Outcome {
     match (outcome, ended) {
         (Outcome::Stopped(error), _) => Outcome::Stopped(error),

@@ -1,10 +1,11 @@
-//! THE plan of a supervisor: from what is observed to what is to be done. Pure, without time and I/O.
+//! THE plan of a supervisor: from observations to actions. Pure, without time and I/O.
 //!
-//! **Who is authoritative.** The database decides who gets a checkpoint (a claim) and who may commit (the fence).
-//! The plan only decides what to try, so it may be made from an old view: a claim that comes too late gets
-//! nothing, and the next view leads to another plan.
+//! **Who is authoritative.** The database decides who gets a checkpoint (a claim) and who may
+//! commit (the fence). The plan only decides what to try, so it may be made from an old view: a
+//! claim that comes too late fails, and the next view leads to another plan.
 //!
-//! The supervisor carries the actions out in their order. A repartition that took effect makes the rest void.
+//! The supervisor carries the actions out in their order. After a repartition that took effect the
+//! rest is void.
 
 use super::local::Local;
 use crate::pg::instance::{ObservedCheckpoint, ObservedProjection};
@@ -12,14 +13,14 @@ use crate::pg::instance::{ObservedCheckpoint, ObservedProjection};
 #[cfg(test)]
 mod tests;
 
-/// What a supervisor sees of its projection.
+/// What a supervisor knows about its projection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
     /// Rises with each view of the cluster.
     pub(super) revision: u64,
     /// `None` if the projection has no rows.
     pub(super) projection: Option<&'a ObservedProjection>,
-    /// The partitions that are dealt to this instance.
+    /// The partitions that this instance is to run.
     pub(super) share: &'a [i32],
 }
 
@@ -82,7 +83,7 @@ fn finish(projection: &ObservedProjection, local: &Local) -> Option<Finish> {
     }
     let stopped = checkpoints.iter().find(|c| local.is_stopped(c));
     let is_done = |c: &ObservedCheckpoint| {
-        // What stopped keeps the next partitioning from coming: who waits for it waits in vain.
+        // A stopped partition blocks the next partitioning: waiting for it would never end.
         let waits_in_vain = stopped.is_some() && is_drained(c);
         let is_running = local.running.contains(&c.partition);
         local.is_stopped(c) || (local.is_caught_up(c) || waits_in_vain) && !is_running
@@ -104,7 +105,7 @@ fn is_repartition_due(projection: &ObservedProjection) -> bool {
     checkpoints.iter().any(|c| c.partitions != wanted)
 }
 
-/// The runners to end: as many as there are beyond the share, those first that are dealt to others.
+/// The runners to end: as many as exceed the share, first those whose partitions go to others.
 fn ends(view: View<'_>, local: &Local) -> Vec<i32> {
     let is_dealt_to_others = |partition: &i32| !view.share.contains(partition);
     let surplus = local.unended().count().saturating_sub(view.share.len());
@@ -112,15 +113,15 @@ fn ends(view: View<'_>, local: &Local) -> Vec<i32> {
     others.take(surplus).collect()
 }
 
-/// The partitions to start a runner for: free ones up to the share, its own first, and those that nobody
-/// else can run.
+/// The partitions to start a runner for: free ones up to the share, its own first, and those that
+/// no other instance can run.
 fn starts(view: View<'_>, projection: &ObservedProjection, local: &Local) -> Vec<i32> {
     let mut starts = Vec::new();
     let is_ours = |c: &&ObservedCheckpoint| view.share.contains(&c.partition);
     let (ours, others): (Vec<_>, Vec<_>) = projection.checkpoints.iter().partition(is_ours);
     for checkpoint in ours.into_iter().chain(others) {
         let is_within_share = local.running.len() + starts.len() < view.share.len();
-        // Whoever ran already when it stopped may not take it up.
+        // An instance that already ran when it stopped may not claim it.
         let is_ours_alone =
             checkpoint.stopped_before || local.was_not_released(checkpoint, view.revision);
         if (is_within_share || is_ours_alone) && local.may_claim(checkpoint, view.revision) {

@@ -34,10 +34,11 @@ impl Supervisor {
         let definition = self.definition();
         let limit = parts.settings.batch_timeout;
         let prepared = prepare(&parts.target, &*parts.projection, &*parts.source, limit);
-        // Somebody's own code: it may panic.
+        // The user's own code: it may panic.
         let prepared = AssertUnwindSafe(prepared).catch_unwind().await;
         let prepared = prepared.unwrap_or_else(|panic| Err(apply::panicked(&*panic)))?;
-        // A new one is compared by who claims it; nobody does where there is nothing to be applied.
+        // A new one is compared when a runner claims it; no runner does where there is nothing to
+        // apply.
         let is_new = matches!(prepared, Prepared::New);
         if !is_new || parts.until == Some(Position::START) {
             divergence::check_live(&parts.target, &definition.name, &*parts.source).await?;
@@ -65,7 +66,7 @@ impl Supervisor {
         self.retried(stop, reading).await
     }
 
-    /// Tries until it succeeds or fails for good. `None` if it was asked to stop before.
+    /// Retries until it succeeds or fails for good. `None` if it was asked to stop before.
     async fn retried<T, F: Future<Output = Result<T>>>(
         &self,
         stop: &CancellationToken,
@@ -82,7 +83,7 @@ impl Supervisor {
                     Err(error) => return Err(error),
                 },
             };
-            tracing::warn!(projection = %self.definition().name, error = %error, "trying again");
+            tracing::warn!(projection = %self.definition().name, error = %error, "retrying");
             self.parts.board.failed(&error);
             self.parts.board.set_state(RunnerState::Retrying);
             tokio::select! {
@@ -92,13 +93,13 @@ impl Supervisor {
         }
     }
 
-    /// Best effort: the log and the exit code say it too.
+    /// Best effort: the log and the exit code report it too.
     async fn report_unstarted(&self, error: &Error) {
         let name = &self.definition().name;
         let reported = async {
             let client = self.parts.target.short().await?;
             let position = client.within(checkpoint::lowest(&client, name)).await?;
-            self.parts.board.stands_at(position, position);
+            self.parts.board.set_position(position, position);
             let value = checkpoint::error_value(error, position, 1);
             let instance = self.parts.instance;
             let reporting = checkpoint::report_unstarted(&client, name, instance, &value);

@@ -1,4 +1,4 @@
-//! Checkpoints that an operator ties to the log anew.
+//! Checkpoints that an operator ties to the present log.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -31,8 +31,8 @@ pub(crate) async fn live(
         .collect()
 }
 
-/// Puts a checkpoint to `position` and ties it to the log `identity`, whose last event at or before
-/// it is `last`. Whoever runs it is fenced.
+/// Sets a checkpoint to `position` and ties it to the log `identity`, whose last event at or before
+/// it is `last`. Its present runner is fenced.
 pub(crate) async fn anchor(
     client: &Client,
     key: &Key,

@@ -61,7 +61,7 @@ fn silent(what: &str, endpoint: Option<&Endpoint>, limit: Duration) -> Error {
 }
 
 pub(super) fn no_answer(connector: &Connector, limit: Duration) -> Error {
-    // What is true of one socket holds for all; of hosts it is the general advice.
+    // The hint of one socket fits all sockets; hosts get the general advice.
     let all = &connector.settings.endpoints;
     let socket = all.first().filter(|_| all.iter().all(Endpoint::is_socket));
     silent("cannot connect", socket, limit).with_location(connector.describe())
@@ -124,7 +124,7 @@ fn unreachable_hint(endpoint: Option<&Endpoint>) -> &'static str {
     }
 }
 
-/// The server answered, and said no.
+/// The server answered, and refused.
 fn refusal(what: &str, error: tokio_postgres::Error) -> Error {
     let hint = refusal_hint(&error);
     let ours = pg::error(what, error);
@@ -142,7 +142,7 @@ fn refusal_hint(error: &tokio_postgres::Error) -> Option<&'static str> {
     let db = error.as_db_error()?;
     if db.message().contains("startup parameter") {
         return Some(
-            "a pooler stands between: set its ignore_startup_parameters = options, and \
+            "there is a pooler in between: set its ignore_startup_parameters = options, and \
              `alter role … set row_security = off` in the server",
         );
     }
@@ -196,7 +196,8 @@ fn tls_failure(error: &rustls::Error) -> (String, &'static str) {
         rustls::Error::InvalidCertificate(why) => certificate_failure(why),
         rustls::Error::AlertReceived(alert) => (
             format!("the server ended TLS with the alert {alert:?}"),
-            "if the server asks for a client certificate, give one it trusts with sslcert and sslkey",
+            "if the server asks for a client certificate, give one it trusts with sslcert and \
+             sslkey",
         ),
         other => (
             format!("TLS failed: {other}"),
@@ -229,13 +230,13 @@ fn certificate_failure(why: &CertificateError) -> (String, &'static str) {
         ),
         other => (
             format!("the server's certificate is not accepted: {other}"),
-            "look at it with openssl s_client -starttls postgres, and renew it",
+            "inspect it with openssl s_client -starttls postgres, and renew it",
         ),
     }
 }
 
-const NAME_HINT: &str = "connect by a name that its subjectAltName has (a common name is not \
-     looked at), or use sslmode=verify-ca";
+const NAME_HINT: &str = "connect by a name that its subjectAltName has (a common name is \
+                         ignored), or use sslmode=verify-ca";
 
 fn wrong_name(presented: &[String]) -> String {
     if presented.is_empty() {

@@ -1,4 +1,4 @@
-//! Reading the options one by one, until none is left that nobody understood.
+//! Reads the options one by one; an option that is left over is not known.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::pg::tls::{Roots, SslMode, TlsSettings};
 /// Long enough for a busy server, short enough that a dead address is noticed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Options of libpq that change nothing here, or ask for what is always so.
+/// Options of libpq that change nothing here, or ask for what is always done.
 const WITHOUT_EFFECT: [&str; 8] = [
     "client_encoding",
     "fallback_application_name",
@@ -36,7 +36,7 @@ pub(super) fn fault(what: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, what).with_hint(hint)
 }
 
-/// What is given and not yet understood. An empty value is as good as none, as for libpq.
+/// The given options that were not read yet. An empty value counts as none, as for libpq.
 pub(super) struct Given(BTreeMap<String, String>);
 
 impl Given {
@@ -58,7 +58,7 @@ impl Given {
         }
         let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
         Err(fault(
-            format!("the connection option {key}={given:?} has no such value"),
+            format!("the connection option {key} cannot be {given:?}"),
             format!("use one of {}", names.join(", ")),
         ))
     }
@@ -183,7 +183,7 @@ impl Given {
         };
         match (given, roots) {
             (None, Roots::System) => Ok(SslMode::VerifyFull),
-            // Anybody can get a certificate from a public issuer: only its name tells who it is.
+            // Anybody can get a certificate from a public issuer: only its name shows whose it is.
             (Some(mode), Roots::System) if mode < SslMode::VerifyFull => Err(fault(
                 "sslrootcert=system needs sslmode=verify-full",
                 "leave sslmode out, or name the issuer's file with sslrootcert",
@@ -229,7 +229,7 @@ impl Given {
             .unwrap_or(TargetSessionAttrs::Any))
     }
 
-    /// Whatever is left nobody understood. What asks for protection is not passed over.
+    /// The options left over are not known. An option that asks for protection is never ignored.
     pub(super) fn finish(mut self) -> Result<()> {
         for key in WITHOUT_EFFECT {
             self.0.remove(key);
@@ -239,7 +239,7 @@ impl Given {
             None => Ok(()),
             Some(key) => Err(fault(
                 format!("the connection option {key:?} is not known"),
-                format!("take it out; {KNOWN}"),
+                format!("remove it; {KNOWN}"),
             )),
         }
     }

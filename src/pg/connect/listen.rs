@@ -9,33 +9,33 @@ use super::{Connector, Link};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::sql::{Sql, sql};
 
-/// So many notifications wait to be received; further ones are dropped, for a wake that waits
-/// already says all that another one would.
+/// The most notifications that wait to be received; further ones are dropped, because a waiting
+/// wake already says everything.
 const WAITING_MAX: usize = 64;
 
-/// What arrives on one channel. Dropping it ends the connection.
+/// The notifications of one channel. Dropping it ends the connection.
 #[derive(Debug)]
 pub struct Notifications {
     arrived: mpsc::Receiver<Option<String>>,
     place: String,
-    // The server ends the session when the client goes.
+    // The server ends the session when the client is gone.
     _client: Client,
 }
 
 impl Notifications {
     /// The next notification: its payload, none where it is empty.
     ///
-    /// Safe to drop and call again. A burst of more than 64 that nobody received is shortened.
+    /// Safe to drop and call again. Of more than 64 that wait, the rest is dropped.
     ///
     /// # Errors
     /// [`ErrorKind::ConnectionLost`] when the connection is lost; notifications may then have been
-    /// missed, so listen again and look.
+    /// missed, so listen again and poll.
     pub async fn recv(&mut self) -> Result<Option<String>> {
         match self.arrived.recv().await {
             Some(payload) => Ok(payload),
             None => Err(Error::new(
                 ErrorKind::ConnectionLost,
-                "the connection that listens was lost",
+                "the listening connection was lost",
             )
             .with_location(self.place.clone())
             .with_hint("listen again and read what may have come meanwhile")),

@@ -17,7 +17,7 @@ use crate::pg::tls::{SslMode, TlsSettings};
 const SESSION: &str = r"-c row_security=off -c default_transaction_isolation=read\ committed -c TimeZone=UTC -c client_min_messages=warning";
 
 impl Connector {
-    /// Every endpoint in order, each within the timeout.
+    /// Tries every endpoint in order, each within the timeout.
     pub(super) async fn open(&self) -> Result<(Client, Link), Failed> {
         let mut order: Vec<&Endpoint> = self.settings.endpoints.iter().collect();
         if self.settings.shuffle && order.len() > 1 {
@@ -134,7 +134,7 @@ pub(super) enum Cause {
     Local(Error),
 }
 
-/// The last endpoint tried, and why it failed.
+/// The last endpoint that was tried, and why it failed.
 #[derive(Default)]
 pub(super) struct Failed(pub(super) Option<(Endpoint, Cause)>);
 

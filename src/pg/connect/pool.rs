@@ -18,7 +18,7 @@ pub use deadpool_postgres::Pool;
 /// A session that returns to its pool when dropped.
 pub type PooledClient = deadpool_postgres::Object;
 
-/// How long to wait for a session that others hold: longer is a pool that is too small.
+/// How long to wait for a session that others hold; a longer wait means that the pool is too small.
 const WAIT: Duration = Duration::from_secs(30);
 
 impl Connector {
@@ -32,11 +32,11 @@ impl Connector {
     pub fn pool(&self, size: usize) -> Result<Pool> {
         if size == 0 {
             return Err(
-                Error::new(ErrorKind::Config, "a pool of 0 sessions serves nobody")
+                Error::new(ErrorKind::Config, "a pool needs at least one session")
                     .with_hint("set pool_size to 1 or more"),
             );
         }
-        // Here it has a name; a session that is opened later could only say that it was not.
+        // Here the error can name it; a session that is opened later could not.
         self.tls_for_any()?;
         let config = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
@@ -118,8 +118,8 @@ impl Connect for Opener {
 }
 
 impl Failed {
-    /// The driver's error where there is one. The pool passes on no other kind: the rest becomes
-    /// a time-out, and its own words go to the log.
+    /// The driver's error where there is one. The pool passes on no other kind: the rest becomes a
+    /// time-out, and its own message goes to the log.
     fn into_driver_error(self, connector: &Connector) -> tokio_postgres::Error {
         match self.0 {
             Some((_, Cause::Driver(error))) => error,

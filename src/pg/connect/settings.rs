@@ -1,4 +1,4 @@
-//! The options of a connection as values, every one of them checked before anything is tried.
+//! The options of a connection as values, all checked before a connection is tried.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ pub(super) struct Keepalive {
     pub(super) user_timeout: Duration,
 }
 
-/// A connection as it is wanted. Holds the password: no Debug.
+/// The settings of a connection. Holds the password: no Debug.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) endpoints: Vec<Endpoint>,
@@ -72,7 +72,7 @@ pub(super) struct Settings {
 pub(super) struct Surroundings {
     /// The home directory, for `.pgpass` and `.postgresql`.
     pub(super) home: Option<PathBuf>,
-    /// The operating system's name for who runs this.
+    /// The operating system's name of the user.
     pub(super) user: Option<String>,
 }
 

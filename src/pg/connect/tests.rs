@@ -194,7 +194,7 @@ async fn a_server_that_does_not_answer_is_given_up_after_the_timeout() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_to_look_at_hosts_and_firewalls_for_a_socket() {
+async fn no_hint_about_hosts_and_firewalls_is_given_for_a_socket() {
     let directory = tempfile::tempdir().expect("a directory");
     let there = directory.path().join(".s.PGSQL.5432");
     let listener = std::os::unix::net::UnixListener::bind(there).expect("bind");

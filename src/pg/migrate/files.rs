@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 pub enum Component {
     /// The event log: its table, the functions that append, the wake.
     Log,
-    /// What the engine knows: projections, checkpoints, instances, dead letters.
+    /// The state of the engine: projections, checkpoints, instances, dead letters.
     Engine,
 }
 

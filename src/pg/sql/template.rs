@@ -10,7 +10,7 @@ pub(crate) struct Template {
     text: &'static str,
 }
 
-/// What a template is made of.
+/// A piece of a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     Text(&'a str),
@@ -27,7 +27,7 @@ impl Template {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] if the template is malformed, a placeholder has no value, or a value
-    /// no placeholder: the code and its file do not belong together.
+    /// no placeholder: the code and its file do not match.
     pub(crate) fn fill(&self, values: &[(&str, &Sql)]) -> Result<Sql> {
         filled(self.text, values).map_err(|what| {
             let what = format!("sql/queries/{}: {what}", self.name);
@@ -82,7 +82,7 @@ pub(super) fn pieces(template: &str) -> Result<Vec<Piece<'_>>, String> {
     Ok(pieces)
 }
 
-/// What follows the line comments at the beginning.
+/// The text after the line comments at the beginning.
 fn statement(mut template: &str) -> &str {
     while template.starts_with("--") {
         template = template.split_once('\n').map_or("", |(_, rest)| rest);
@@ -97,7 +97,7 @@ enum Marker<'a> {
 }
 
 impl<'a> Marker<'a> {
-    /// What the inside of a comment is; `None` for a comment that only says something.
+    /// The meaning of a comment; `None` for an ordinary comment.
     fn of(inside: &'a str) -> Option<Marker<'a>> {
         let (name, marker): (&str, fn(&'a str) -> Marker<'a>) =
             match (inside.strip_suffix(':'), inside.strip_prefix(':')) {

@@ -1,4 +1,4 @@
-//! What is asked of a server's certificate.
+//! The requirements on a server's certificate.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 pub(super) enum Check {
     /// Encryption only.
     Nothing,
-    /// A known issuer signed it, and it is in its time.
+    /// A known issuer signed it, and it is valid now.
     Issuer,
-    /// That, and it names the host.
+    /// The same, and it names the host.
     IssuerAndName,
 }
 
-/// rustls' own verification, with the parts left out that libpq's modes leave out.
+/// rustls' own verification, without the parts that libpq's modes leave out.
 #[derive(Debug)]
 pub(super) struct Verifier {
     check: Check,
@@ -71,8 +71,8 @@ impl Verifier {
 }
 
 /// `openssl req -x509`, PostgreSQL's own recipe, makes a certificate that is a CA as well. webpki
-/// refuses it as a server's after it has looked at its time; where it is itself the trusted root,
-/// as OpenSSL has it, nothing more is to be verified.
+/// refuses it as a server's after it has checked its time; where it is itself the trusted root, as
+/// OpenSSL has it, nothing more is to be verified.
 fn is_ca_itself(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(CertificateError::Other(other)) => {

@@ -21,7 +21,7 @@ pub fn load_directory(directory: &Path) -> Result<Vec<ProjectionFile>, Vec<Error
     }
 }
 
-/// As [`load_directory`], with the files that are sound beside the faults of the others.
+/// As [`load_directory`], with the valid files beside the faults of the others.
 pub(crate) fn load_sound(directory: &Path) -> (Vec<ProjectionFile>, Vec<Error>) {
     let paths = match sql_files(directory) {
         Ok(paths) => paths,
@@ -39,7 +39,7 @@ pub(crate) fn load_sound(directory: &Path) -> (Vec<ProjectionFile>, Vec<Error>) 
     (files, faults)
 }
 
-/// Refuses files whose name another projection of the program has already.
+/// Refuses files with the name of another projection of the program.
 ///
 /// # Errors
 /// One [`ErrorKind::Config`] for each file in question.
@@ -87,7 +87,7 @@ fn directory_error(directory: &Path, error: &io::Error) -> Error {
         )
         .with_hint("run highwater init, which creates one"),
         _ => Error::new(ErrorKind::Io, format!("cannot read the directory: {error}"))
-            .with_hint("see to its rights"),
+            .with_hint("check its permissions"),
     }
     .with_location(place)
 }

@@ -14,7 +14,7 @@ const KEYS: [&str; 5] = ["events", "source", "key", "partitions", "on_error"];
 
 const SOURCE_DEFAULT: &str = "default";
 
-/// What the header of a projection's file says.
+/// The header of a projection's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The types of events it wants, as written; `None` is all types.
@@ -37,7 +37,7 @@ pub enum OnError {
     /// It stops there; nothing is lost.
     #[default]
     Stop,
-    /// It parks the event's key and goes on with the others.
+    /// It parks the event's key and continues with the others.
     Park,
 }
 
@@ -111,7 +111,7 @@ impl Header {
     /// The key without comments and blanks.
     pub(in crate::projection) fn key_normal(&self) -> String {
         let key = self.key.as_deref().unwrap_or(Keys::STREAM);
-        // It was lexed when it was parsed, so the text itself is never taken.
+        // It was lexed when it was parsed, so the text itself is never used.
         sql_text::expression(key).unwrap_or_else(|_| key.to_owned())
     }
 }
@@ -126,7 +126,7 @@ fn events(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<Vec<Strin
             return Err(text
                 .error(
                     item.span().start,
-                    format!("the event type {} is there twice", quoted(event)),
+                    format!("the event type {} is listed twice", quoted(event)),
                 )
                 .with_hint("remove one"));
         }
@@ -153,11 +153,11 @@ fn on_error(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<OnError
     }
 }
 
-/// The key as one SQL expression that can stand in parentheses; `None` if it is the stream.
+/// The key as one SQL expression that fits in parentheses; `None` if it is the stream.
 fn key(text: &TomlText<'_>, value: &Spanned<DeValue<'_>>) -> Result<Option<String>> {
     let key = text.text(value, "key")?.trim();
     sql_text::expression(key).map_err(|fault| {
-        let what = format!("the key is no SQL expression: {}", fault.what);
+        let what = format!("the key is not a SQL expression: {}", fault.what);
         text.error(value.span().start, what).with_hint(fault.hint)
     })?;
     Ok((key != Keys::STREAM).then(|| key.to_owned()))

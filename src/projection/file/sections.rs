@@ -1,4 +1,4 @@
-//! Cutting a file into header, `up` and `apply`.
+//! Cuts a file into header, `up` and `apply`.
 
 use super::{Section, SourceText, Statement};
 use crate::error::{Error, ErrorKind, Result};
@@ -10,7 +10,7 @@ const UP: &str = "up";
 const APPLY: &str = "apply";
 const SECTIONS: [&str; 2] = [UP, APPLY];
 
-/// What a file is made of.
+/// The parts of a file.
 pub(super) struct Parts<'p, 'a> {
     pub(super) header: Option<&'p Piece<'a>>,
     pub(super) up: Section,
@@ -68,7 +68,7 @@ fn markers(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Vec<Marker>>
             return Err(source
                 .error(
                     offset,
-                    format!("-- highwater: {section} stands behind other text"),
+                    format!("-- highwater: {section} follows other text on its line"),
                 )
                 .with_hint("put it on a line of its own"));
         }
@@ -111,7 +111,7 @@ fn starts_its_line(pieces: &[Piece<'_>], at: usize) -> bool {
     }
 }
 
-/// The one comment `/* highwater … */`, which must stand before the first section.
+/// The one comment `/* highwater … */`, which must be before the first section.
 fn header<'p, 'a>(
     source: &SourceText<'_>,
     before: &'p [Piece<'a>],
@@ -128,7 +128,7 @@ fn header<'p, 'a>(
         Some(late) => Err(source
             .error(
                 late.offset,
-                "the comment /* highwater */ stands behind the first section",
+                "the comment /* highwater */ comes after the first section",
             )
             .with_hint("move it to the top of the file")),
         None => Ok(header),

@@ -111,8 +111,8 @@ fn line_ends_and_byte_order_marks_change_nothing() {
     assert_eq!(unix.apply.text, dos.apply.text);
 }
 
-/// Stored read models carry this hash. If this test fails, every projection out there would be
-/// taken for a changed one: change the code, never the digits.
+/// Stored read models carry this hash. If this test fails, every existing projection would count as
+/// changed: change the code, never the digits.
 #[test]
 fn the_hash_of_a_definition_stays_the_same_for_ever() {
     assert_eq!(
@@ -180,35 +180,43 @@ fn faults_of_sections_name_the_line() {
     for (text, expected) in [
         (
             "-- highwater: aply\nselect 1",
-            "projections/files.sql: line 1: there is no section \"aply\"; did you mean apply? (known: up, apply)",
+            "projections/files.sql: line 1: there is no section \"aply\"; did you mean apply? \
+             (known: up, apply)",
         ),
         (
             "\n-- highwater: apply\nselect 1;\n-- highwater: apply\nselect 2",
-            "projections/files.sql: line 4: a second section apply; the first is on line 2; join the two",
+            "projections/files.sql: line 4: a second section apply; the first is on line 2; join \
+             the two",
         ),
         (
             "-- hi\nselect 1;\n-- highwater: apply\nselect 2",
-            "projections/files.sql: line 2: SQL before the first section; put -- highwater: up or -- highwater: apply above it",
+            "projections/files.sql: line 2: SQL before the first section; put -- highwater: up or \
+             -- highwater: apply above it",
         ),
         (
             "-- highwater: up\nselect 1",
-            "projections/files.sql: there is no section apply; write -- highwater: apply on a line of its own, and below it what a batch does",
+            "projections/files.sql: there is no section apply; write -- highwater: apply on a line \
+             of its own, and below it what a batch does",
         ),
         (
             "",
-            "projections/files.sql: there is no section apply; write -- highwater: apply on a line of its own, and below it what a batch does",
+            "projections/files.sql: there is no section apply; write -- highwater: apply on a line \
+             of its own, and below it what a batch does",
         ),
         (
             "\n-- highwater: apply\n;; -- x\n",
-            "projections/files.sql: line 2: the section apply has no statement; write what a batch does to the read model",
+            "projections/files.sql: line 2: the section apply has no statement; write what a batch \
+             does to the read model",
         ),
         (
             "-- highwater: up\nselect 1; -- highwater: apply\nselect 2",
-            "projections/files.sql: line 2: -- highwater: apply stands behind other text; put it on a line of its own",
+            "projections/files.sql: line 2: -- highwater: apply follows other text on its line; \
+             put it on a line of its own",
         ),
         (
             "-- highwater: apply\nselect 1;\n/* highwater\n*/",
-            "projections/files.sql: line 3: the comment /* highwater */ stands behind the first section; move it to the top of the file",
+            "projections/files.sql: line 3: the comment /* highwater */ comes after the first \
+             section; move it to the top of the file",
         ),
         (
             "/* highwater */\n/* highwater */",
@@ -216,11 +224,13 @@ fn faults_of_sections_name_the_line() {
         ),
         (
             "-- highwater: apply\nselect 1\n'x",
-            "projections/files.sql: line 3: the string that begins here never ends; close the quote, and double a quote that is part of the text",
+            "projections/files.sql: line 3: the string that begins here never ends; close the \
+             quote, and double a quote that is part of the text",
         ),
         (
             "-- highwater: apply\nselect \0",
-            "projections/files.sql: line 2: the character NUL, which PostgreSQL cannot store; remove it",
+            "projections/files.sql: line 2: the character NUL, which PostgreSQL cannot store; \
+             remove it",
         ),
     ] {
         assert_eq!(fault(text), expected);
@@ -249,7 +259,8 @@ fn faults_of_the_header_name_the_line_of_the_file() {
         (
             "\nevent = [\"A\"]",
             3,
-            "the header has no key \"event\"; did you mean events? (known: events, source, key, partitions, on_error)",
+            "the header has no key \"event\"; did you mean events? (known: events, source, key, \
+             partitions, on_error)",
         ),
         (
             "\nevents = \"A\"",
@@ -284,22 +295,24 @@ fn faults_of_the_header_name_the_line_of_the_file() {
         (
             "key = \"a; b\"",
             2,
-            "the key is no SQL expression: it holds a semicolon; write one expression",
+            "the key is not a SQL expression: it holds a semicolon; write one expression",
         ),
         (
             "key = \"a) or (b\"",
             2,
-            "the key is no SQL expression: its parentheses do not match; close what you open",
+            "the key is not a SQL expression: its parentheses do not match; close what you open",
         ),
         (
             "key = \"a -- b\"",
             2,
-            "the key is no SQL expression: it holds a comment; move the comment out of the string",
+            "the key is not a SQL expression: it holds a comment; move the comment out of the \
+             string",
         ),
         (
             "key = \"'a\"",
             2,
-            "the key is no SQL expression: the string that begins here never ends; close the quote, and double a quote that is part of the text",
+            "the key is not a SQL expression: the string that begins here never ends; close the \
+             quote, and double a quote that is part of the text",
         ),
         (
             "source = \"\\u0000x\"",

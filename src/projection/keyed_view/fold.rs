@@ -17,12 +17,12 @@ use crate::source::{Batch, BoxFuture};
 /// Beyond this many bytes, as far as they can be estimated, rows are written back before the end
 /// and loaded again when they are needed.
 const ROWS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// One row in so many that are folded is looked at for its size.
+/// One of this many folded rows is measured.
 const SIZED_EVERY: u64 = 64;
 
-/// A row between its load and its being written back.
+/// A row from its load to its write.
 pub(super) enum Slot<S> {
-    /// Its key is wanted, the table was not asked yet.
+    /// Its key is wanted, and the table was not read yet.
     Wanted,
     /// As it is now, and whether the table has a row of the key.
     Known { row: Option<S>, is_stored: bool },
@@ -56,7 +56,7 @@ pub(super) struct Folding<'a, V: KeyedView> {
     rows: HashMap<V::Key, Slot<V::Row>>,
     /// The keys whose rows are being read.
     wanted: Vec<V::Key>,
-    /// The events that wait for these rows: which of the batch, its key, and what it is.
+    /// The events that wait for these rows: the index in the batch, the key, and the event.
     waiting: Vec<(usize, V::Key, V::Event)>,
     size: RowSize,
     bytes_max: usize,
@@ -75,7 +75,7 @@ impl<'a, V: KeyedView> Folding<'a, V> {
         }
     }
 
-    /// Folds what can be folded without a read, and tells what has to be read for the rest.
+    /// Folds what it can without a read, and returns what has to be read for the rest.
     fn begin(&mut self, batch: &Batch) -> Result<Option<TextStatement>> {
         self.waiting = self.fold_known(batch)?;
         let is_wanted = |(_, slot): &(&V::Key, &Slot<V::Row>)| matches!(slot, Slot::Wanted);
@@ -107,7 +107,7 @@ impl<'a, V: KeyedView> Folding<'a, V> {
         Ok(())
     }
 
-    /// Folds the events whose rows are known, and gives those back that have to wait for theirs.
+    /// Folds the events whose rows are known, and returns those that have to wait for theirs.
     #[allow(
         clippy::type_complexity,
         reason = "a triple of the view's own types, named at once by who takes it apart"
@@ -145,7 +145,7 @@ impl<'a, V: KeyedView> Folding<'a, V> {
         Ok(())
     }
 
-    /// The same, but for the last statement.
+    /// The same, except the last statement.
     async fn store_but_last(&mut self) -> Result<Option<TextStatement>> {
         let rows = std::mem::take(&mut self.rows);
         let mut writes = Rows::of(self.view).writes(rows)?;
@@ -177,7 +177,7 @@ impl<V: KeyedView> BatchWriter for Folding<'_, V> {
     }
 }
 
-/// How large rows are on the average, by the JSON of some.
+/// The average size of rows, by the JSON of some.
 #[derive(Default)]
 struct RowSize {
     folded: u64,

@@ -29,7 +29,7 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         Rows { view }
     }
 
-    /// What reads the rows of these keys.
+    /// The statement that reads the rows of these keys.
     pub(super) fn load(&self, keys: &[V::Key]) -> Result<TextStatement> {
         let mut wanted = Text::default();
         for key in keys {
@@ -43,7 +43,7 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         })
     }
 
-    /// What [`Rows::load`] of so many keys read, in the order of the keys.
+    /// The result of [`Rows::load`] for this many keys, in the order of the keys.
     pub(super) fn loaded(&self, keys: usize, read: &[Row]) -> Result<Vec<Option<V::Row>>> {
         let mut rows: Vec<Option<V::Row>> = (0..keys).map(|_| None).collect();
         for row in read {
@@ -60,7 +60,7 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         Ok(rows)
     }
 
-    /// What writes rows back: those that are, and deletes those that are no more.
+    /// The statement that writes rows back and deletes those that no longer exist.
     pub(super) fn writes(&self, rows: HashMap<V::Key, Slot<V::Row>>) -> Result<Vec<TextStatement>> {
         let mut gone = Text::default();
         let mut present = vec![Text::default()];
@@ -141,7 +141,7 @@ impl<'a, V: KeyedView> Rows<'a, V> {
         let written = text.push(|out| serde_json::to_writer(out, row))?;
         let mut reader = serde_json::Deserializer::from_slice(written);
         reader.deserialize_map(columns).map_err(|e| {
-            let what = format!("a row of {} is no struct", self.view.table());
+            let what = format!("a row of {} is not a struct", self.view.table());
             Error::new(ErrorKind::Config, what).with_source(e)
         })
     }
@@ -178,7 +178,7 @@ pub(super) fn written_bytes(value: &impl Serialize) -> usize {
         }
     }
     let mut count = Count(0);
-    // What cannot be written fails when it is stored.
+    // A value that cannot be written fails when it is stored.
     let _ = serde_json::to_writer(&mut count, value);
     count.0
 }

@@ -9,12 +9,12 @@ use super::Row;
 
 const SHOWN_MAX: usize = 20;
 
-/// What differs between the expected rows of a table and its rows.
+/// The difference between the expected rows of a table and its rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     /// Expected rows that are not there.
     pub missing: Vec<Row>,
-    /// Rows that are there and that nobody expected.
+    /// Rows that are there but were not expected.
     pub unexpected: Vec<Row>,
     /// The columns that the expected rows name; empty if there are none.
     columns: Vec<String>,

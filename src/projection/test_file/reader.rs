@@ -1,4 +1,4 @@
-//! From TOML to tests, with a complaint about the first thing that is not as it must be.
+//! From TOML to tests, with an error about the first fault.
 
 use std::borrow::Cow;
 

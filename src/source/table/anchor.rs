@@ -1,5 +1,5 @@
-//! The last event that a follower has passed. Each read begins with it, so that no event of a log
-//! that was begun anew is taken for one that follows.
+//! The last event that a follower has passed. Each read begins with it, so that an event of a log
+//! that was started again is never taken for the next one.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -15,7 +15,7 @@ use crate::position::Position;
 pub(super) struct Anchor(Option<(Position, Uuid)>);
 
 impl Anchor {
-    /// What `table` has at or below `mark` now.
+    /// The last event of `table` at or below `mark` now.
     pub(super) async fn at(client: &Client, table: &EventTable, mark: Position) -> Result<Anchor> {
         let sql = table.last_sql()?;
         let row = client
@@ -40,12 +40,13 @@ impl Anchor {
         self.0.map_or(Position::START, |(position, _)| position)
     }
 
-    /// Whether what a read found at or below the mark is this event and no other.
+    /// Whether a read found this event, and no other, at or below the mark.
     pub(super) fn is(self, found: &[(Position, Uuid)]) -> bool {
         found == self.0.as_slice()
     }
 
-    /// The event in its place, where it was removed on purpose and none came below the mark.
+    /// The event that takes its place, if it was removed on purpose and none appeared below the
+    /// mark.
     pub(super) async fn again(
         self,
         client: &Client,
@@ -61,8 +62,8 @@ impl Anchor {
         }
         let now = Anchor::at(client, table, mark).await?;
         let gone = format!(
-            "event {id} at position {position}, the last that was read, is gone, and nothing says \
-             that it was removed"
+            "event {id} at position {position}, the last one read, is gone, and its removal was \
+             not recorded"
         );
         if table.identity.is_some() {
             return Err(went_back(table, &gone));
@@ -71,7 +72,7 @@ impl Anchor {
         let (_, removed) = log_state::removed(client, &asked).await?;
         match now.0 {
             Some((at, _)) if removed.contains(at) => {
-                Err(went_back(table, &format!("position {at} was given again")))
+                Err(went_back(table, &format!("position {at} was issued again")))
             }
             _ if removed.contains(position) => Ok(now),
             _ => Err(went_back(table, &gone)),
@@ -83,7 +84,7 @@ fn unexpected(mark: Position, found: &[(Position, Uuid)]) -> String {
     let found = found.first().map_or_else(String::new, |(at, id)| {
         format!("event {id} at position {at}")
     });
-    format!("{found} is below the mark {mark} now, where it was not before")
+    format!("{found} is now below the mark {mark}, where it was not before")
 }
 
 fn went_back(table: &EventTable, what: &str) -> Error {

@@ -1,5 +1,5 @@
 //! For read models in another cluster: an event counts as committed when its commit is on disk. An
-//! asynchronous commit is seen before, and a crash can take it back.
+//! asynchronous commit is visible before that, and a crash can undo it.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tokio_postgres::types::Type;
 use crate::error::Result;
 use crate::pg::{self, column};
 
-/// Between two looks at what is on disk.
+/// The pause between two polls of what is on disk.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
-/// After so many looks the server is made to flush: WAL of a transaction that is still open would
-/// else be waited for until others commit.
+/// After this many polls the server is made to flush; otherwise the WAL of an open transaction
+/// would be waited for until others commit.
 const LOOKS_MAX: u32 = 20;
 /// A commit that is on disk when it is answered, whatever the server's default; without waiting
 /// for replicas. It changes nothing.
@@ -23,7 +23,13 @@ const FLUSH: &str = "begin; set local synchronous_commit = local;
 pub(super) async fn wait(client: &Client) -> Result<()> {
     let written = include_str!("../../../sql/queries/mark/written.sql");
     let row = client.query_typed_one(written, &[]).await;
-    let row = row.map_err(|e| pg::error("cannot ask how far the log of the server is", e))?;
+    let row = row.map_err(|e| {
+        pg::error(
+            "cannot read how far the write-ahead log of the server \
+                                         is",
+            e,
+        )
+    })?;
     let written: String = column(&row, 0)?;
     for _ in 0..LOOKS_MAX {
         if is_flushed(client, &written).await? {
@@ -38,6 +44,6 @@ pub(super) async fn wait(client: &Client) -> Result<()> {
 async fn is_flushed(client: &Client, written: &str) -> Result<bool> {
     let sql = include_str!("../../../sql/queries/mark/flushed.sql");
     let row = client.query_typed_one(sql, &[(&written, Type::TEXT)]).await;
-    let row = row.map_err(|e| pg::error("cannot ask what the server has on disk", e))?;
+    let row = row.map_err(|e| pg::error("cannot read what the server has on disk", e))?;
     column(&row, 0)
 }

@@ -24,8 +24,8 @@ pub(super) struct TableFollower {
 }
 
 impl TableFollower {
-    /// The start rule: the head is read, then its holders are looked at; until they are gone the
-    /// mark follows without a hole from `floor`.
+    /// The start rule: the head is read, then its holders; until they are gone the mark follows
+    /// without a hole from `floor`.
     pub(super) async fn start(
         client: Short,
         table: &EventTable,
@@ -35,7 +35,7 @@ impl TableFollower {
             Ok(head) => head,
             Err(error) => return Err(gap::why(&client, table, error).await),
         };
-        // Also where nothing is above the floor: the snapshot checks the preconditions.
+        // Also if nothing is above `floor`: the snapshot checks the preconditions.
         let snapshot = gap::snapshot(&client, &table.relation, &table.gap).await?;
         let mut mark = Mark::new(floor);
         if let Some(seen) = mark.head_read(head) {
@@ -62,7 +62,8 @@ impl TableFollower {
         let rows = self.rows.read(&self.client, mark, sequence).await?;
         self.head = self.head.max(rows.last().unwrap_or_default());
         if self.policy == GapPolicy::Dense || mutation::on("mark.no_look") {
-            // Without holders every look proves what was seen, so the mark may go there at once.
+            // Without holders every snapshot proves the rows that were seen, so the mark may move
+            // there at once.
             if let Some(seen) = rows.last().and_then(|last| self.mark.head_read(last)) {
                 self.mark.locks_read(seen, &[]);
             }
@@ -86,8 +87,10 @@ impl TableFollower {
             passed = Range::new(passed.after(), again.passed.through());
         }
         if is_due {
-            let (mark, told) = (self.mark.position(), rows.sequence);
-            self.locks.check_not_back(&self.client, mark, told).await?;
+            let (mark, sequence_at) = (self.mark.position(), rows.sequence);
+            self.locks
+                .check_not_back(&self.client, mark, sequence_at)
+                .await?;
         }
         let at_once = proven || (rows.more && !passed.is_empty());
         Ok(Step {
@@ -100,7 +103,7 @@ impl TableFollower {
         })
     }
 
-    /// Reads the locks if it is time to; says whether something is proven now.
+    /// Reads the locks if it is time; returns whether something is proven now.
     async fn prove(&mut self, seen: Unproven, positions: u64) -> Result<bool> {
         let gap_age = self.gap.as_ref().map_or(Duration::ZERO, OpenGap::age);
         let holders = self.locks.holders(&self.client, positions, gap_age).await?;

@@ -1,4 +1,4 @@
-//! How a gap is told dead from alive: a snapshot of the locks, and who holds them.
+//! How a dead gap is distinguished from a live one: a snapshot of the locks, and who holds them.
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -40,7 +40,7 @@ pub(super) struct LockSnapshot {
     pub(super) sequence: Option<String>,
 }
 
-/// Reads the locks and what the proof rests on. Send it only after the statement that read
+/// Reads the locks and the preconditions of the proof. Send it only after the statement that read
 /// the rows has been answered.
 pub(super) async fn snapshot(
     client: &Client,
@@ -51,21 +51,21 @@ pub(super) async fn snapshot(
     let row = match policy {
         GapPolicy::Dense => return Ok(LockSnapshot::default()),
         GapPolicy::Sequence { named } => {
-            let sql = include_str!("../../../sql/queries/mark/look_sequence.sql");
+            let sql = include_str!("../../../sql/queries/mark/locks_of_sequence.sql");
             let column: &Parameter<'_> = &"position";
             let parameters = [table, (column, Type::TEXT), (named, Type::TEXT)];
             client.query_typed_opt(sql, &parameters).await
         }
         GapPolicy::Table => {
-            let sql = include_str!("../../../sql/queries/mark/look_table.sql");
+            let sql = include_str!("../../../sql/queries/mark/locks_of_table.sql");
             client.query_typed_opt(sql, &[table]).await
         }
         GapPolicy::Transactions => {
-            let sql = include_str!("../../../sql/queries/mark/look_transactions.sql");
+            let sql = include_str!("../../../sql/queries/mark/locks_of_transactions.sql");
             client.query_typed_opt(sql, &[table]).await
         }
     }
-    .map_err(|e| pg::error("cannot look at the locks of the event table", e))?;
+    .map_err(|e| pg::error("cannot read the locks of the event table", e))?;
     let Some(row) = row else {
         return Err(broken(
             relation,
@@ -115,9 +115,9 @@ pub(super) async fn last_value(
     }
 }
 
-/// Numbers of the sequence before may still be out, and nobody would look at its lock any more.
+/// Numbers of the old sequence may still be in use, but its lock would no longer be read.
 pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
-    let found = found.as_deref().unwrap_or("none that is there");
+    let found = found.as_deref().unwrap_or("which does not exist");
     broken(
         relation,
         &format!("draws its position from another sequence since the start, {found}"),
@@ -125,7 +125,7 @@ pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
     )
 }
 
-/// Whether positions went back could not be told.
+/// A position that went back could not be detected.
 fn unreadable_sequence(sequence: &str) -> Error {
     let what = format!("this role may not read the sequence {sequence}");
     let hint = format!("as its owner, run: grant select on sequence {sequence} to it");
@@ -140,19 +140,21 @@ fn holder(text: String) -> Holder {
     }
 }
 
-/// The preconditions: refused by name, at the start and with every snapshot, for they can change.
+/// The preconditions: refused by name, at the start and with every snapshot, because they can
+/// change.
 fn check(row: &Row, relation: &str, policy: &GapPolicy) -> Result<()> {
     if column_named(row, "subscribed")? {
         return Err(broken(
             relation,
-            "is the target of a logical replication, which applies positions in the order of commits",
+            "is the target of a logical replication, which applies positions in the order of \
+             commits",
             "read the events from the publisher",
         ));
     }
     if column_named(row, "row_security")? {
         return Err(broken(
             relation,
-            "has row level security for this role, and a row it hides would look rolled back",
+            "has row level security for this role, and a hidden row would look rolled back",
             "connect as the owner of the table or as a role with BYPASSRLS",
         ));
     }
@@ -167,14 +169,15 @@ fn check_sequence(row: &Row, relation: &str, named: Option<&str>) -> Result<()> 
         if let Some(named) = named {
             return Err(broken(
                 relation,
-                &format!("has \"{named}\" named as its sequence, and there is no such sequence"),
+                &format!("names the sequence \"{named}\", which does not exist"),
                 "correct the name, with its schema",
             ));
         }
         return Err(broken(
             relation,
-            "draws its position from no sequence that the catalogue shows",
-            "give the column an identity or a nextval default, name the sequence, or choose another gap policy",
+            "has no sequence for its position in the catalogue",
+            "give the column an identity or a nextval default, name the sequence, or choose \
+             another gap policy",
         ));
     };
     let cache: i64 = column_named(row, "cache")?;
@@ -208,12 +211,12 @@ fn broken(relation: &str, what: &str, hint: &str) -> Error {
     Error::new(ErrorKind::Precondition, format!("{relation} {what}")).with_hint(hint)
 }
 
-/// Who the transactions with these names are.
+/// The transactions with these names.
 pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<HeldBy>> {
     let sql = include_str!("../../../sql/queries/mark/explain.sql");
     let rows = client
         .query_typed(sql, &[(&names, Type::TEXT_ARRAY)])
         .await
-        .map_err(|e| pg::error("cannot see who holds the mark", e))?;
+        .map_err(|e| pg::error("cannot read who holds the mark", e))?;
     rows.iter().map(HeldBy::read).collect()
 }

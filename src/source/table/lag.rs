@@ -1,4 +1,4 @@
-//! How old what lies after a position is.
+//! The age of the first event after a position.
 
 use jiff::Timestamp;
 use tokio_postgres::types::Type;
@@ -25,7 +25,7 @@ impl TableSource {
                 let ages: Vec<Option<f64>> = column(&row, 1)?;
                 Ok(Lag {
                     head: Position::new(column(&row, 0)?),
-                    // A clock that went back makes no event younger than now.
+                    // No event is younger than now, even if the clock went back.
                     ages: ages
                         .iter()
                         .map(|a| Some(a.unwrap_or(0.0).max(0.0)))

@@ -1,4 +1,5 @@
-//! Watches what the mark's proof rests on: the locks of whoever may fill a gap, and the sequence.
+//! Watches the basis of the mark's proof: the locks of transactions that may fill a gap, and the
+//! sequence.
 
 use std::time::{Duration, Instant};
 
@@ -63,14 +64,14 @@ impl LockWatch {
     }
 
     /// Positions that went back (TRUNCATE … RESTART IDENTITY, setval) would come again below the
-    /// mark. `told` is how far the sequence is, if the rows told it.
+    /// mark. `sequence_at` is how far the sequence is, if the read of rows also read it.
     pub(super) async fn check_not_back(
         &mut self,
         client: &Client,
         mark: Position,
-        told: Option<Position>,
+        sequence_at: Option<Position>,
     ) -> Result<()> {
-        let last = match (told, &self.sequence) {
+        let last = match (sequence_at, &self.sequence) {
             (Some(last), _) => last,
             (None, Some(sequence)) => {
                 gap::last_value(client, &self.table.relation, sequence).await?
@@ -82,7 +83,7 @@ impl LockWatch {
             return Ok(());
         }
         let what = format!(
-            "the sequence of {} stands at {last}, below the mark {mark}: positions went back",
+            "the sequence of {} is at {last}, below the mark {mark}: positions went back",
             self.table.relation
         );
         Err(Error::new(ErrorKind::Diverged, what).with_hint(anchor::HINT))

@@ -17,7 +17,7 @@ impl SeenPrimary {
     pub(super) async fn check(&self, client: &Client, source: &str) -> Result<()> {
         let sql = include_str!("../../../sql/queries/source/in_recovery.sql");
         let row = client.query_typed_one(sql, &[]).await;
-        let row = row.map_err(|e| pg::error("cannot ask whether the server is a replica", e))?;
+        let row = row.map_err(|e| pg::error("cannot read whether the server is a replica", e))?;
         if !column::<bool>(&row, 0)? {
             self.0.store(true, Ordering::Relaxed);
             return Ok(());
@@ -27,7 +27,7 @@ impl SeenPrimary {
         );
         if self.0.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::ConnectionLost, what).with_hint(
-                "it goes on when the replica is promoted or the address leads to the primary",
+                "it resumes when the replica is promoted or the address leads to the primary",
             ));
         }
         Err(Error::new(ErrorKind::Precondition, what)

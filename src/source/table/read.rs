@@ -22,7 +22,7 @@ use crate::source::{Batch, EventKey, KeyedBatch, Keys, ReadRequest};
 /// The mean size of the events that were read last.
 pub(super) struct EventBytes(AtomicUsize);
 
-/// What is taken for it as long as nothing was read.
+/// The assumed size before the first read.
 const UNKNOWN_BYTES: usize = 16 * 1024;
 
 impl Default for EventBytes {
@@ -32,7 +32,7 @@ impl Default for EventBytes {
 }
 
 impl EventBytes {
-    /// How many rows are to be asked for, where there is room for so many events and bytes.
+    /// How many rows to request for the given room in events and bytes.
     fn rows(&self, events: usize, bytes: usize) -> usize {
         let fitting = bytes / self.0.load(Ordering::Relaxed).max(1);
         fitting.clamp(1, events.max(1))
@@ -58,7 +58,8 @@ enum Ended {
     NoMore,
     /// It gave as many rows as it was asked for.
     Full,
-    /// The next event has no room; so many bytes may still come, if those behind it are like it.
+    /// The next event has no room; about this many bytes may still come, if later events are like
+    /// it.
     Cut(usize),
 }
 

@@ -26,7 +26,7 @@ fn raw(text: String) -> Result<Box<RawValue>> {
     RawValue::from_string(text).map_err(|e| {
         Error::new(
             ErrorKind::Internal,
-            format!("the server sent JSON that is none: {e}"),
+            format!("the server sent invalid JSON: {e}"),
         )
         .with_source(e)
     })

@@ -16,7 +16,7 @@ use crate::source::RangeSummary;
 
 /// Rows that one read returns at most: bounds the memory of a step.
 const ROWS_MAX: i64 = 10_000;
-/// The same of the first read: where nobody holds it back the mark then goes to the head at once, and
+/// The same for the first read: without a holder the mark then moves to the head at once, and
 /// runners read a backlog themselves.
 const FIRST_ROWS_MAX: i64 = 1_000;
 

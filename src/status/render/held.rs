@@ -26,7 +26,7 @@ impl ProjectionStatus {
             0 => String::new(),
             more => format!(", and {more} more, which highwater status shows"),
         };
-        let waits = format!("its batch waits for a lock of {}", holder(one, now));
+        let waits = format!("its batch waits for a lock held by {}", holder(one, now));
         Some(format!("{waits}; {}{more}", end(one)))
     }
 }
@@ -72,7 +72,7 @@ fn holder(holder: &HeldBy, now: Timestamp) -> String {
         (None, None) => "a prepared transaction".to_owned(),
     };
     let facts = match facts.is_empty() {
-        true => " (who it is takes the right pg_monitor)".to_owned(),
+        true => " (only a role in pg_monitor sees who it is)".to_owned(),
         false => format!(" ({})", facts.join(", ")),
     };
     let query = match &holder.query {
@@ -95,7 +95,7 @@ pub(super) fn render_blocked(text: &mut String, name: &str, holders: &[HeldBy], 
     for one in holders {
         let _ = writeln!(
             text,
-            "\n{name}: its batch waits for a lock of {}\n  {}",
+            "\n{name}: its batch waits for a lock held by {}\n  {}",
             holder(one, now),
             end(one)
         );

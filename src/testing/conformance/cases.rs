@@ -35,11 +35,14 @@ pub(super) async fn events_are_read_in_order_as_they_were_appended(case: &Case) 
     let events = case.all().await;
     assert_eq!(positions(&events), appended);
     assert!(appended.is_sorted_by(|a, b| a < b), "{appended:?}");
-    let told: Vec<_> = events
+    let appended: Vec<_> = events
         .iter()
         .map(|e| (e.stream.as_str(), e.version, e.event_type.as_str()))
         .collect();
-    assert_eq!(told, [("one", 1, "A"), ("two", 1, "B"), ("one", 2, "C")]);
+    assert_eq!(
+        appended,
+        [("one", 1, "A"), ("two", 1, "B"), ("one", 2, "C")]
+    );
     assert_eq!(events[0].id, id);
     let data: serde_json::Value = serde_json::from_str(events[0].data.get()).unwrap_or_default();
     assert_eq!(data, json!({ "text": "ä\"漢" }));

@@ -50,7 +50,7 @@ async fn events_without_ids_are_warned_about() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_line_is_told_with_its_number_and_what_is_stored() {
+async fn a_bad_line_is_reported_with_its_number_and_what_is_stored() {
     let shop = Shop::new();
     let database = TestDatabase::empty().await;
     let url = Some(database.url());
@@ -72,7 +72,7 @@ async fn a_bad_line_is_told_with_its_number_and_what_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_ends_an_append_and_what_was_appended_is_told() {
+async fn ctrl_c_ends_an_append_and_what_was_appended_is_reported() {
     let shop = Shop::new();
     let database = TestDatabase::new().await;
     let client = database.client().await;

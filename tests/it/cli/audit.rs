@@ -16,8 +16,8 @@ async fn an_audit_ends_with_0_where_all_agrees_and_with_1_where_not() {
     shop.run(url, &["run", "--until-caught-up"]).await.expect(0);
     shop.run(url, &["audit"]).await.expect(0);
     let ran = shop.run(url, &["audit"]).await;
-    let text = "source default: 10 events in 1 blocks are as they were\n\
-                counts: nothing that it has read has changed, up to 10\n";
+    let text = "source default: 10 events in 1 blocks are unchanged\n\
+                counts: no event that it has read has changed, up to 10\n";
     assert_eq!(ran.expect(0).stdout, text);
     let unseen = "alter table highwater.event disable trigger user;
                   delete from highwater.event where position = 4;

@@ -144,8 +144,8 @@ const CASES: &[Case] = &[
         .meanwhile(&[APPEND])
         .then(RUN, DONE),
     case("release.begun", 1, &[APPEND], RUN),
-    case("layout.begun", 1, &[SOME, RUN, WIDEN, APPEND], RUN),
-    case("layout.committed", 1, &[SOME, RUN, WIDEN, APPEND], RUN),
+    case("repartition.begun", 1, &[SOME, RUN, WIDEN, APPEND], RUN),
+    case("repartition.committed", 1, &[SOME, RUN, WIDEN, APPEND], RUN),
     case("leave.begun", 1, &[APPEND], RUN),
     case("rebuild.begun", 1, &[APPEND, RUN], &["rebuild", "ledger"]),
     case(
@@ -182,7 +182,7 @@ const CHANGE: &[&str] = &["(the file is changed)"];
 const WIDEN: &[&str] = &["(the file asks for three partitions)"];
 
 #[test]
-fn every_point_stands_in_the_code_once_and_has_a_crash_test() {
+fn every_failpoint_is_in_the_code_once_and_has_a_crash_test() {
     let listed: BTreeSet<&str> = POINTS.iter().copied().collect();
     assert_eq!(listed.len(), POINTS.len());
     let cases = CASES.iter().chain(parking::CASES);

@@ -59,8 +59,8 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
     );
 
     let status = run(&["status"]).await;
-    let told = "counts: 1 key is parked with 3 events; highwater dead-letters list counts";
-    assert!(status.stdout.contains(told), "{status:?}");
+    let expected = "counts: 1 key is parked with 3 events; highwater dead-letters list counts";
+    assert!(status.stdout.contains(expected), "{status:?}");
     let status = run(&["status", "--json"]).await.json();
     let projection = &status["projections"][0];
     assert_eq!(projection["parked_keys"], 1);
@@ -68,7 +68,7 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
 
     run(&["dead-letters", "retry", "counts"])
         .await
-        .expect_error(2, "it is not said which");
+        .expect_error(2, "no dead letters are named");
     run(&["dead-letters", "show", "counts", "--null-key"])
         .await
         .expect_error(2, "of the key null");
@@ -76,18 +76,18 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
         .await
         .expect_error(2, "did you mean counts");
     let retry = run(&["dead-letters", "retry", "counts", "--fingerprint", "f1"]).await;
-    let told = "counts: 3 events of 1 key will be tried again in order, by the next highwater run";
-    assert!(retry.expect(0).stdout.starts_with(told), "{retry:?}");
+    let expected = "counts: 3 events of 1 key will be retried in order by the next highwater run";
+    assert!(retry.expect(0).stdout.starts_with(expected), "{retry:?}");
     run(&["dead-letters", "discard", "counts", "--all"])
         .await
         .expect(2);
     let id = event["id"].as_str().unwrap();
     let why = "--reason=sent by mistake";
     let discard = run(&["dead-letters", "discard", "counts", "--event", id, why]).await;
-    let told = "counts: 1 event discarded\ncounts: 2 events of 1 key stay parked, 2 of them with an \
+    let expected = "counts: 1 event discarded\ncounts: 2 events of 1 key stay parked, 2 of them with an \
                 error of their own: fix its cause or discard these too; then highwater dead-letters \
                 retry counts --key -k applies the others in order\n";
-    assert_eq!(discard.expect(0).stdout, told);
+    assert_eq!(discard.expect(0).stdout, expected);
     let discard = run(&["dead-letters", "discard", "counts", "--all", why, "--json"]).await;
     assert_eq!(discard.expect(0).json()["discarded"], 2);
 }
@@ -115,8 +115,8 @@ async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_
     append_rows(&client, "a", 1..=3).await;
     append_rows(&client, "b", 1..=3).await;
     let ran = run(&["run", "--until-caught-up"]).await;
-    let told = "seen: 2 events of 1 key set aside; highwater dead-letters list seen shows why";
-    assert!(ran.expect(3).stderr.contains(told), "{ran:?}");
+    let expected = "seen: 2 events of 1 key parked; highwater dead-letters list seen shows why";
+    assert!(ran.expect(3).stderr.contains(expected), "{ran:?}");
     let ran = run(&["run", "--until-caught-up", "--json"])
         .await
         .expect(3)
@@ -142,7 +142,10 @@ async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_
     live.says("live").await;
     let retry = run(&["dead-letters", "retry", "seen", "--all"]).await;
     assert!(
-        retry.expect(0).stdout.ends_with("by who runs it now\n"),
+        retry
+            .expect(0)
+            .stdout
+            .ends_with("by the instance that runs it now\n"),
         "{retry:?}"
     );
     let again = "select count(*) from highwater.dead_letter where attempts = 2";
@@ -150,8 +153,8 @@ async fn a_catch_up_ends_with_3_while_keys_are_parked_and_a_live_run_takes_up_a_
         one::<i64>(&client, again).await == 1
     })
     .await;
-    let mend = "alter table seen.seen drop constraint poison";
-    client.batch_execute(mend).await.unwrap();
+    let fix = "alter table seen.seen drop constraint poison";
+    client.batch_execute(fix).await.unwrap();
     run(&["dead-letters", "retry", "seen", "--all"])
         .await
         .expect(0);
@@ -202,12 +205,12 @@ seen = [{ stream = \"b\", version = 1 }]
     shop.write("projections/seen.test.toml", test);
     let ran = shop.run(Some(database.url()), &["test"]).await;
     let shown = format!("{}{}", ran.expect(1).stdout, ran.stderr);
-    let told = "the event at position 2 (T) cannot be applied, and its key is parked";
-    assert!(shown.contains(told), "{ran:?}");
+    let expected = "the event at position 2 (T) cannot be applied, and its key is parked";
+    assert!(shown.contains(expected), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_discard_leaves_behind_is_told_with_a_command_that_works_as_it_is_printed() {
+async fn what_a_discard_leaves_behind_is_reported_with_a_command_that_works_as_printed() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let shop = Shop::new();
@@ -262,7 +265,7 @@ async fn what_a_discard_leaves_behind_is_told_with_a_command_that_works_as_it_is
         .unwrap();
     let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert!(
-        printed.contains("1 event of 1 key will be tried again"),
+        printed.contains("1 event of 1 key will be retried"),
         "{ran:?}"
     );
     shop.run(url, &["run", "--until-caught-up"]).await.expect(0);

@@ -40,7 +40,7 @@ async fn what_cannot_be_understood_ends_with_2_and_reaches_no_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_key_is_told_with_its_file_and_line() {
+async fn an_unknown_key_is_reported_with_its_file_and_line() {
     let shop = Shop::new();
     shop.write("highwater.toml", "[engine]\nlease = \"5s\"\nleese = 1\n");
     shop.write("deep/er/x", "");
@@ -57,7 +57,7 @@ async fn an_unknown_key_is_told_with_its_file_and_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_faults_of_the_projections_files_are_told_at_once() {
+async fn all_faults_of_the_projections_files_are_reported_at_once() {
     let shop = Shop::new();
     shop.write_counts();
     shop.write(
@@ -97,7 +97,7 @@ async fn a_database_that_is_not_there_is_given_up_after_ten_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_on_until_ctrl_c_ends_with_0_before_it_has_a_database_too() {
+async fn commands_that_run_until_ctrl_c_exit_with_0_even_before_they_have_a_database() {
     let shop = Shop::new();
     shop.write_counts();
     for arguments in [
@@ -139,7 +139,7 @@ async fn help_version_and_completions_go_to_stdout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_right_is_told_with_what_to_grant() {
+async fn a_missing_right_is_reported_with_what_to_grant() {
     let shop = Shop::new();
     shop.write_counts();
     let database = TestDatabase::new().await;

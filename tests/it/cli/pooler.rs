@@ -36,7 +36,7 @@ async fn every_command_works_through_a_pooler_in_transaction_mode() {
     let ran = shop.run_with(Some(&url), &["append", "-"], appended).await;
     ran.expect(0);
     append_rows(&client, "b", 1..=5).await;
-    // The third of b cannot be applied: it and what follows it are set aside.
+    // The third of b cannot be applied: it and what follows it are parked.
     run(&["run", "--until-caught-up"]).await.expect(3);
     let counted = "select sum(n)::bigint from counts.counts";
     assert_eq!(one::<i64>(&client, counted).await, 6);

@@ -23,7 +23,7 @@ async fn commands_share_the_private_server_that_one_holds() {
         fs::read_to_string(&held.stdout).unwrap()
     );
     let second = shop.run(None, &["db", "start"]).await;
-    second.expect_error(1, "runs already, held by another process");
+    second.expect_error(1, "already runs, started by another process");
     let events = shop.run(None, &["events"]).await;
     events.expect_error(1, "run highwater init");
     let line = "{\"stream\":\"a\",\"type\":\"T\",\"data\":1}\n";

@@ -116,7 +116,7 @@ async fn ctrl_c_in_the_middle_of_a_catch_up_loses_nothing_and_applies_nothing_tw
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_run_stands_by_and_goes_on_where_the_first_one_ends() {
+async fn a_second_run_stands_by_and_continues_where_the_first_one_ends() {
     let shop = Shop::new();
     shop.write_counts();
     let database = TestDatabase::new().await;
@@ -173,7 +173,7 @@ async fn a_second_signal_ends_a_run_at_once() {
     let begun = async || one::<i64>(&client, sleeping).await == 1;
     eventually("the batch is in flight", LIMIT, begun).await;
     run.signal(Signal::SIGINT);
-    run.says("finishing what is begun; once more stops at once")
+    run.says("finishing the work in flight; a second signal stops at once")
         .await;
     run.signal(Signal::SIGINT);
     let ran = run.end().await;
@@ -182,7 +182,7 @@ async fn a_second_signal_ends_a_run_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_projection_is_told_with_where_it_stands() {
+async fn a_changed_projection_is_reported_with_its_position() {
     let shop = Shop::new();
     shop.write_counts();
     let database = TestDatabase::new().await;
@@ -240,7 +240,7 @@ async fn a_server_that_only_reads_for_now_is_tried_again() {
     let read_only = format!("alter database \"{name}\" set default_transaction_read_only = on");
     client.batch_execute(&read_only).await.unwrap();
     let run = shop.start(url, &["run"]);
-    run.says("trying again").await;
+    run.says("retrying").await;
     run.says("read-only transaction").await;
     let end = format!(
         "alter database \"{name}\" reset default_transaction_read_only; \
@@ -268,7 +268,7 @@ async fn what_a_killed_run_has_in_flight_ends_in_the_server_too() {
     let is_asleep = async || one::<i64>(&client, ASLEEP).await == 1;
     eventually("the batch is in flight", LIMIT, is_asleep).await;
     let drop = shop.start(Some(database.url()), &["drop", "slow"]);
-    drop.says("waiting for a batch in flight to end").await;
+    drop.says("waiting for a batch in flight;").await;
     run.child.kill().await.unwrap();
     // It holds the checkpoint, which the drop waits for.
     assert_eq!(drop.end().await.expect(0).stdout, "slow: dropped\n");
@@ -319,7 +319,7 @@ async fn a_catch_up_whose_time_runs_out_says_so_and_why_it_was_not_further() {
     let lock = "begin; lock table counts.counts in share mode";
     other.batch_execute(lock).await.unwrap();
     let pid: i32 = one(&other, "select pg_backend_pid()").await;
-    let blocked = format!("its batch waits for a lock of pid {pid} (");
+    let blocked = format!("its batch waits for a lock held by pid {pid} (");
     late(
         "2s",
         &["counts: the time ran out at position 3: ", &blocked],
@@ -328,11 +328,7 @@ async fn a_catch_up_whose_time_runs_out_says_so_and_why_it_was_not_further() {
     other.batch_execute("rollback").await.unwrap();
 
     shop.run(url, &["pause", "counts"]).await.expect(0);
-    late(
-        "1s",
-        &["it is paused; highwater resume counts lets it go on"],
-    )
-    .await;
+    late("1s", &["it is paused; highwater resume counts resumes it"]).await;
     shop.run(url, &["resume", "counts"]).await.expect(0);
 
     other.batch_execute("begin").await.unwrap();
@@ -366,7 +362,7 @@ async fn an_accept_that_passes_over_removed_events_says_which() {
     let accepted = shop.run(url, &["accept", "counts"]).await;
     assert_eq!(
         accepted.expect(0).stdout,
-        "counts: accepted; it goes on after position 25, and what stood after 10 up to there is not \
+        "counts: accepted; it resumes after position 25, and events after 10 up to there are not \
          in its read model\n"
     );
     shop.run(url, &["run", "--until-caught-up"]).await.expect(0);

@@ -72,7 +72,7 @@ select pg_sleep(1000) from batch having count(*) > 40000;
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_was_a_guess_and_takes_too_long_is_made_smaller_and_no_error_is_told() {
+async fn a_batch_that_was_a_guess_and_takes_too_long_is_made_smaller_and_no_error_is_reported() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_many(&client, 60_000).await;

@@ -11,7 +11,7 @@ use super::{LIMIT, are_exact, engine, is_live, is_retrying};
 use crate::exactness::{Running, ledger_in_rust, ledger_in_sql};
 use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
 
-async fn look(url: &str) -> Status {
+async fn read_status(url: &str) -> Status {
     let database = || Database::new(Connector::parse(url).unwrap(), 4).unwrap();
     let source = TableSource::new("default", database(), None, EventTable::own());
     status::read(&database(), &[Arc::new(source)], &[])
@@ -35,9 +35,9 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
     other.batch_execute(lock).await.unwrap();
     let pid: i32 = one(&other, "select pg_backend_pid()").await;
     append_rows(&client, "s", 1..=20).await;
-    let mut found = look(database.url()).await;
+    let mut found = read_status(database.url()).await;
     eventually("the blocker is found", LIMIT, async || {
-        found = look(database.url()).await;
+        found = read_status(database.url()).await;
         let blocked = found.projection("in_sql").unwrap();
         !blocked.blocked_by.is_empty()
     })
@@ -51,7 +51,7 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
     let free = found.projection("in_rust").unwrap();
     assert!(free.blocked_by.is_empty(), "{free:?}");
     let text = found.render(false);
-    let expected = format!("in_sql: its batch waits for a lock of pid {pid} (user ");
+    let expected = format!("in_sql: its batch waits for a lock held by pid {pid} (user ");
     assert!(text.contains(&expected), "{text}");
     assert!(
         text.contains("application the nightly report, idle in transaction, begun"),
@@ -69,11 +69,11 @@ async fn a_batch_that_waits_for_a_lock_on_the_read_model_says_for_whose() {
         keys,
         ["application", "pid", "prepared", "query", "since", "user"]
     );
-    // Longer than a batch may take: it is given up, and tried again.
+    // Longer than a batch may take: it is given up, and retried.
     is_retrying_one(&monitor, "in_sql", "57014").await;
     other.batch_execute("rollback").await.unwrap();
     are_exact(&client, &["in_sql", "in_rust"]).await;
-    let found = look(database.url()).await;
+    let found = read_status(database.url()).await;
     assert!(found.projections.iter().all(|p| p.blocked_by.is_empty()));
     running.stop().await;
 }
@@ -111,7 +111,7 @@ async fn a_batch_that_waits_for_a_prepared_transaction_says_its_name() {
     client.batch_execute(&prepare).await.unwrap();
     append_rows(&client, "s", 1..=20).await;
     eventually("the prepared transaction is named", LIMIT, async || {
-        let found = look(database.url()).await;
+        let found = read_status(database.url()).await;
         let holders = &found.projection("in_sql").unwrap().blocked_by;
         let names: Vec<_> = holders.iter().map(|h| h.prepared.clone()).collect();
         names == [Some(format!("lock {database_id}"))]
@@ -148,7 +148,7 @@ async fn a_change_of_the_event_table_that_is_held_open_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blocker_of_several_partitions_is_told_once() {
+async fn a_blocker_of_several_partitions_is_reported_once() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let header = "/* highwater\npartitions = 4\n*/\n";
@@ -166,10 +166,10 @@ async fn a_blocker_of_several_partitions_is_told_once() {
     }
     let waiting = "select count(*) from pg_stat_activity where datname = current_database()
                    and application_name like 'highwater:counts:%' and wait_event_type = 'Lock'";
-    let mut found = look(database.url()).await;
+    let mut found = read_status(database.url()).await;
     eventually("several batches wait", LIMIT, async || {
         let before: i64 = one(&client, waiting).await;
-        found = look(database.url()).await;
+        found = read_status(database.url()).await;
         let after: i64 = one(&client, waiting).await;
         before >= 2 && after >= 2
     })

@@ -39,7 +39,7 @@ async fn proxied(url: &str) -> (Proxy, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_silent_cut_or_refused_are_given_up_and_taken_up_again() {
+async fn connections_that_are_silent_cut_or_refused_are_given_up_and_opened_again() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let (proxy, url) = proxied(database.url()).await;
@@ -102,14 +102,14 @@ async fn a_connection_that_is_silent_while_a_read_model_is_made_is_given_up() {
     })
     .await;
     proxy.set(Mode::Freeze);
-    is_retrying(&monitor, "the read model was not there after 3s").await;
+    is_retrying(&monitor, "the read model was not created within 3s").await;
     holder.batch_execute("rollback").await.unwrap();
     proxy.set(Mode::Pass);
     are_exact(&client, &["in_sql"]).await;
     running.stop().await;
 }
 
-/// Every process of a server, stopped; they go on when this is dropped.
+/// Every process of a server, stopped; they continue when this is dropped.
 struct Stopped(Vec<Pid>);
 
 impl Stopped {

@@ -1,4 +1,5 @@
-//! Partitions that move to another instance: only what must, and status says at once who runs them and how.
+//! Partitions that move to another instance: only those that must, and status shows at once who
+//! runs them and how.
 
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ async fn status_shows_a_runner_live_as_soon_as_it_is_after_a_join_a_leave_and_a_
     third.stop().await;
 }
 
-/// Waits until all instances have renewed themselves and looked at the others once more.
+/// Waits until all instances have renewed themselves and polled the others once more.
 async fn until_renewed(client: &Client, instances: i64) {
     let now: String = one(client, "select clock_timestamp()::text").await;
     let renewed = format!(
@@ -78,7 +79,7 @@ async fn until_renewed(client: &Client, instances: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_runs_a_partition_keeps_it_when_others_come() {
+async fn an_instance_keeps_its_partition_when_others_come() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "s", 1..=10).await;

@@ -1,4 +1,4 @@
-//! An operator holds a projection on all instances, and lets it go on.
+//! An operator pauses a projection on all instances, and resumes it.
 
 use highwater::ErrorKind;
 use highwater::internal::pause::{pause, resume};
@@ -68,7 +68,7 @@ async fn a_pause_is_seen_without_listen_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_projection_stays_so_for_who_starts_later() {
+async fn a_paused_projection_stays_paused_for_an_instance_that_starts_later() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let ledger = [ledger_partitioned("ledger", 2)];

@@ -168,7 +168,7 @@ async fn an_engine_that_is_slow_in_its_transactions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_is_stopped_in_its_transaction_holds_nobody_longer_than_its_lease() {
+async fn a_process_that_is_stopped_in_its_transaction_blocks_nobody_longer_than_its_lease() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "s", 1..=50).await;

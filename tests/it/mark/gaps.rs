@@ -15,7 +15,7 @@ fn insert_drawn(position: i64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_gap_the_mark_follows_and_no_lock_is_looked_at() {
+async fn without_a_gap_the_mark_follows_and_no_lock_is_read() {
     let mut stage = Stage::new().await;
     let [writer, open] = stage.sessions().await;
     // A look would refuse this; a mark that follows without a hole needs none.
@@ -327,7 +327,7 @@ async fn a_held_gap_says_who_holds_it() {
 
 /// Among many writers it is most likely a commit that is on its way.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_step_that_passes_many_leaves_the_look_at_a_new_gap_to_the_next_one() {
+async fn the_step_that_passes_many_leaves_the_snapshot_of_a_new_gap_to_the_next_one() {
     let mut stage = Stage::new().await;
     let [slow, quick] = stage.sessions().await;
     for _ in 0..16 {

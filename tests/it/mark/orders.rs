@@ -51,10 +51,10 @@ async fn locks_before_rows_lose_an_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_look_and_the_second_read_in_one_statement_lose_an_event() {
+async fn the_last_snapshot_and_the_second_read_in_one_statement_lose_an_event() {
     let (mut stage, slow, quick, wrong) = cast().await;
     gap(&mut stage, &slow, &quick).await;
-    // The commit falls between the snapshot of the statement and its look at the locks. Which of
+    // The commit falls between the snapshot of the statement and its read of the locks. Which of
     // the two it names first does not matter: the snapshot is taken before either.
     slow.run("select pg_advisory_lock(1)").await;
     let one_statement = format!(
@@ -105,7 +105,7 @@ async fn shut(door: &Session) {
         .await;
 }
 
-async fn until_the_look_waits(observer: &Session) {
+async fn until_the_snapshot_waits(observer: &Session) {
     let waits = "select count(*) from pg_locks
                   where relation = 'pg_subscription_rel'::regclass and not granted
                     and database = (select oid from pg_database where datname = current_database())";
@@ -116,7 +116,7 @@ async fn until_the_look_waits(observer: &Session) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_between_the_rows_and_the_look_is_in_what_the_second_read_says() {
+async fn a_commit_between_the_rows_and_the_snapshot_is_in_the_second_read() {
     let (mut stage, slow, quick, door) = cast().await;
     slow.run("begin").await;
     let late = "insert into highwater.event (stream, version, type, data)
@@ -125,7 +125,7 @@ async fn a_commit_between_the_rows_and_the_look_is_in_what_the_second_read_says(
     quick.append().await;
     shut(&door).await;
     let commit = async {
-        until_the_look_waits(&quick).await;
+        until_the_snapshot_waits(&quick).await;
         slow.run("commit").await;
         door.run("commit").await;
     };
@@ -144,7 +144,7 @@ async fn a_second_read_beyond_what_was_seen_first_loses_an_event() {
     shut(&door).await;
     // Both have seen 2 and wait for the one holder. Meanwhile:
     let meanwhile = async {
-        until_the_look_waits(&quick).await;
+        until_the_snapshot_waits(&quick).await;
         late.run("begin").await;
         late.append().await;
         quick.append().await;

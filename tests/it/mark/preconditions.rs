@@ -15,7 +15,7 @@ async fn is_refused(change: &str, name: &str) {
     quick.append().await;
     stage.reaches(1).await;
     quick.run(change).await;
-    // Somebody else's number in between, so that there is a gap to look at.
+    // A number of another session in between, so that there is a gap.
     slow.run("begin").await;
     slow.run("insert into ev (position) values (10)").await;
     slow.run("commit").await;
@@ -55,7 +55,7 @@ async fn a_sequence_that_cycles_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_without_a_sequence_is_refused() {
     let change = "alter table ev alter position drop default";
-    is_refused(change, "draws its position from no sequence").await;
+    is_refused(change, "has no sequence for its position").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +80,7 @@ async fn another_sequence_than_at_the_start_is_refused_while_it_runs() {
     let sql = table_sql("ev", SERIAL);
     let mut stage = Stage::with(&sql, by_sequence("ev")).await;
     let [slow, quick] = stage.sessions().await;
-    // A number of the old sequence is out, under a lock that nobody will look at any more.
+    // A number of the old sequence is in use, under a lock that is no longer read.
     slow.run("begin; select nextval('ev_position_seq')").await;
     quick
         .run("create sequence other start 2; alter table ev alter position set default nextval('other')")
@@ -219,9 +219,9 @@ async fn positions_that_went_back_before_the_start_are_a_divergence() {
     assert_eq!(error.unwrap().kind(), ErrorKind::Diverged);
 }
 
-/// The log begins anew and is past the mark again before anybody has looked.
+/// The log is started again and is past the mark before the next poll.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_began_anew_and_is_past_the_mark_again_is_a_divergence_in_the_next_step() {
+async fn a_log_that_was_started_again_and_is_past_the_mark_is_a_divergence_in_the_next_step() {
     for burnt in [false, true] {
         let mut stage = Stage::new().await;
         let writer = stage.session().await;

@@ -7,7 +7,7 @@ use super::stage::{LIMIT, OWN, Session, Stage, pause};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_prepared_before_the_first_look_holds_the_mark() {
+async fn a_transaction_prepared_before_the_first_snapshot_holds_the_mark() {
     let mut stage = Stage::new().await;
     let [slow, quick] = stage.sessions().await;
     let gid = slow.gid("before").await;

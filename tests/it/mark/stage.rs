@@ -126,7 +126,8 @@ impl Stage {
         Ok(step)
     }
 
-    /// The types that were said to be in what was passed: who wants none of them reads nothing.
+    /// The types that were reported in the passed range: a projection that wants none of them reads
+    /// nothing.
     pub(super) fn types(&self) -> Vec<&str> {
         self.types.iter().map(String::as_str).collect()
     }
@@ -144,7 +145,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Steps until the mark stands at `position`.
+    /// Steps until the mark is at `position`.
     pub(super) async fn reaches(&mut self, position: i64) {
         let started = Instant::now();
         let mut last = self.step().await;
@@ -156,8 +157,8 @@ impl Stage {
         assert_eq!(last.mark.get(), position);
     }
 
-    /// Steps until a look has found holders, and then for some looks more: the mark stands at
-    /// `position` all the time. Returns the names of the holders.
+    /// Steps until a snapshot has found holders, and then for some more: the mark is at `position`
+    /// all the time. Returns the names of the holders.
     pub(super) async fn is_held_at(&mut self, position: i64) -> Vec<String> {
         let started = Instant::now();
         let mut held_by = Vec::new();
@@ -178,7 +179,7 @@ impl Stage {
         held_by
     }
 
-    /// Steps until the mark stands at `position`, with nobody ever found to hold it.
+    /// Steps until the mark is at `position`, without ever finding a holder.
     pub(super) async fn reaches_unheld(&mut self, position: i64) {
         let started = Instant::now();
         loop {

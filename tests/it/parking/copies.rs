@@ -1,4 +1,4 @@
-//! A letter is tried again as it was set aside, whatever became of the log since.
+//! A dead letter is retried as it was stored, whatever happened to the log since.
 
 use highwater::internal::engine::operate::accept;
 
@@ -8,8 +8,8 @@ use super::*;
 const WAYS: [&str; 5] = [
     "select by_function();",
     "do $$ begin insert into applied select position, type from batch order by position; end $$;",
-    "create temp table told on commit drop as select * from batch;
-     insert into applied select position, type from told order by position;",
+    "create temp table taken on commit drop as select * from batch;
+     insert into applied select position, type from taken order by position;",
     "with batch as (select * from applied.batch)
      insert into applied select position, type from batch order by position;",
     "insert into applied select position, type from batch where position in (select seen())
@@ -63,7 +63,7 @@ async fn all_are_applied(client: &Client, way: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_is_applied_though_its_event_was_removed_from_the_log() {
+async fn a_dead_letter_is_applied_though_its_event_was_removed_from_the_log() {
     for way in WAYS {
         let (database, client) = parked("\"T\"", way).await;
         let sql = "delete from highwater.event where position <= 5";
@@ -75,7 +75,7 @@ async fn a_letter_is_applied_though_its_event_was_removed_from_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_is_applied_though_its_type_is_not_wanted_any_more() {
+async fn a_dead_letter_is_applied_though_its_type_is_no_longer_wanted() {
     for way in WAYS {
         let (database, client) = parked("\"T\", \"U\"", way).await;
         let narrowed = || by_view("\"U\"", way);

@@ -57,7 +57,7 @@ async fn run_for_a_while(database: &TestDatabase, random: &mut Random, partition
 }
 
 /// What is poison, and what becomes of it: some of it is fixed, and some is retried.
-async fn mend_some(
+async fn fix_some(
     database: &TestDatabase,
     client: &Client,
     random: &mut Random,
@@ -93,7 +93,7 @@ async fn plays(partitions: impl Fn(&mut Random) -> u64) {
         run_for_a_while(&database, &mut random, count).await;
         if one::<bool>(&client, "select to_regclass('applied.applied') is not null").await {
             is_in_order(&client).await;
-            mend_some(&database, &client, &mut random, &mut poison).await;
+            fix_some(&database, &client, &mut random, &mut poison).await;
         }
     }
     poisoned(&client, &[]).await;
@@ -112,7 +112,7 @@ async fn plays(partitions: impl Fn(&mut Random) -> u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_poison_and_whoever_dies_all_is_applied_in_order_in_the_end() {
+async fn every_event_is_applied_in_order_in_the_end_through_poison_and_crashes() {
     plays(|_| 1).await;
 }
 

@@ -56,7 +56,7 @@ async fn a_projection_stops_before_the_first_key_that_it_may_not_park() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_projection_stops_before_more_events_than_it_may_set_aside() {
+async fn a_projection_stops_before_more_events_than_it_may_park() {
     let (database, client) = log(6, &[8]).await;
     let Outcome::Stopped(error) = run_with(&database, at_most(10, 3)).await else {
         panic!("five events are set aside")
@@ -117,7 +117,7 @@ async fn a_rebuild_begins_without_dead_letters_and_brings_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_accepted_change_keeps_what_was_set_aside_before_it() {
+async fn an_accepted_change_keeps_what_was_parked_before_it() {
     let (database, client) = log(4, &[8]).await;
     caught_up(&run(&database, applied("")).await);
     poisoned(&client, &[]).await;
@@ -140,7 +140,7 @@ async fn an_accepted_change_keeps_what_was_set_aside_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_never_calls_an_event_visible_that_was_set_aside() {
+async fn a_wait_never_calls_a_parked_event_visible() {
     let (database, client) = log(4, &[8]).await;
     caught_up(&run(&database, applied("")).await);
     let target = database.pooled();

@@ -216,21 +216,21 @@ async fn a_runner_that_reads_the_events_learns_of_a_discard_before_its_next_batc
         .source(database.source())
         .projection(Arc::new(RustProjection::new(Applied { poison }).unwrap()));
     let engine = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
-    let stands_at = async |position: i64| {
+    let is_at = async |position: i64| {
         let sql = format!("select count(*) from highwater.checkpoint where position = {position}");
         eventually("it follows", LIMIT, async || {
             one::<i64>(&client, &sql).await == 1
         })
         .await;
     };
-    stands_at(10).await;
+    is_at(10).await;
     assert_eq!(letters(&client).await, [8]);
     let target = database.pooled();
     dead_letters::discard(&target, &name(), &Selection::All, "a test")
         .await
         .unwrap();
     append_rows(&client, "c", 3..=3).await;
-    stands_at(11).await;
+    is_at(11).await;
     assert_eq!(letters(&client).await, [0_i64; 0], "the key is free");
     is_in_order(&client).await;
     stop.cancel();

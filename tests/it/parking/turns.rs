@@ -11,7 +11,7 @@ fn sessions(database: &TestDatabase, most: usize) -> Database {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_with_one_session_for_batches_parks_and_goes_on() {
+async fn a_process_with_one_session_for_batches_parks_and_continues() {
     for most in [1, 2] {
         let (database, client) = log(4, &[8, 14]).await;
         let engine = Engine::new(sessions(&database, most), Settings::default())
@@ -34,7 +34,7 @@ fn with_lease(database: &TestDatabase) -> Engine {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_cannot_be_tried_now_holds_up_no_other_key() {
+async fn a_dead_letter_that_cannot_be_retried_now_blocks_no_other_key() {
     let (database, client) = log(4, &[8, 9]).await;
     caught_up(&run(&database, applied("")).await);
     assert_eq!(letters(&client).await, [8, 9, 13, 14, 18, 19]);
@@ -97,7 +97,7 @@ async fn a_run_that_is_to_end_waits_for_what_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_keys_flow_while_many_letters_are_tried_again() {
+async fn other_keys_flow_while_many_dead_letters_are_retried() {
     let (database, client) = log(0, &[1]).await;
     append_rows(&client, "c", 1..=300).await;
     caught_up(&run(&database, applied("")).await);
@@ -113,7 +113,7 @@ async fn other_keys_flow_while_many_letters_are_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_more_may_be_parked_letters_make_room_instead_of_a_stop() {
+async fn where_nothing_more_may_be_parked_retries_make_room_instead_of_a_stop() {
     // Of each of a and b there are four; a limit of eight is full.
     let (database, client) = log(4, &[1, 2]).await;
     caught_up(&run(&database, applied("")).await);

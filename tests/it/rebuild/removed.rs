@@ -42,7 +42,7 @@ async fn a_rebuild_from_a_log_that_lacks_its_oldest_events_is_refused_and_leaves
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_earlier_try_goes_on_if_it_has_read_what_was_removed_and_is_taken_away_if_not() {
+async fn an_earlier_attempt_continues_if_it_has_read_what_was_removed_and_is_dropped_if_not() {
     let (database, client) = built(100).await;
     let broken = COUNTS.replace("count(*)", "sum(1 / (version - 60))");
     let stopped = rebuild(&database, &broken)

@@ -28,7 +28,7 @@ pub(super) struct Transaction<'s> {
     session: &'s Session,
     writer: Box<dyn BatchWriter + 's>,
     pace: Pace,
-    /// The range that its first fence was given: empty where it is not known how far it will come.
+    /// The range of its first fence: empty where the end is not known yet.
     fenced: Range,
     /// How far it has come.
     pub(super) through: Position,
@@ -73,7 +73,7 @@ impl<'s> Transaction<'s> {
     ) -> Result<Vec<Row>> {
         let (prologue, place) = (
             self.applier.prologue.as_str(),
-            self.applier.place_of_work(range),
+            self.applier.session_settings(range),
         );
         let begin = format!("{prologue};\n{fence};\n{place}");
         let tx = Tx::new(self.session.client());
@@ -96,7 +96,7 @@ impl<'s> Transaction<'s> {
         if batch.events.is_empty() {
             return Ok(None);
         }
-        // Nothing of the writer is looked at after a panic.
+        // Nothing of the writer is used after a panic.
         let read = catch_unwind(AssertUnwindSafe(|| self.writer.first_read(batch)));
         read.unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
@@ -158,7 +158,7 @@ impl<'s> Transaction<'s> {
         self.began.elapsed() >= self.pace.transaction
     }
 
-    /// Writes what the projection has not written yet, but for the statement that is returned.
+    /// Writes what the projection has not written yet, except the statement that is returned.
     pub(super) async fn last_write(&mut self) -> Result<Option<TextStatement>> {
         let at = Instant::now();
         let write = unpanicked(self.writer.last_write()).await;
@@ -216,8 +216,8 @@ async fn check_open(session: &Session, fenced: Range) -> Result<()> {
     asked.map_err(|e| pg::error("cannot continue the batch", e))
 }
 
-/// Sends what the projection reads first behind what opens the transaction, without waiting for that
-/// one's answer; but looks at the answers in their order, also where there is nothing to be read.
+/// Sends what the projection reads first behind what opens the transaction, without waiting for its
+/// answer; reads the answers in their order, also if there is nothing to read.
 async fn read_behind<R>(
     open: impl Future<Output = Result<()>>,
     read: Result<Option<impl Future<Output = Result<Vec<R>>>>>,
@@ -232,20 +232,20 @@ async fn read_behind<R>(
     rows
 }
 
-/// Sends the commit behind the last statement, without waiting for that one's answer.
+/// Sends the commit behind the last statement, without waiting for its answer.
 async fn end_behind(
     last: impl Future<Output = Result<u64>>,
     end: impl Future<Output = Result<()>>,
 ) -> Result<()> {
-    // In this order: one that could not even be sent must not be followed by the commit. Where the server
-    // refuses it the commit fails too, and says less of it.
+    // In this order: the commit must not follow a statement that could not be sent. If the server
+    // refuses the statement, the commit fails too, with a poorer message.
     let ending = async { Ok(end.await) };
     let (_, ended) = try_join(last, ending).await?;
     ended
 }
 
-/// A panic of the projection's code as an error. Nothing of it is looked at afterwards: its
-/// transaction is rolled back.
+/// A panic of the projection's code as an error. Its state is not used afterwards: its transaction
+/// is rolled back.
 async fn unpanicked<T>(applying: impl Future<Output = Result<T>>) -> Result<T> {
     let applied = AssertUnwindSafe(applying).catch_unwind().await;
     applied.unwrap_or_else(|panic| Err(panicked(&*panic)))
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_error_of_the_last_statement_is_told_not_that_of_the_commit_behind_it() {
+    async fn the_error_of_the_last_statement_is_reported_not_that_of_the_commit_after_it() {
         let refused = async {
             yield_now().await;
             error(ErrorKind::Locked)

@@ -130,7 +130,7 @@ fn what_is_known_is_forgotten_with_the_generation_or_the_partitioning_and_once_a
 }
 
 #[test]
-fn a_stop_is_told_by_the_error_of_here_or_by_the_stored_one() {
+fn a_stop_is_reported_with_the_error_of_this_runner_or_the_stored_one() {
     let mut local = local();
     let stored = StoredError {
         kind: "diverged".into(),
@@ -138,7 +138,7 @@ fn a_stop_is_told_by_the_error_of_here_or_by_the_stored_one() {
         hint: Some("accept it".into()),
         ..StoredError::default()
     };
-    let told = |local: &Local, stored: Option<&StoredError>| {
+    let shown = |local: &Local, stored: Option<&StoredError>| {
         let error = local.error_of(0, stored);
         (
             error.kind(),
@@ -146,16 +146,16 @@ fn a_stop_is_told_by_the_error_of_here_or_by_the_stored_one() {
             error.hint().map(str::to_owned),
         )
     };
-    let (kind, message, hint) = told(&local, Some(&stored));
+    let (kind, message, hint) = shown(&local, Some(&stored));
     assert_eq!(
         (kind, &*message, hint.as_deref()),
         (ErrorKind::Diverged, "it went back", Some("accept it"))
     );
-    let (kind, message, hint) = told(&local, None);
+    let (kind, message, hint) = shown(&local, None);
     assert_eq!((kind, hint), (ErrorKind::Apply, None));
     assert_eq!(message, "it was stopped, and no error is stored");
     local.stopped.insert(0, error(ErrorKind::Apply));
-    assert_eq!(told(&local, Some(&stored)).1, "why");
+    assert_eq!(shown(&local, Some(&stored)).1, "why");
 }
 
 #[test]

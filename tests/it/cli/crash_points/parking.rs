@@ -48,20 +48,20 @@ pub(super) const CASES: &[Case] = &[
     case("batch.committed", 30, &[APPEND, POISON], RUN),
     case("retry.requested", 1, &[APPEND, POISON, RUN, MEND], RETRY),
     case(
-        "redrive.committed",
+        "retry.committed",
         1,
         &[APPEND, POISON, RUN, MEND, RETRY],
         RUN,
     ),
     case(
-        "redrive.committed",
+        "retry.committed",
         5,
         &[APPEND, POISON, RUN, MEND, RETRY],
         RUN,
     ),
     case("batch.sent", 1, &[APPEND, POISON, RUN, MEND, RETRY], RUN),
     case("batch.sent", 3, &[APPEND, POISON, RUN, MEND, RETRY], RUN),
-    case("redrive.refused", 1, &[APPEND, POISON, RUN, RETRY], RUN),
+    case("retry.refused", 1, &[APPEND, POISON, RUN, RETRY], RUN),
     case("discard.settled", 1, &[APPEND, POISON, RUN], DISCARD),
     case("discard.committed", 1, &[APPEND, POISON, RUN], DISCARD),
 ];
@@ -84,7 +84,7 @@ impl Project {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_dies_around_a_dead_letter_leaves_every_event_applied_or_given_up_once() {
+async fn a_process_that_dies_around_a_dead_letter_leaves_every_event_applied_or_discarded_once() {
     stream::iter(CASES)
         .for_each_concurrent(3, dies_and_goes_on)
         .await;

@@ -1,7 +1,8 @@
--- Purpose: sets aside what a batch passes of parked keys, where the server can read the log itself.
+-- Purpose: stores the events of parked keys in a batch as dead letters, where the server can read
+-- the log itself.
 -- `events`: the events; `after`, `through`: the range; `types`, `partition`, `parked`: which events;
--- `key`: the key; `projection`, `generation`: whose letters; `most`: one more than may be, which
--- highwater.check_parked then refuses.
+-- `key`: the key; `projection`, `generation`: the read model; `most`: one more than the limit,
+-- which highwater.check_parked then refuses.
 -- Must hold: under the fence that moves the checkpoint over them.
 insert into highwater.dead_letter
        (projection, generation, position, key, id, stream, version, type, data, metadata, recorded_at)

@@ -1,4 +1,4 @@
-//! Looking at what was set aside.
+//! Lists and shows dead letters.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -15,14 +15,14 @@ use crate::pg::column_named;
 use crate::pg::database::Database;
 use crate::position::Position;
 
-/// A list that may be longer than what is shown of it.
+/// A list that may be longer than its shown part.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listed<T> {
     /// The projection.
     pub projection: ProjectionName,
     /// How many keys of the selection are parked.
     pub parked_keys: i64,
-    /// How many letters these keys have.
+    /// How many dead letters these keys have.
     pub dead_letters: i64,
     /// The first of them.
     #[serde(flatten)]
@@ -36,21 +36,21 @@ pub struct ByKey {
     pub keys: Vec<ParkedKey>,
 }
 
-/// A parked key, with the letter that all others of it wait for.
+/// A parked key, with the dead letter that blocks it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ParkedKey {
     /// The key; `None` is the key null.
     pub key: Option<String>,
-    /// How many letters it has.
+    /// How many dead letters it has.
     pub dead_letters: i64,
-    /// Where the first of them stands.
+    /// The position of the first of them.
     pub position: Position,
     /// The event of the first.
     pub event_id: Uuid,
     /// Its type.
     pub event_type: String,
     /// Why it could not be applied, as in a projection's `last_error`; `None` for one that followed
-    /// an event which has left since.
+    /// an event that is no longer parked.
     pub error: Option<Value>,
     /// What is alike in errors of one cause.
     pub fingerprint: Option<String>,
@@ -58,18 +58,19 @@ pub struct ParkedKey {
     pub attempts: i32,
     /// Since when it is parked.
     pub parked_at: Timestamp,
-    /// When another try was asked for that is not done yet.
+    /// When a retry was requested that is not done yet.
     pub retry_requested_at: Option<Timestamp>,
 }
 
-/// What stands in the way, alike errors together.
+/// An error that parks keys, with all that are alike.
 #[derive(Clone, Debug, Serialize)]
 pub struct Alike {
-    /// What is alike; `None` for keys whose first letter only followed an event that has left.
+    /// What is alike; `None` for keys whose first dead letter only followed an event that is no
+    /// longer parked.
     pub fingerprint: Option<String>,
     /// How many keys it parks.
     pub parked_keys: i64,
-    /// How many letters these keys have.
+    /// How many dead letters these keys have.
     pub dead_letters: i64,
     /// The first event that has it.
     pub event_id: Uuid,
@@ -90,23 +91,23 @@ pub struct ByError {
     pub errors: Vec<Alike>,
 }
 
-/// Letters, in the order of their positions.
+/// Dead letters, in the order of their positions.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
     /// The projection.
     pub projection: ProjectionName,
-    /// How many letters are in the selection.
+    /// How many dead letters are in the selection.
     pub dead_letters: i64,
     /// The first of them.
     pub letters: Vec<ShownLetter>,
 }
 
-/// A letter as it is kept.
+/// A dead letter as it is stored.
 #[derive(Clone, Debug, Serialize)]
 pub struct ShownLetter {
     /// The key; `None` is the key null.
     pub key: Option<String>,
-    /// How many letters of the key stand before it.
+    /// How many dead letters of the key are before it.
     pub before: i64,
     /// How many of the key follow it.
     pub behind: i64,
@@ -118,9 +119,9 @@ pub struct ShownLetter {
     pub fingerprint: Option<String>,
     /// How often it was tried.
     pub attempts: i32,
-    /// When it was set aside.
+    /// When it was parked.
     pub parked_at: Timestamp,
-    /// When another try was asked for that is not done yet.
+    /// When a retry was requested that is not done yet.
     pub retry_requested_at: Option<Timestamp>,
 }
 
@@ -149,8 +150,8 @@ pub struct Event {
 /// The parked keys of a projection, at most `limit` of them.
 ///
 /// # Errors
-/// [`crate::ErrorKind::NotFound`] for a projection without a read model, or a selection other than
-/// all that nothing is in.
+/// [`crate::ErrorKind::NotFound`] for a projection without a read model, or an empty selection
+/// other than all.
 pub async fn by_key(
     target: &Database,
     name: &ProjectionName,
@@ -175,8 +176,7 @@ pub async fn by_key(
     })
 }
 
-/// What stands in the way of a projection's parked keys, alike errors together, at most `limit`
-/// kinds of them.
+/// The errors that park a projection's keys, grouped by fingerprint, at most `limit` groups.
 ///
 /// # Errors
 /// As [`by_key`].

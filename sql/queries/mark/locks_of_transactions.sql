@@ -1,10 +1,11 @@
 -- Purpose: the transactions that may still bring a lower position (gap = "transactions"): every
--- other one of this database that is open now, prepared ones too, whatever it does.
+-- other one of this database that is open now, prepared ones too.
 -- Parameters: $1 the table.
 -- Must hold: sent after the statement that read the rows has been answered, never with it.
 -- A live transaction holds its virtualxid; PREPARE drops that row but keeps the name on its
--- transactionid row. pg_locks is read before the other two views, so what is left out must be known
--- to be elsewhere: a process that is gone by then may have prepared its transaction before it went.
+-- transactionid row. pg_locks is read before the other two views, so a transaction may be left out
+-- only if it is known to be elsewhere: a process that is gone by then may have prepared its
+-- transaction before.
 select exists (select from pg_subscription_rel r where r.srrelid = to_regclass($1)::oid) as subscribed,
        row_security_active(to_regclass($1)) as row_security,
        array(select l.virtualtransaction || case when l.pid is null then ' prepared' else '' end

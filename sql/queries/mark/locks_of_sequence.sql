@@ -1,7 +1,7 @@
 -- Purpose: the transactions that may still bring a lower position (gap = "sequence"): those that
 -- hold RowExclusiveLock on the sequence, which nextval takes before it draws a number and keeps
 -- until the top transaction ends, through a rolled-back savepoint, PREPARE and a restart too.
--- Beside them what the proof rests on and somebody may have changed since the start.
+-- With them the preconditions of the proof, which may have changed since the start.
 -- Parameters: $1 the table; $2 the column; $3 the configured sequence or null.
 -- Must hold: sent after the statement that read the rows has been answered, never with it.
 -- Source: nextval_internal in PostgreSQL's sequence.c (10 and newer).

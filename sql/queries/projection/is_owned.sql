@@ -1,4 +1,4 @@
--- Purpose: whether a living instance has a partition of the live read model.
+-- Purpose: whether a living instance owns a partition of the live read model.
 -- Parameters: $1 projection.
 select exists (
     select from highwater.checkpoint c
