@@ -25,7 +25,7 @@ type Recorded = (String, String, Value);
 
 const NOTHING: [Recorded; 0] = [];
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 fn name() -> ProjectionName {
     "counts".parse().unwrap()

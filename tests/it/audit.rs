@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exactness::{Running, caught_up};
 use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 fn picky() -> Arc<dyn DynProjection> {
     sql_projection(

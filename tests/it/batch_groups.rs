@@ -50,7 +50,7 @@ async fn run_on(
     let engine = Engine::new(pool, settings).source(Arc::new(source));
     let engine = projections.into_iter().fold(engine, Engine::projection);
     let run = engine.run(Until::CaughtUp, CancellationToken::new());
-    let report = tokio::time::timeout(Duration::from_secs(60), run).await;
+    let report = tokio::time::timeout(crate::support::PATIENCE, run).await;
     report.expect("it catches up").unwrap()
 }
 

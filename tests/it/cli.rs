@@ -28,7 +28,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::eventually;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 /// A directory to work in, and one for the data of its private PostgreSQL.
 struct Shop {

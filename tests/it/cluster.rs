@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::support::eventually;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 /// The variables that make this test binary the owner of a cluster in a process of its own.
 const OWNER_REPORT: &str = "HIGHWATER_TEST_OWNER_REPORT";

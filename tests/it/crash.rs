@@ -27,7 +27,7 @@ use crate::exactness::{
 use crate::support::meddled::{Meddled, Meddling};
 use crate::support::{Random, crash, eventually};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 /// The variable that makes this test binary an engine on the database of that URL.
 const CHILD_URL: &str = "HIGHWATER_TEST_ENGINE_URL";
@@ -741,7 +741,7 @@ async fn a_source_that_fails_for_good_stops_its_projections_and_leaves_none_wait
         .projection(ledger_in_sql("in_sql"))
         .projection(ledger_in_rust("in_rust"));
     let ended = Running::start(engine).ended();
-    let limit = Duration::from_secs(20);
+    let limit = crate::support::PATIENCE;
     let report = tokio::time::timeout(limit, ended).await.expect("it ends");
     for (name, outcome) in &report.outcomes {
         let error = outcome.error().unwrap();

@@ -414,7 +414,7 @@ async fn events_that_are_removed_while_a_projection_catches_up_strand_it() {
         let retention = "delete from highwater.event where position <= 6";
         client.batch_execute(retention).await.unwrap();
         holder.batch_execute("rollback").await.unwrap();
-        let ended = tokio::time::timeout(Duration::from_secs(30), running.ended()).await;
+        let ended = tokio::time::timeout(crate::support::PATIENCE, running.ended()).await;
         let report = ended.expect("it stops");
         let error = report.outcomes[0].1.error().expect("it is stranded");
         assert_eq!(error.kind(), ErrorKind::Stranded, "{name}: {error}");

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::exactness::{LEDGER, Running, assert_exact, caught_up, positions};
 use crate::support::{append_rows, eventually, one, sql_projection};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 /// A ledger that does something else first.
 fn ledger_after(

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exactness::{all_caught_up, assert_exact, positions};
 use crate::support::{append_rows, eventually, one, sql_projection};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 /// Limits that a test can wait for.
 fn settings() -> Settings {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::exactness::{Running, all_caught_up, assert_exact, ledger_in_sql};
 use crate::support::{append_rows, eventually, one};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 /// One row for each stream: how many events it has, and the sum of their numbers.
 struct Sums;

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = crate::support::PATIENCE;
 const REPARTITION: &str = "select highwater.repartition('counts')";
 /// As a batch does: the row of its checkpoint, in a transaction that stays open.
 const BATCH: &str = "begin; update highwater.checkpoint set updated_at = clock_timestamp()

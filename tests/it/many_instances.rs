@@ -21,7 +21,7 @@ use crate::exactness::{
 };
 use crate::support::{append_rows, eventually, one, sql_projection};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 fn settings(listen: bool) -> Settings {
     let mut settings = Settings::default();

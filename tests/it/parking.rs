@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{append_rows, eventually, one, sql_projection};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 /// Keeps what was applied in the order in which it was. Events whose position is in `public.poison`
 /// cannot be.

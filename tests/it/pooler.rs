@@ -20,7 +20,7 @@ use crate::exactness::{
 use crate::support::eventually;
 use crate::support::pooler::Pooler;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 async fn pooled(pooler: &Pooler) -> Client {
     let (client, connection) = tokio_postgres::connect(&pooler.url(), NoTls).await.unwrap();

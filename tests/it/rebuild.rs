@@ -438,7 +438,7 @@ async fn a_projection_without_its_checkpoint_stops_and_says_so() {
         .unwrap();
     let counts = sql_projection("counts", COUNTS);
     let run = run_to_head(&database, database.source(), vec![counts]);
-    let report = tokio::time::timeout(Duration::from_secs(20), run).await;
+    let report = tokio::time::timeout(crate::support::PATIENCE, run).await;
     let report = report.expect("it does not try for ever").unwrap();
     let Outcome::Stopped(error) = &report.outcomes[0].1 else {
         panic!("{report:?}")

@@ -201,7 +201,7 @@ async fn a_stop_ends_a_runner_that_waits_for_its_checkpoint_after_an_error() {
         .source(database.source())
         .projection(sql_projection("counts", COUNTS));
     let engine = tokio::spawn(engine.run(Until::Stopped, stop.clone()));
-    let limit = Duration::from_secs(20);
+    let limit = crate::support::PATIENCE;
     let applied = "select count(*) from highwater.checkpoint where position = 3";
     eventually("it is live", limit, async || {
         one::<i64>(&client, applied).await == 1

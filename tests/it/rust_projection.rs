@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::internal::pg::database::Database;
@@ -295,7 +294,7 @@ async fn a_runner_never_holds_one_session_while_it_waits_for_another() {
         .source(Arc::new(source))
         .projection(Arc::new(RustProjection::new(Unruly("select 1")).unwrap()));
     let run = engine.run(Until::CaughtUp, CancellationToken::new());
-    let report = tokio::time::timeout(Duration::from_secs(20), run).await;
+    let report = tokio::time::timeout(crate::support::PATIENCE, run).await;
     let report = report.expect("one session is enough").unwrap();
     assert!(
         matches!(report.outcomes[0].1, Outcome::CaughtUp),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::meddled::{Meddled, Meddling};
 use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 fn counts() -> Arc<dyn highwater::internal::projection::DynProjection> {
     sql_projection("counts", COUNTS)

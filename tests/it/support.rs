@@ -17,6 +17,9 @@ use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSql;
 
+/// How long a test waits for what must come: no machine is that busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Waits until `condition` holds; after `limit` it panics and says what did not come.
 pub(crate) async fn eventually(
     what: &str,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{COUNTS, append, eventually, one, sql_projection, table_source};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(60);
 
 async fn wait(

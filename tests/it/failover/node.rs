@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::support::eventually;
 use crate::tls::server::{as_server, free_port, give, run};
 
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = crate::support::PATIENCE;
 
 const SETTINGS: &str = "fsync = off\nlisten_addresses = '127.0.0.1'\nwal_level = replica\n\
     max_wal_senders = 8\nmax_connections = 60\nwal_receiver_timeout = 5s\n\

@@ -14,7 +14,7 @@ use highwater::testing::TestDatabase;
 use highwater::{Position, Range, Result};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-pub(super) const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = crate::support::PATIENCE;
 
 /// Our own table's name, as SQL text.
 pub(super) const OWN: &str = "highwater.event";

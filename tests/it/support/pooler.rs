@@ -9,7 +9,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use nix::unistd::{User, geteuid};
 use tempfile::TempDir;
@@ -67,7 +66,7 @@ impl Pooler {
             database: config.get_dbname().unwrap().to_owned(),
             _directory: directory,
         };
-        let limit = Duration::from_secs(20);
+        let limit = crate::support::PATIENCE;
         eventually("pgbouncer lets us through", limit, async || {
             tokio_postgres::connect(&pooler.url(), NoTls).await.is_ok()
         })

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::Pair;
 
 /// Longer than any step takes, on a machine busy with other things.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = crate::support::PATIENCE;
 
 /// Between two looks: often enough, and the processor is left to the server.
 const LOOK: Duration = Duration::from_millis(5);
