@@ -168,7 +168,7 @@ async fn one_event_that_takes_too_long_is_retried_and_named_until_it_gets_the_ti
         let sql = "select count(*) from highwater.checkpoint
                     where state = 'retrying' and position = 6
                       and last_error->>'sqlstate' = '57014'
-                      and last_error->>'hint' like '%this one event alone%'";
+                      and last_error->>'hint' like '%this event alone exceeds the limit%'";
         one::<i64>(&client, sql).await == 1
     })
     .await;

@@ -275,7 +275,7 @@ fn faults_of_the_header_name_the_line_of_the_file() {
         (
             "events = [\n\"A\",\n\"A\"]",
             4,
-            "the event type \"A\" is there twice; remove one",
+            "the event type \"A\" is listed twice; remove one",
         ),
         (
             "events = []",
