@@ -126,7 +126,10 @@ fn a_file_where_a_directory_must_be_made_is_a_sentence() {
         "{error}"
     );
     let error = make_private(&file, &me()).unwrap_err();
-    assert!(error.to_string().contains("this is not a directory"), "{error}");
+    assert!(
+        error.to_string().contains("this is not a directory"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -99,9 +99,11 @@ fn every_mode_of_libpq_is_known() {
 
 #[test]
 fn what_is_not_understood_is_refused_and_what_changes_nothing_is_not() {
-    assert!(fault("postgresql://u@h/d?sslmod=require").starts_with(
-        "the connection option \"sslmod\" is not known; remove it; known are host, "
-    ));
+    assert!(
+        fault("postgresql://u@h/d?sslmod=require").starts_with(
+            "the connection option \"sslmod\" is not known; remove it; known are host, "
+        )
+    );
     fault("postgresql://u@h/d?sslcrl=/x");
     fault("postgresql://u@h/d?require_auth=scram-sha-256");
     fault("postgresql://u@h/d?gssencmode=require");
