@@ -119,7 +119,7 @@ async fn no_statement_writes_to_the_log_by_way_of_the_batch() {
         };
         assert_eq!(error.sqlstate(), Some("55000"), "{error}");
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
-        assert!(error.to_string().ends_with("of the projection's own"));
+        assert!(error.to_string().ends_with("the projection's own tables"));
         let sql = "select count(*) from highwater.event where stream = 's' and type = 'T'";
         assert_eq!(one::<i64>(&client, sql).await, 3, "{statement}");
         let drop = "drop schema greedy cascade; delete from highwater.projection";
