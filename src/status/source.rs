@@ -1,4 +1,4 @@
-//! How one source fares, and how far behind it the checkpoints are.
+//! The status of one source, and how far the checkpoints are behind it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) struct Measured {
     pub(super) ages: HashMap<Position, f64>,
 }
 
-/// Measures a source. What fails is told in the status, beside what could be read.
+/// Measures a source. The status says what failed, and what could be read.
 pub(super) async fn measure(source: &dyn Source, stored: &Stored) -> Measured {
     let mut status = SourceStatus {
         name: source.name().to_owned(),

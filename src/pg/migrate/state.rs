@@ -1,4 +1,4 @@
-//! What there is of schema `highwater`, and whether this role may go on with it.
+//! The state of schema `highwater`, and whether this role may migrate it.
 
 use tokio_postgres::GenericClient;
 
@@ -35,7 +35,7 @@ impl State {
         let row = rows.first().ok_or_else(|| {
             Error::new(
                 ErrorKind::Internal,
-                "the state of schema highwater is no row",
+                "the server returned no state of schema highwater",
             )
         })?;
         Ok(State {
