@@ -44,10 +44,13 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
                 Some(Budget::RatioAtMost(2.0)),
             );
         }
-        report.note(format!("for each append, 1 projection: {}", one.told(per)));
+        report.note(format!(
+            "for each append, 1 projection: {}",
+            one.listing(per)
+        ));
         report.note(format!(
             "for each append, 100 projections: {}",
-            many.told(per)
+            many.listing(per)
         ));
     }
     Ok(())

@@ -97,7 +97,7 @@ async fn idle(
         report.sample(&format!("{how}: {what}"), unit, figure, None, budget);
     }
     if run == 0 {
-        report.note(format!("{how}, a second: {}", asked.told(seconds)));
+        report.note(format!("{how}, a second: {}", asked.listing(seconds)));
     }
     Ok(())
 }

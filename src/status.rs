@@ -107,7 +107,7 @@ pub struct ProjectionStatus {
     pub source: String,
     /// How its definition compares with the one the read model was built with.
     #[serde(skip)]
-    pub definition: Known,
+    pub definition: DefinitionState,
     /// The build that will be swapped in, if a rebuild is under way.
     #[serde(skip)]
     pub rebuild: Option<Rebuild>,
@@ -150,7 +150,7 @@ pub enum State {
 
 /// How the definition of this process compares with the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum DefinitionState {
     /// They are the same.
     Same,
     /// The read model was built with another one.

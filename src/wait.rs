@@ -348,7 +348,7 @@ pub(crate) fn obstacle(
     }
     if let Some(source) = source
         && source.mark.is_some_and(|mark| mark < goal)
-        && let Some(held) = source.held(status.at)
+        && let Some(held) = source.mark_held_by(status.at)
     {
         return Some(held);
     }

@@ -68,13 +68,13 @@ impl Breakdown {
         let batches = of(metrics::BATCH_SECONDS);
         let per_batch = |seconds: f64| seconds * 1e3 / batches.count.max(1) as f64;
         let mut parts = Vec::new();
-        let mut told = 0.0;
+        let mut known = 0.0;
         for phase in Phase::ALL {
             let seconds = of(phase.as_str()).seconds;
-            told += seconds;
+            known += seconds;
             parts.push(format!("{} {:.2} ms", phase.as_str(), per_batch(seconds)));
         }
-        let rest = (batches.seconds - told).max(0.0);
+        let rest = (batches.seconds - known).max(0.0);
         let steps = of(metrics::STEP_SECONDS);
         let trips = counts.get(metrics::ROUND_TRIPS).copied().unwrap_or(0);
         report.note(format!(

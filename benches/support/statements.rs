@@ -61,13 +61,13 @@ impl Asked {
     }
 
     /// So many of each kind for each of `per`, the most frequent first.
-    pub(crate) fn told(&self, per: f64) -> String {
+    pub(crate) fn listing(&self, per: f64) -> String {
         let mut kinds: Vec<_> = self.kinds.iter().collect();
         kinds.sort_by(|a, b| b.1.total_cmp(a.1));
-        let told = kinds
+        let listed = kinds
             .iter()
             .map(|(kind, n)| format!("{kind} {:.2}", *n / per));
-        told.collect::<Vec<_>>().join(", ")
+        listed.collect::<Vec<_>>().join(", ")
     }
 }
 

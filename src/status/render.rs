@@ -1,16 +1,16 @@
 //! Status as text: one line for each source and projection, then the problems.
 
-mod held;
+mod holders;
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::{Known, ProjectionStatus, Repartition, SourceStatus, State, Status};
+use super::{DefinitionState, ProjectionStatus, Repartition, SourceStatus, State, Status};
 use crate::engine::RunnerState;
 use crate::error::{Printable, StoredError};
 use crate::position::Position;
-use held::{held, render_remedy};
+use holders::{gap_text, render_remedy};
 
 const HEADINGS: [&str; 6] = ["PROJECTION", "STATE", "POSITION", "LAG", "RATE", "ETA"];
 
@@ -93,17 +93,20 @@ impl Status {
             let _ = writeln!(text, "\n{name}: {what}");
         };
         match p.definition {
-            Known::Same => {}
-            Known::Changed if p.last_error.as_ref().is_some_and(|e| e.kind == "changed") => {}
-            Known::Changed => say(format!(
+            DefinitionState::Same => {}
+            DefinitionState::Changed
+                if p.last_error.as_ref().is_some_and(|e| e.kind == "changed") => {}
+            DefinitionState::Changed => say(format!(
                 "changed since its read model was built; highwater rebuild {name} builds it \
                  again, highwater accept {name} keeps the read model"
             )),
-            Known::Gone => say(format!(
+            DefinitionState::Gone => say(format!(
                 "its file is missing or invalid, or it is compiled into another program; restore \
                  or fix the file, or highwater drop {name} if nobody needs it"
             )),
-            Known::NeverRun => say(format!("was never run; highwater run {name} builds it")),
+            DefinitionState::NeverRun => {
+                say(format!("was never run; highwater run {name} builds it"))
+            }
         }
         if self.source(&p.source).is_none() {
             say(format!(
@@ -138,7 +141,7 @@ impl Status {
         if p.parked_keys > 0 {
             say(parked(p));
         }
-        held::render_blocked(text, name.as_str(), &p.blocked_by, self.at);
+        holders::render_blocked(text, name.as_str(), &p.blocked_by, self.at);
         if let Some(error) = &p.last_error {
             render_error(text, p, error, self.at);
         }
@@ -266,7 +269,7 @@ fn render_source(text: &mut String, source: &SourceStatus, now: Timestamp) {
         let _ = writeln!(text, "head {}; {error}", shown(source.head));
     } else if let Some(gap) = &source.gap {
         let (mark, head) = (shown(source.mark), shown(source.head));
-        let _ = writeln!(text, "mark {mark} of head {head}: {}", held(gap, now));
+        let _ = writeln!(text, "mark {mark} of head {head}: {}", gap_text(gap, now));
         render_remedy(text, gap);
     } else {
         let (head, mark) = (shown(source.head), shown(source.mark));

@@ -9,7 +9,9 @@ use tokio_postgres::{Client, Row};
 use super::blocked::Blocked;
 use super::mark;
 use super::source::Measured;
-use super::{Gone, Known, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State};
+use super::{
+    DefinitionState, Gone, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State,
+};
 use crate::engine::RunnerState;
 use crate::error::{Result, StoredError};
 use crate::name::ProjectionName;
@@ -235,11 +237,11 @@ impl Projection {
         status.parked_keys = self.parked_keys;
         status.dead_letters = self.dead_letters;
         status.definition = match known {
-            None => Known::Gone,
-            Some(known) if known.hash == self.hash => Known::Same,
+            None => DefinitionState::Gone,
+            Some(known) if known.hash == self.hash => DefinitionState::Same,
             // It is the one that the rebuild builds.
-            Some(known) if self.next_hash.as_ref() == Some(&known.hash) => Known::Same,
-            Some(_) => Known::Changed,
+            Some(known) if self.next_hash.as_ref() == Some(&known.hash) => DefinitionState::Same,
+            Some(_) => DefinitionState::Changed,
         };
         status.position = lowest(of(self.generation));
         status.state = self.state(of(self.generation));
@@ -338,7 +340,7 @@ impl ProjectionStatus {
             blocked_by: Vec::new(),
             last_error: None,
             source: source.to_owned(),
-            definition: Known::NeverRun,
+            definition: DefinitionState::NeverRun,
             rebuild: None,
             paused_at: None,
             change: None,

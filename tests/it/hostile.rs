@@ -250,7 +250,7 @@ async fn whatever_types_and_keys_hold_each_event_is_handed_to_rust_once() {
 
 /// Two of the types; the others are unknown to it.
 #[derive(Deserialize)]
-enum Known {
+enum TwoTypes {
     #[serde(rename = "A{parked}")]
     Parked {},
     #[serde(rename = "it's")]
@@ -271,7 +271,7 @@ struct Folded;
 impl KeyedView for Folded {
     type Key = String;
     type Row = Row;
-    type Event = Known;
+    type Event = TwoTypes;
     const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
 
     fn name(&self) -> &str {
@@ -291,17 +291,17 @@ impl KeyedView for Folded {
         &["k {keys} /*keys:*/ \" '"]
     }
 
-    fn key(&self, _: &Known, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
+    fn key(&self, _: &TwoTypes, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
         Ok(Some(recorded.stream.clone()))
     }
 
     fn fold(
         &self,
         row: Option<Row>,
-        event: Known,
+        event: TwoTypes,
         recorded: &RecordedEvent,
     ) -> Result<Option<Row>, BoxError> {
-        let (Known::Parked {} | Known::Its {}) = event;
+        let (TwoTypes::Parked {} | TwoTypes::Its {}) = event;
         let key = recorded.stream.clone();
         let n = row.map_or(0, |row| row.n) + 1;
         Ok(Some(Row { key, n }))

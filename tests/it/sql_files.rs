@@ -91,7 +91,7 @@ const NO_SQL: [(&str, &str, &str); 8] = [
     ("source/table/gap.rs", "alter sequence", "a hint"),
     ("given_expect/scratch.rs", "alter role", "a hint"),
     (
-        "status/render/held.rs",
+        "status/render/holders.rs",
         "select pg_terminate_backend",
         "a hint",
     ),

@@ -8,7 +8,7 @@ use highwater::internal::engine::Engine;
 use highwater::internal::engine::Settings;
 use highwater::internal::projection::Definition;
 use highwater::internal::source::{BoxFuture, Follower, Source};
-use highwater::internal::status::{self, Known, Status};
+use highwater::internal::status::{self, DefinitionState, Status};
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{Error, ErrorKind, Position, Result, Until};
 use serde_json::Value;
@@ -157,7 +157,7 @@ async fn a_projection_is_live_while_its_owner_is_alive_and_idle_afterwards() {
     assert_eq!((p.generation, p.position.get()), (1, 5));
     assert_eq!((p.lag_seconds, p.eta_seconds), (Some(0.0), Some(0.0)));
     assert_eq!((p.parked_keys, p.dead_letters), (0, 0));
-    assert_eq!(p.definition, Known::Same);
+    assert_eq!(p.definition, DefinitionState::Same);
     let partition = &p.partitions[0];
     assert_eq!((partition.partition, partition.epoch), (0, 1));
     let owner = partition.owner.clone().unwrap();
@@ -381,7 +381,10 @@ async fn a_changed_definition_and_a_rebuild_are_reported() {
         .unwrap();
     let status = read(&database).await;
     let p = &status.projections[0];
-    assert_eq!((p.definition, p.position.get()), (Known::Changed, 4));
+    assert_eq!(
+        (p.definition, p.position.get()),
+        (DefinitionState::Changed, 4)
+    );
     assert_eq!(p.partitions.len(), 1);
     assert_eq!(p.rebuild.as_ref().unwrap().position.get(), 1);
     let text = status.render(false);

@@ -123,7 +123,7 @@ async fn carry(
     mut orders: watch::Receiver<Orders>,
     open: Arc<AtomicUsize>,
 ) {
-    let _counted = Counted::new(open);
+    let _counted = OpenConnection::new(open);
     let cuts = orders.borrow().cuts;
     let flowing = orders.clone();
     let carried = async {
@@ -177,16 +177,16 @@ async fn thawed(orders: &mut watch::Receiver<Orders>) {
     let _ = orders.wait_for(|orders| orders.mode != Mode::Freeze).await;
 }
 
-struct Counted(Arc<AtomicUsize>);
+struct OpenConnection(Arc<AtomicUsize>);
 
-impl Counted {
-    fn new(open: Arc<AtomicUsize>) -> Counted {
+impl OpenConnection {
+    fn new(open: Arc<AtomicUsize>) -> OpenConnection {
         open.fetch_add(1, Ordering::Relaxed);
-        Counted(open)
+        OpenConnection(open)
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -13,8 +13,8 @@ const QUERY_SHOWN_MAX: usize = 200;
 
 impl SourceStatus {
     /// Who holds the mark, in one sentence; `None` if nobody does.
-    pub(crate) fn held(&self, now: Timestamp) -> Option<String> {
-        self.gap.as_ref().map(|gap| held(gap, now))
+    pub(crate) fn mark_held_by(&self, now: Timestamp) -> Option<String> {
+        self.gap.as_ref().map(|gap| gap_text(gap, now))
     }
 }
 
@@ -31,7 +31,7 @@ impl ProjectionStatus {
     }
 }
 
-pub(super) fn held(gap: &Gap, now: Timestamp) -> String {
+pub(super) fn gap_text(gap: &Gap, now: Timestamp) -> String {
     let which = if gap.from == gap.to {
         format!("position {} may still be filled", at(gap.from))
     } else {
