@@ -65,10 +65,13 @@ impl BatchSize {
 
     /// A batch of `span` positions took so long.
     pub(super) fn took(&mut self, span: u64, elapsed: Duration) {
+        // In a new session most of the first batch is loading and planning: the next one, of the
+        // same size, is the measure.
+        let is_first = self.proven == 0;
         self.proven = self.proven.max(span);
         if elapsed > GOAL {
             self.span = (self.span / 2).max(1);
-        } else if span >= self.span && elapsed < GOAL / 2 {
+        } else if !is_first && span >= self.span && elapsed < GOAL / 2 {
             // The span that would have taken the goal, judged by one batch.
             let working = elapsed.saturating_sub(OVERHEAD).max(elapsed / 2);
             let factor = GOAL.as_nanos() / working.as_nanos().max(1);
@@ -111,6 +114,8 @@ mod tests {
     #[test]
     fn spans_grow_while_batches_are_quick_and_shrink_when_they_are_slow() {
         let mut size = BatchSize::new(100_000);
+        size.took(FIRST, Duration::from_millis(1));
+        assert_eq!(size.span(), FIRST, "the first says nothing");
         for _ in 0..10 {
             size.took(size.span(), Duration::from_millis(1));
         }
@@ -133,6 +138,7 @@ mod tests {
         size.cut(80);
         assert_eq!(size.span(), 80);
         size.took(80, Duration::from_millis(1));
+        size.took(80, Duration::from_millis(1));
         assert_eq!(size.span(), 160);
         size.took(160, Duration::from_millis(1));
         assert_eq!(size.span(), 160);
@@ -145,6 +151,7 @@ mod tests {
     fn a_batch_much_larger_than_any_before_has_a_limit_of_its_own() {
         let mut size = BatchSize::new(1_000_000);
         assert_eq!(size.limit(size.span()), None, "the first is small");
+        size.took(FIRST, Duration::from_millis(1));
         size.took(FIRST, Duration::from_millis(1));
         assert_eq!(size.span(), 1_000_000);
         assert_eq!(size.limit(size.span()), Some(LEAP_LIMIT));
@@ -163,6 +170,7 @@ mod tests {
         size.failed(1_000);
         size.failed(500);
         assert_eq!(size.span(), 250);
+        size.took(250, Duration::from_millis(1));
         size.took(250, Duration::from_millis(1));
         assert_eq!(size.span(), 282);
         for _ in 0..100 {
