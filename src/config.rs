@@ -86,11 +86,6 @@ pub struct Engine {
     /// s of read models (three times `wal_writer_delay`), together with their checkpoints, and they
     /// are applied again. A run that ends by itself waits in any case.
     pub await_disk: bool,
-    /// How much memory each sort and each hash of a large batch may take in the server: its
-    /// `work_mem`, in MB, for batches of 10,000 positions and more. 1 to 2,000, default 32: a batch
-    /// of a million events groups and sorts more than the statements that the server's own setting
-    /// is made for; a larger setting of the role or the database stays.
-    pub batch_work_mem_mb: u32,
     /// The longest that a server may take over a short statement: a poll of the source, the
     /// checkpoint, the lease. A duration, 1 s to 10 m, default 10 s: a session that does not answer
     /// in that time is closed, and the statement is retried on another.
@@ -126,7 +121,6 @@ impl Default for Engine {
             batch_timeout: Duration::from_secs(300),
             transaction_time: Duration::from_secs(3),
             await_disk: false,
-            batch_work_mem_mb: 32,
             answer_timeout: ANSWER_TIMEOUT,
             pool_size: 8,
             retry_delay_max: Duration::from_secs(30),
@@ -237,7 +231,6 @@ impl Engine {
         ];
         let numbers = [
             ("batch_events_max", self.batch_events_max, 10_000_000),
-            ("batch_work_mem_mb", self.batch_work_mem_mb, 2_000),
             ("pool_size", self.pool_size, 1_000),
             ("parked_keys_max", self.parked_keys_max, 100_000),
             ("dead_letters_max", self.dead_letters_max, 10_000_000),

@@ -28,7 +28,6 @@ with! {
     with_batch_timeout batch_timeout: Duration;
     with_transaction_time transaction_time: Duration;
     with_await_disk await_disk: bool;
-    with_batch_work_mem_mb batch_work_mem_mb: u32;
     with_answer_timeout answer_timeout: Duration;
     with_pool_size pool_size: u32;
     with_retry_delay_max retry_delay_max: Duration;

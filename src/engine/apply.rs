@@ -55,7 +55,6 @@ pub(super) struct Applier {
     /// How each batch's transaction begins.
     pub(super) prologue: Prologue,
     /// What a large batch may take of the server's memory for each sort or hash, at least.
-    pub(super) work_mem_mb: u32,
     /// How long a transaction takes further batches.
     pub(super) transaction_time: Duration,
     pub(super) in_flight: InFlight,
@@ -185,29 +184,15 @@ impl Applier {
         PhaseTimer::of(&self.key.projection)
     }
 
-    /// The statement that sets where unqualified names are found and, for a large batch, how much
-    /// memory a sort or a hash may take: the server's usual setting would send a statement over a
-    /// million events to disk.
-    fn session_settings(&self, range: Range) -> Sql {
+    /// The statement that sets where unqualified names are found.
+    fn set_search_path(&self) -> Sql {
         let path = sql!("{schema}, public", schema = Sql::identifier(&self.schema));
-        let path = sql!(
+        sql!(
             "select set_config('search_path', {path}, true)",
             path = Sql::literal(&path)
-        );
-        if range.width() < LARGE {
-            return path;
-        }
-        sql!(
-            "{path}, set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, \
-             {megabytes} * 1024) || 'kB', true)",
-            path = path,
-            megabytes = Sql::number(self.work_mem_mb)
         )
     }
 }
-
-/// From how many positions on a batch is large.
-const LARGE: u64 = 10_000;
 
 /// The error of a projection whose code panicked.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {

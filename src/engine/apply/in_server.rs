@@ -156,8 +156,8 @@ impl Applier {
             range,
             last,
         } = message;
-        let (prologue, place) = (self.prologue.as_str(), self.session_settings(range));
-        let before = format!("{prologue};\n{fence};\n{place};\n");
+        let (prologue, path) = (self.prologue.as_str(), self.set_search_path());
+        let before = format!("{prologue};\n{fence};\n{path};\n");
         let rewritten = RewrittenSql::of(&statements, batch, range)?;
         let end = checkpoint::end_batch(range);
         let text = format!("{before}{}{last}{end};\ncommit", rewritten.text);

@@ -154,7 +154,7 @@ async fn apply_one(
     let range = read.batch.range;
     let mut transaction = Transaction::new(applier, session, range)?;
     let fence = applier.fence().text(range, last);
-    let rows = transaction.open(&fence, range, &read.batch).await?;
+    let rows = transaction.open(&fence, &read.batch).await?;
     transaction.take(&read, Some(rows)).await?;
     let write = transaction.last_write().await?;
     transaction.commit(write, range, "").await
@@ -172,7 +172,7 @@ async fn apply_many(
     let at_the_start = Range::new(range.after(), range.after());
     let mut transaction = Transaction::new(applier, session, at_the_start)?;
     let fence = applier.fence().text(at_the_start, None);
-    let rows = transaction.open(&fence, range, &first.batch).await?;
+    let rows = transaction.open(&fence, &first.batch).await?;
     let mut keepalive = Keepalive::new(session, applier.silence);
     let rest = Range::new(first.batch.range.through(), range.through());
     let (events_max, mut ahead) = (reader.events_max.clone(), Ahead::read(reader, rest));
@@ -218,7 +218,7 @@ async fn apply_dead_letter(
     });
     let mut transaction = Transaction::new(applier, session, range)?;
     let fence = applier.fence().of_letter(position);
-    let rows = transaction.open(&fence, range, &read.batch).await?;
+    let rows = transaction.open(&fence, &read.batch).await?;
     transaction.take(&read, Some(rows)).await?;
     let write = transaction.last_write().await?;
     let settle = dead_letter::settle(&applier.key, position);

@@ -65,7 +65,6 @@ impl Runner {
         let partition_filter = park::partition_filter(&parts.target, &key, checkpoint).await?;
         let applier = Applier {
             prologue: Prologue::new(&key, settings.batch_timeout, settings.lease, parts.commit()),
-            work_mem_mb: settings.batch_work_mem_mb,
             transaction_time: settings.transaction_time,
             target: parts.target.clone(),
             source: parts.source.clone(),

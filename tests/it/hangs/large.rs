@@ -1,4 +1,4 @@
-//! Large batches: how much of the server's memory they may use, and what becomes of a guess.
+//! Large batches: what becomes of a guess.
 
 use std::time::Duration;
 
@@ -24,42 +24,6 @@ async fn append_many(client: &Client, events: i64) {
          select 's', version, 'T', '{{}}' from generate_series(1, {events}) version"
     );
     client.batch_execute(&sql).await.unwrap();
-}
-
-/// Each batch writes down how large it was, and with how much memory.
-const SIZES: &str = "
--- highwater: up
-create table sizes (events bigint not null, work_mem text not null);
--- highwater: apply
-insert into sizes select count(*), current_setting('work_mem') from batch having count(*) > 0;
-";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_batch_gets_more_memory_and_never_less_than_the_server_gives() {
-    let database = TestDatabase::new().await;
-    let client = database.client().await;
-    append_many(&client, 21_000).await;
-    let mut settings = Settings::default();
-    settings.batch_work_mem_mb = 48;
-    caught_up(&database, &settings, "sizes", SIZES).await;
-    let found =
-        "select string_agg(distinct (events >= 10000) || ' ' || work_mem, ', ') from sizes.sizes";
-    assert_eq!(one::<String>(&client, found).await, "false 4MB, true 48MB");
-    let more = "do $$ begin execute format('alter database %I set work_mem = ''64MB''',
-                current_database()); end $$";
-    client.batch_execute(more).await.unwrap();
-    caught_up(
-        &database,
-        &settings,
-        "again",
-        &SIZES.replace("sizes", "again"),
-    )
-    .await;
-    let found = found.replace("sizes", "again");
-    assert_eq!(
-        one::<String>(&client, &found).await,
-        "false 64MB, true 64MB"
-    );
 }
 
 /// More than 40,000 events at once are too much for it.

@@ -65,17 +65,12 @@ impl<'s> Transaction<'s> {
     }
 
     /// Opens it, and reads what the projection reads first of a batch: both are sent at once.
-    pub(super) async fn open(
-        &mut self,
-        fence: &str,
-        range: Range,
-        batch: &Batch,
-    ) -> Result<Vec<Row>> {
-        let (prologue, place) = (
+    pub(super) async fn open(&mut self, fence: &str, batch: &Batch) -> Result<Vec<Row>> {
+        let (prologue, path) = (
             self.applier.prologue.as_str(),
-            self.applier.session_settings(range),
+            self.applier.set_search_path(),
         );
-        let begin = format!("{prologue};\n{fence};\n{place}");
+        let begin = format!("{prologue};\n{fence};\n{path}");
         let tx = Tx::new(self.session.client());
         let first_read = self.first_read(batch);
         let read =
