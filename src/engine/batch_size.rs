@@ -7,8 +7,14 @@ const FIRST: u64 = 1_000;
 /// that many events of a batch change is written once, so the longest batch is the fastest way; it
 /// is short enough that little is lost when a stop rolls it back.
 const GOAL: Duration = Duration::from_secs(10);
+/// What a batch may be expected to take if its time grew in proportion. It grows less where many
+/// events change one row, so a guess below this and its limit is mostly below the goal.
+const GUESS: Duration = Duration::from_secs(30);
 /// A small batch says little about a large one, but a step on the way costs more than a guess.
 const GROWTH_MAX: u64 = 1_024;
+/// In a new session most of the first batch is loading and planning, so the next one is this much
+/// larger and shows more.
+const SECOND: u64 = 5;
 /// What a batch may take however few events it has: a new session's first statements, on cores that
 /// another partition's batch keeps busy.
 const OVERHEAD: Duration = Duration::from_millis(20);
@@ -17,7 +23,7 @@ const OVERHEAD: Duration = Duration::from_millis(20);
 const EXPECTED: u64 = 32;
 /// How long a batch may take that is larger than that: long enough for a guess that was not quite
 /// right, short enough that a wrong one costs little.
-const LEAP_LIMIT: Duration = Duration::from_secs(30);
+const LEAP_LIMIT: Duration = Duration::from_secs(45);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchSize {
@@ -65,19 +71,16 @@ impl BatchSize {
 
     /// A batch of `span` positions took so long.
     pub(super) fn took(&mut self, span: u64, elapsed: Duration) {
-        // In a new session most of the first batch is loading and planning: the next one, of the
-        // same size, is the measure.
-        let is_first = self.proven == 0;
+        let growth_max = if self.proven == 0 { SECOND } else { GROWTH_MAX };
         self.proven = self.proven.max(span);
         if elapsed > GOAL {
             self.span = (self.span / 2).max(1);
-        } else if !is_first && span >= self.span && elapsed < GOAL / 2 {
-            // The span that would have taken the goal, judged by one batch.
+        } else if span >= self.span && elapsed < GOAL / 2 {
             let working = elapsed.saturating_sub(OVERHEAD).max(elapsed / 2);
-            let factor = GOAL.as_nanos() / working.as_nanos().max(1);
+            let factor = GUESS.as_nanos() / working.as_nanos().max(1);
             let factor = u64::try_from(factor)
-                .unwrap_or(GROWTH_MAX)
-                .clamp(2, GROWTH_MAX);
+                .unwrap_or(growth_max)
+                .clamp(2, growth_max);
             self.span = self.span.saturating_mul(factor);
             // What was too much once may be possible later.
             self.bearable = self.bearable.saturating_add(self.bearable / 8 + 1);
@@ -115,7 +118,7 @@ mod tests {
     fn spans_grow_while_batches_are_quick_and_shrink_when_they_are_slow() {
         let mut size = BatchSize::new(100_000);
         size.took(FIRST, Duration::from_millis(1));
-        assert_eq!(size.span(), FIRST, "the first says nothing");
+        assert_eq!(size.span(), FIRST * SECOND, "the first says little");
         for _ in 0..10 {
             size.took(size.span(), Duration::from_millis(1));
         }
@@ -138,12 +141,11 @@ mod tests {
         size.cut(80);
         assert_eq!(size.span(), 80);
         size.took(80, Duration::from_millis(1));
-        size.took(80, Duration::from_millis(1));
         assert_eq!(size.span(), 160);
         size.took(160, Duration::from_millis(1));
         assert_eq!(size.span(), 160);
         size.at_head();
-        size.took(FIRST, GOAL / 50 + OVERHEAD);
+        size.took(FIRST, GUESS / 50 + OVERHEAD);
         assert_eq!(size.span(), FIRST * 50);
     }
 
@@ -152,15 +154,16 @@ mod tests {
         let mut size = BatchSize::new(1_000_000);
         assert_eq!(size.limit(size.span()), None, "the first is small");
         size.took(FIRST, Duration::from_millis(1));
-        size.took(FIRST, Duration::from_millis(1));
+        assert_eq!(size.limit(size.span()), None, "so is the second");
+        size.took(FIRST * SECOND, Duration::from_millis(1));
         assert_eq!(size.span(), 1_000_000);
         assert_eq!(size.limit(size.span()), Some(LEAP_LIMIT));
-        assert_eq!(size.limit(FIRST * EXPECTED), None);
+        assert_eq!(size.limit(FIRST * SECOND * EXPECTED), None);
         size.leapt_too_far();
-        assert_eq!(size.span(), FIRST * EXPECTED);
+        assert_eq!(size.span(), FIRST * SECOND * EXPECTED);
         assert_eq!(size.limit(size.span()), None);
         size.took(size.span(), GOAL);
-        assert_eq!(size.span(), FIRST * EXPECTED);
+        assert_eq!(size.span(), FIRST * SECOND * EXPECTED);
         assert_eq!(size.limit(1_000_000), None, "close enough to that one");
     }
 
@@ -170,7 +173,6 @@ mod tests {
         size.failed(1_000);
         size.failed(500);
         assert_eq!(size.span(), 250);
-        size.took(250, Duration::from_millis(1));
         size.took(250, Duration::from_millis(1));
         assert_eq!(size.span(), 282);
         for _ in 0..100 {
