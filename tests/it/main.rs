@@ -49,7 +49,6 @@ mod sources;
 mod sql_files;
 mod status;
 mod support;
-mod tls;
 mod tokio_history;
 mod wait;
 mod wake;

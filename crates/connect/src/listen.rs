@@ -5,9 +5,9 @@ use std::future::poll_fn;
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client};
 
-use super::{Connector, Link};
+use crate::Connector;
+use crate::connector::Link;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::sql::{Sql, sql};
 
 /// The most notifications that wait to be received; further ones are dropped, because a waiting
 /// wake already says everything.
@@ -28,17 +28,16 @@ impl Notifications {
     /// Safe to drop and call again. Of more than 64 that wait, the rest is dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::ConnectionLost`] when the connection is lost; notifications may then have been
+    /// [`ErrorKind::Unreachable`] when the connection is lost; notifications may then have been
     /// missed, so listen again and poll.
     pub async fn recv(&mut self) -> Result<Option<String>> {
         match self.arrived.recv().await {
             Some(payload) => Ok(payload),
-            None => Err(Error::new(
-                ErrorKind::ConnectionLost,
-                "the listening connection was lost",
-            )
-            .with_location(self.place.clone())
-            .with_hint("listen again and read what may have come meanwhile")),
+            None => Err(
+                Error::new(ErrorKind::Unreachable, "the listening connection was lost")
+                    .with_location(self.place.clone())
+                    .with_hint("listen again and read what may have come meanwhile"),
+            ),
         }
     }
 }
@@ -55,11 +54,11 @@ impl Connector {
         let (client, link) = opened.map_err(|failed| failed.explain(&direct))?;
         let (sender, arrived) = mpsc::channel(WAITING_MAX);
         tokio::spawn(forward(link, sender));
-        let listen = sql!("listen {channel}", channel = Sql::identifier(channel));
+        let listen = format!("listen \"{}\"", channel.replace('"', "\"\""));
         client
             .batch_execute(&listen)
             .await
-            .map_err(|error| crate::pg::error("cannot listen for notifications", error))?;
+            .map_err(|error| Error::from_driver("cannot listen for notifications", error))?;
         Ok(Notifications {
             arrived,
             place: direct.describe(),

@@ -1,29 +1,23 @@
 //! From the settings to a session: which server, which kind of connection, which options.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use tokio_postgres::{Client, Config};
 
-use super::settings::Endpoint;
-use super::{Connector, Link, passfile};
+use crate::connector::{Connector, Link};
 use crate::error::{Error, Result};
-use crate::pg::tls::{SslMode, TlsSettings};
-
-/// What every session starts with; the user's own `options` come after it and win.
-///
-/// - `row_security=off`: a row that a policy hides would look rolled back, so it is an error.
-/// - `read committed`: the mark needs a new snapshot for each statement.
-/// - `TimeZone=UTC`, `client_min_messages=warning`: the same text on every machine, no chatter.
-const SESSION: &str = r"-c row_security=off -c default_transaction_isolation=read\ committed -c TimeZone=UTC -c client_min_messages=warning";
+use crate::passfile;
+use crate::settings::Endpoint;
+use crate::tls::{SslMode, TlsSettings};
 
 impl Connector {
     /// Tries every endpoint in order, each within the timeout.
-    pub(super) async fn open(&self) -> Result<(Client, Link), Failed> {
+    pub(crate) async fn open(&self) -> Result<(Client, Link), Failed> {
         let mut order: Vec<&Endpoint> = self.settings.endpoints.iter().collect();
         if self.settings.shuffle && order.len() > 1 {
-            let start = usize::from(uuid::Uuid::new_v4().as_bytes()[0]);
             let count = order.len();
-            order.rotate_left(start % count);
+            order.rotate_left(random() % count);
         }
         let mut failed = None;
         for endpoint in order {
@@ -86,7 +80,7 @@ impl Connector {
     }
 
     /// The driver's configuration for one endpoint.
-    pub(super) fn config(&self, endpoint: &Endpoint) -> Config {
+    pub(crate) fn config(&self, endpoint: &Endpoint) -> Config {
         use tokio_postgres::config::SslNegotiation;
         let settings = &self.settings;
         let mut config = Config::new();
@@ -98,10 +92,13 @@ impl Connector {
         if let Some(password) = self.password(endpoint) {
             config.password(password);
         }
+        let defaults = &settings.defaults;
         let options = settings.options.as_deref().unwrap_or_default();
+        let options = format!("{} {options}", defaults.options);
+        let name = settings.application_name.as_deref();
         config
-            .options(format!("{SESSION} {options}").trim_end())
-            .application_name(&settings.application_name)
+            .options(options.trim())
+            .application_name(name.unwrap_or(defaults.application_name))
             .keepalives(settings.keepalive.enabled)
             .keepalives_idle(settings.keepalive.idle)
             .keepalives_interval(settings.keepalive.interval)
@@ -127,8 +124,14 @@ impl Connector {
     }
 }
 
+/// Any number: a new hasher has keys of its own.
+fn random() -> usize {
+    let hash = RandomState::new().build_hasher().finish();
+    usize::from(hash.to_le_bytes()[0])
+}
+
 /// Why one endpoint gave no session.
-pub(super) enum Cause {
+pub(crate) enum Cause {
     Driver(tokio_postgres::Error),
     NoAnswer(Duration),
     Local(Error),
@@ -136,7 +139,7 @@ pub(super) enum Cause {
 
 /// The last endpoint that was tried, and why it failed.
 #[derive(Default)]
-pub(super) struct Failed(pub(super) Option<(Endpoint, Cause)>);
+pub(crate) struct Failed(pub(crate) Option<(Endpoint, Cause)>);
 
 impl Failed {
     fn new(endpoint: &Endpoint, cause: Cause) -> Failed {

@@ -148,7 +148,7 @@ impl TlsSettings {
         let key = self.key.clone();
         let Some(key) = key.or_else(|| self.default_file("postgresql.key")) else {
             return Err(Error::new(
-                ErrorKind::Config,
+                ErrorKind::Setting,
                 format!(
                     "the client certificate {} has no key",
                     certificate.display()
@@ -163,7 +163,7 @@ impl TlsSettings {
             .with_client_auth_cert(chain, key_der)
             .map_err(|error| {
                 Error::new(
-                    ErrorKind::Config,
+                    ErrorKind::Setting,
                     format!("the key does not match the client certificate: {error}"),
                 )
                 .with_location(key.display().to_string())
@@ -174,7 +174,7 @@ impl TlsSettings {
 
 fn no_root_for_verify_ca() -> Error {
     Error::new(
-        ErrorKind::Config,
+        ErrorKind::Setting,
         "sslmode=verify-ca has no root certificate to verify with",
     )
     .with_hint("name its file with sslrootcert, or use sslmode=verify-full for the system's roots")
@@ -197,7 +197,7 @@ fn certificates(file: &Path, option: &str) -> Result<Vec<CertificateDer<'static>
 }
 
 fn unreadable(file: &Path, option: &str, why: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Config, format!("cannot read {option}: {why}"))
+    Error::new(ErrorKind::Setting, format!("cannot read {option}: {why}"))
         .with_location(file.display().to_string())
         .with_hint(format!("{option} must be a readable file in PEM format"))
 }
@@ -208,7 +208,7 @@ fn system_roots() -> Result<Vec<CertificateDer<'static>>> {
     let roots = ROOTS.get_or_init(|| rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(Error::new(
-            ErrorKind::Config,
+            ErrorKind::Setting,
             "the system has no trusted root certificates",
         )
         .with_hint("install the package ca-certificates, or name a file with sslrootcert"));

@@ -8,9 +8,10 @@ use deadpool_postgres::{
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use super::open::{Cause, Failed};
-use super::{Connector, drive, failure};
+use crate::connector::{Connector, drive};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failure;
+use crate::open::{Cause, Failed};
 
 /// deadpool's pool; [`pool_error`] makes its errors ours.
 pub use deadpool_postgres::Pool;
@@ -22,17 +23,17 @@ pub type PooledClient = deadpool_postgres::Object;
 const WAIT: Duration = Duration::from_secs(30);
 
 impl Connector {
-    /// A pool of at most `size` sessions, opened when first needed and kept until they break.
+    /// A pool of at most `pool_size` sessions, opened when first needed and kept until they break.
     ///
     /// Waiting for a session that others hold ends after 30 s, opening one when every server's
     /// `connect_timeout` has passed.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a size of 0, or for a file that TLS needs and cannot read.
-    pub fn pool(&self, size: usize) -> Result<Pool> {
-        if size == 0 {
+    /// [`ErrorKind::Setting`] for a size of 0, or for a file that TLS needs and cannot read.
+    pub fn pool(&self, pool_size: usize) -> Result<Pool> {
+        if pool_size == 0 {
             return Err(
-                Error::new(ErrorKind::Config, "a pool needs at least one session")
+                Error::new(ErrorKind::Setting, "a pool needs at least one session")
                     .with_hint("set pool_size to 1 or more"),
             );
         }
@@ -50,7 +51,7 @@ impl Connector {
             .timeout
             .map(|limit| limit.saturating_mul(count).saturating_mul(2));
         Pool::builder(manager)
-            .max_size(size)
+            .max_size(pool_size)
             // The one used last knows the catalogue and the tables already.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
@@ -69,7 +70,7 @@ impl Connector {
     /// A session from a pool of this connector, with an error that names the server.
     ///
     /// # Errors
-    /// As [`Connector::connect`]; [`ErrorKind::Locked`] when all sessions stayed in use.
+    /// As [`Connector::connect`]; [`ErrorKind::PoolBusy`] when all sessions stayed in use.
     pub async fn client_of(&self, pool: &Pool) -> Result<PooledClient> {
         pool.get().await.map_err(|error| {
             let error = pool_error(error);
@@ -86,17 +87,16 @@ pub fn pool_error(error: PoolError) -> Error {
     match error {
         PoolError::Backend(error) => failure::explain("cannot connect", None, error),
         PoolError::Timeout(TimeoutType::Wait) => Error::new(
-            ErrorKind::Locked,
+            ErrorKind::PoolBusy,
             format!(
                 "all sessions of the pool stayed in use for {} s",
                 WAIT.as_secs()
             ),
         )
         .with_hint("raise pool_size"),
-        PoolError::Timeout(_) => Error::new(
-            ErrorKind::ConnectionLost,
-            "the server did not answer in time",
-        ),
+        PoolError::Timeout(_) => {
+            Error::new(ErrorKind::Unreachable, "the server did not answer in time")
+        }
         error => Error::new(ErrorKind::Internal, format!("the pool failed: {error}")),
     }
 }

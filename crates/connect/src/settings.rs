@@ -6,28 +6,27 @@ use std::time::Duration;
 
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
-use super::given::{Given, fault};
+use crate::conninfo::Pairs;
 use crate::error::Result;
-use crate::host::Account;
-use crate::pg::conninfo::Pairs;
-use crate::pg::tls::TlsSettings;
+use crate::given::{Given, fault};
+use crate::tls::TlsSettings;
 
 /// One server address to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// A name, an address, or the directory of a socket.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// The address to use instead of looking the name up.
-    pub(super) address: Option<IpAddr>,
-    pub(super) port: u16,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) port: u16,
 }
 
 impl Endpoint {
-    pub(super) fn is_socket(&self) -> bool {
+    pub(crate) fn is_socket(&self) -> bool {
         self.address.is_none() && self.host.starts_with('/')
     }
 
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         if self.is_socket() {
             format!("{}/.s.PGSQL.{}", self.host, self.port)
         } else if self.host.contains(':') {
@@ -40,49 +39,58 @@ impl Endpoint {
 
 /// When a TCP connection counts as dead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Keepalive {
-    pub(super) enabled: bool,
-    pub(super) idle: Duration,
-    pub(super) interval: Duration,
-    pub(super) retries: u32,
-    pub(super) user_timeout: Duration,
+pub(crate) struct Keepalive {
+    pub(crate) enabled: bool,
+    pub(crate) idle: Duration,
+    pub(crate) interval: Duration,
+    pub(crate) retries: u32,
+    pub(crate) user_timeout: Duration,
 }
 
 /// The settings of a connection. Holds the password: no Debug.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Settings {
-    pub(super) endpoints: Vec<Endpoint>,
-    pub(super) user: String,
-    pub(super) password: Option<String>,
-    pub(super) passfile: Option<PathBuf>,
-    pub(super) database: String,
-    pub(super) options: Option<String>,
-    pub(super) application_name: String,
+pub(crate) struct Settings {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) user: String,
+    pub(crate) password: Option<String>,
+    pub(crate) passfile: Option<PathBuf>,
+    pub(crate) database: String,
+    pub(crate) options: Option<String>,
+    pub(crate) application_name: Option<String>,
+    pub(crate) defaults: Defaults,
     /// For one server, from the first byte to the end of authentication; none is no limit.
-    pub(super) timeout: Option<Duration>,
-    pub(super) keepalive: Keepalive,
-    pub(super) tls: TlsSettings,
-    pub(super) channel_binding: ChannelBinding,
-    pub(super) session: TargetSessionAttrs,
-    pub(super) shuffle: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) keepalive: Keepalive,
+    pub(crate) tls: TlsSettings,
+    pub(crate) channel_binding: ChannelBinding,
+    pub(crate) session: TargetSessionAttrs,
+    pub(crate) shuffle: bool,
+}
+
+/// What a program gives all its sessions where the user says nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// The name in `pg_stat_activity`.
+    pub application_name: &'static str,
+    /// Server settings as `-c name=value`; the user's own `options` come after them and win.
+    pub options: &'static str,
 }
 
 /// What the machine adds to what was given.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Surroundings {
+pub(crate) struct Surroundings {
     /// The home directory, for `.pgpass` and `.postgresql`.
-    pub(super) home: Option<PathBuf>,
+    pub(crate) home: Option<PathBuf>,
     /// The operating system's name of the user.
-    pub(super) user: Option<String>,
+    pub(crate) user: Option<String>,
 }
 
 impl Surroundings {
-    pub(super) fn of(lookup: &dyn Fn(&str) -> Option<String>) -> Surroundings {
-        let account = Account::own();
+    pub(crate) fn of(lookup: &dyn Fn(&str) -> Option<String>) -> Surroundings {
+        let account = account();
+        let home = lookup("HOME").map(PathBuf::from);
         Surroundings {
-            home: lookup("HOME")
-                .map(PathBuf::from)
-                .or_else(|| account.as_ref().map(|account| account.home.clone())),
+            home: home.or_else(|| account.as_ref().map(|account| account.home.clone())),
             user: account
                 .map(|account| account.name)
                 .or_else(|| lookup("USER")),
@@ -90,9 +98,31 @@ impl Surroundings {
     }
 }
 
+/// The operating system's account of this process.
+struct Account {
+    name: String,
+    home: PathBuf,
+}
+
+/// `None` if it has no entry.
+#[cfg(feature = "account")]
+fn account() -> Option<Account> {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()??;
+    Some(Account {
+        name: user.name,
+        home: user.dir,
+    })
+}
+
+/// Unknown without a library for it.
+#[cfg(not(feature = "account"))]
+fn account() -> Option<Account> {
+    None
+}
+
 impl Settings {
     /// Later pairs replace earlier ones.
-    pub(super) fn from_pairs(pairs: Pairs, around: &Surroundings) -> Result<Settings> {
+    pub(crate) fn from_pairs(pairs: Pairs, around: &Surroundings) -> Result<Settings> {
         let mut given = Given::new(pairs);
         let user = match given.take("user").or_else(|| around.user.clone()) {
             Some(user) => user,
@@ -111,6 +141,7 @@ impl Settings {
             user,
             options: given.take("options"),
             application_name: given.application_name(),
+            defaults: Defaults::default(),
             timeout: given.timeout()?,
             keepalive: given.keepalive()?,
             tls: given.tls(around)?,

@@ -60,12 +60,12 @@ fn quoted(value: &str) -> String {
 }
 
 fn broken(what: &str) -> Error {
-    Error::new(ErrorKind::Config, what).with_hint(FORM)
+    Error::new(ErrorKind::Setting, what).with_hint(FORM)
 }
 
 fn ambiguous() -> Error {
     Error::new(
-        ErrorKind::Config,
+        ErrorKind::Setting,
         "the database URL has an @ or : that is not percent-encoded",
     )
     .with_hint(ENCODE)
@@ -172,7 +172,7 @@ fn query_pairs(query: &str, pairs: &mut Pairs) -> Result<()> {
 fn decode(text: &str) -> Result<String> {
     let wrong = || {
         Error::new(
-            ErrorKind::Config,
+            ErrorKind::Setting,
             "the database URL has a % that is not followed by two hex digits of UTF-8 text",
         )
         .with_hint("write % itself as %25")

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pg::tls::SslMode;
+use crate::ErrorKind;
+use crate::tls::SslMode;
 
 fn parse(text: &str) -> Connector {
     Connector::parse(text).expect(text)
@@ -9,7 +10,7 @@ fn parse(text: &str) -> Connector {
 
 fn fault(text: &str) -> String {
     let error = Connector::parse(text).expect_err(text);
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.kind(), ErrorKind::Setting);
     error.to_string()
 }
 
@@ -26,14 +27,15 @@ fn one_connector_makes_others() {
     let connector = parse("postgresql://app@db/shop").with_database("other");
     assert_eq!(connector.describe(), "other on db:5432 as app");
     let connector = connector.with_application_name("highwater wait");
-    assert_eq!(connector.settings.application_name, "highwater wait");
+    let name = connector.settings.application_name.as_deref();
+    assert_eq!(name, Some("highwater wait"));
 }
 
 #[test]
 fn what_is_left_out_has_its_default() {
     let settings = parse("postgresql://app@db").settings;
     assert_eq!(settings.database, "app");
-    assert_eq!(settings.application_name, "highwater");
+    assert_eq!(settings.application_name, None);
     assert_eq!(settings.timeout, Some(Duration::from_secs(10)));
     assert_eq!(settings.tls.mode, SslMode::Prefer);
 }
@@ -66,12 +68,21 @@ fn times_have_the_units_of_libpq() {
 }
 
 #[test]
-fn session_defaults_come_before_the_options_of_the_user() {
-    let connector = parse("postgresql://u@h/d?options=-c%20TimeZone%3DEurope/Berlin");
-    let config = connector.config(&connector.settings.endpoints[0]);
-    let options = config.get_options().expect("options");
-    assert!(options.starts_with(r"-c row_security=off -c default_transaction_isolation=read\ "));
-    assert!(options.ends_with(" -c TimeZone=Europe/Berlin"));
+fn what_the_user_says_wins_over_the_defaults_of_the_program() {
+    let config = |text: &str| {
+        let connector = parse(text).with_defaults(Defaults {
+            application_name: "reports",
+            options: "-c TimeZone=UTC",
+        });
+        connector.config(&connector.settings.endpoints[0])
+    };
+    let plain = config("postgresql://u@h/d");
+    assert_eq!(plain.get_options(), Some("-c TimeZone=UTC"));
+    assert_eq!(plain.get_application_name(), Some("reports"));
+    let given = config("host=h user=u application_name=mine options='-c TimeZone=Europe/Berlin'");
+    let both = "-c TimeZone=UTC -c TimeZone=Europe/Berlin";
+    assert_eq!(given.get_options(), Some(both));
+    assert_eq!(given.get_application_name(), Some("mine"));
 }
 
 #[test]
@@ -142,18 +153,6 @@ fn the_variables_of_libpq_name_a_database() {
     assert!(error.starts_with("the PG* variables: "), "{error}");
 }
 
-#[test]
-fn a_server_older_than_14_is_refused_by_version() {
-    assert!(check_version(140_000, "14.0").is_ok());
-    assert_eq!(
-        check_version(130_014, "13.14")
-            .expect_err("too old")
-            .to_string(),
-        "the server is PostgreSQL 13.14, but 14 or newer is needed; upgrade the server, or use a \
-         database on a newer one"
-    );
-}
-
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named_and_tried_again_until_the_limit() {
     let port = {
@@ -166,7 +165,7 @@ async fn a_server_that_is_not_there_is_named_and_tried_again_until_the_limit() {
         .connect_within(Duration::from_millis(300))
         .await
         .expect_err("nobody");
-    assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(start.elapsed() < Duration::from_secs(5));
     let text = format!("{error:?}");
     assert!(
@@ -188,7 +187,7 @@ async fn a_server_that_does_not_answer_is_given_up_after_the_timeout() {
         "postgresql://u@127.0.0.1:{port}/d?connect_timeout=1"
     ));
     let error = connector.connect().await.expect_err("silent");
-    assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(
         error.to_string().contains("no answer within 1 s"),
         "{error}"

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
-use super::settings::{Endpoint, Keepalive, Surroundings};
+use crate::conninfo::Pairs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::conninfo::Pairs;
-use crate::pg::tls::{Roots, SslMode, TlsSettings};
+use crate::settings::{Endpoint, Keepalive, Surroundings};
+use crate::tls::{Roots, SslMode, TlsSettings};
 
 /// Long enough for a busy server, short enough that a dead address is noticed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,24 +32,24 @@ const KNOWN: &str = "known are host, hostaddr, port, user, password, passfile, d
      ssl_min_protocol_version, channel_binding, target_session_attrs, load_balance_hosts, \
      keepalives, keepalives_idle, keepalives_interval, keepalives_count and tcp_user_timeout";
 
-pub(super) fn fault(what: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Config, what).with_hint(hint)
+pub(crate) fn fault(what: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Setting, what).with_hint(hint)
 }
 
 /// The given options that were not read yet. An empty value counts as none, as for libpq.
-pub(super) struct Given(BTreeMap<String, String>);
+pub(crate) struct Given(BTreeMap<String, String>);
 
 impl Given {
     /// Later pairs replace earlier ones.
-    pub(super) fn new(pairs: Pairs) -> Given {
+    pub(crate) fn new(pairs: Pairs) -> Given {
         Given(pairs.into_iter().collect())
     }
 
-    pub(super) fn take(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<String> {
         self.0.remove(key).filter(|value| !value.is_empty())
     }
 
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, values: &[(&str, T)]) -> Result<Option<T>> {
+    pub(crate) fn choice<T: Copy>(&mut self, key: &str, values: &[(&str, T)]) -> Result<Option<T>> {
         let Some(given) = self.take(key) else {
             return Ok(None);
         };
@@ -78,7 +78,7 @@ impl Given {
         }
     }
 
-    pub(super) fn endpoints(&mut self) -> Result<Vec<Endpoint>> {
+    pub(crate) fn endpoints(&mut self) -> Result<Vec<Endpoint>> {
         let list = |text: Option<String>| -> Vec<String> {
             text.map_or_else(Vec::new, |text| {
                 text.split(',').map(str::to_owned).collect()
@@ -104,18 +104,17 @@ impl Given {
             .collect()
     }
 
-    pub(super) fn passfile(&mut self, around: &Surroundings) -> Option<PathBuf> {
+    pub(crate) fn passfile(&mut self, around: &Surroundings) -> Option<PathBuf> {
         let given = self.take("passfile").map(PathBuf::from);
         given.or_else(|| around.home.as_ref().map(|home| home.join(".pgpass")))
     }
 
-    pub(super) fn application_name(&mut self) -> String {
+    pub(crate) fn application_name(&mut self) -> Option<String> {
         self.take("application_name")
             .or_else(|| self.take("fallback_application_name"))
-            .unwrap_or_else(|| "highwater".to_owned())
     }
 
-    pub(super) fn timeout(&mut self) -> Result<Option<Duration>> {
+    pub(crate) fn timeout(&mut self) -> Result<Option<Duration>> {
         Ok(match self.number("connect_timeout")? {
             None => Some(CONNECT_TIMEOUT),
             Some(0) => None,
@@ -125,7 +124,7 @@ impl Given {
 
     /// By default a peer that vanished is noticed after a minute, idle or not: the system's own
     /// two hours would leave a wake or a lease hanging on a dead connection.
-    pub(super) fn keepalive(&mut self) -> Result<Keepalive> {
+    pub(crate) fn keepalive(&mut self) -> Result<Keepalive> {
         let seconds = |value: Option<u32>, default: u64| {
             Duration::from_secs(value.filter(|v| *v > 0).map_or(default, u64::from))
         };
@@ -145,7 +144,7 @@ impl Given {
         })
     }
 
-    pub(super) fn tls(&mut self, around: &Surroundings) -> Result<TlsSettings> {
+    pub(crate) fn tls(&mut self, around: &Surroundings) -> Result<TlsSettings> {
         let roots = match self.take("sslrootcert") {
             None => Roots::Default,
             Some(system) if system == "system" => Roots::System,
@@ -204,7 +203,7 @@ impl Given {
             .unwrap_or(false))
     }
 
-    pub(super) fn channel_binding(&mut self) -> Result<ChannelBinding> {
+    pub(crate) fn channel_binding(&mut self) -> Result<ChannelBinding> {
         let values = [
             ("disable", ChannelBinding::Disable),
             ("prefer", ChannelBinding::Prefer),
@@ -216,7 +215,7 @@ impl Given {
     }
 
     /// `primary` and `standby` are asked as writable or not, the only question the driver has.
-    pub(super) fn session(&mut self) -> Result<TargetSessionAttrs> {
+    pub(crate) fn session(&mut self) -> Result<TargetSessionAttrs> {
         let values = [
             ("any", TargetSessionAttrs::Any),
             ("read-write", TargetSessionAttrs::ReadWrite),
@@ -230,7 +229,7 @@ impl Given {
     }
 
     /// The options left over are not known. An option that asks for protection is never ignored.
-    pub(super) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         for key in WITHOUT_EFFECT {
             self.0.remove(key);
         }

@@ -6,18 +6,17 @@ use std::time::Duration;
 use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
-use super::Connector;
-use super::open::{Cause, Failed};
-use super::settings::Endpoint;
+use crate::connector::Connector;
 use crate::error::{Error, ErrorKind};
-use crate::pg;
+use crate::open::{Cause, Failed};
+use crate::settings::Endpoint;
 
 const UNREACHABLE: &str =
     "check that the server runs, the host and port, and that a firewall lets them through";
 
 impl Cause {
     /// The server has no rule for this role over this kind of connection.
-    pub(super) fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         match self {
             Cause::Driver(error) => {
                 error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
@@ -27,7 +26,7 @@ impl Cause {
     }
 
     /// TLS itself failed.
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         match self {
             Cause::Driver(error) => is_handshake(error) || rustls_error(error).is_some(),
             _ => false,
@@ -36,10 +35,10 @@ impl Cause {
 }
 
 impl Failed {
-    pub(super) fn explain(self, connector: &Connector) -> Error {
+    pub(crate) fn explain(self, connector: &Connector) -> Error {
         let what = format!("cannot connect to {}", connector.database());
         match self.0 {
-            None => Error::new(ErrorKind::Config, format!("{what}: no host is given")),
+            None => Error::new(ErrorKind::Setting, format!("{what}: no host is given")),
             Some((endpoint, Cause::Driver(error))) => {
                 let explained = explain(&what, Some(&endpoint), error);
                 explained.with_location(endpoint.describe())
@@ -54,13 +53,13 @@ impl Failed {
 
 fn silent(what: &str, endpoint: Option<&Endpoint>, limit: Duration) -> Error {
     Error::new(
-        ErrorKind::ConnectionLost,
+        ErrorKind::Unreachable,
         format!("{what}: no answer within {} s", limit.as_secs_f32()),
     )
     .with_hint(unreachable_hint(endpoint))
 }
 
-pub(super) fn no_answer(connector: &Connector, limit: Duration) -> Error {
+pub(crate) fn no_answer(connector: &Connector, limit: Duration) -> Error {
     // The hint of one socket fits all sockets; hosts get the general advice.
     let all = &connector.settings.endpoints;
     let socket = all.first().filter(|_| all.iter().all(Endpoint::is_socket));
@@ -68,20 +67,20 @@ pub(super) fn no_answer(connector: &Connector, limit: Duration) -> Error {
 }
 
 /// The driver's error while connecting, as ours.
-pub(super) fn explain(
+pub(crate) fn explain(
     what: &str,
     endpoint: Option<&Endpoint>,
     error: tokio_postgres::Error,
 ) -> Error {
     if let Some(tls) = rustls_error(&error) {
         let (why, hint) = tls_failure(tls);
-        return Error::new(ErrorKind::Database, format!("{what}: {why}"))
+        return Error::new(ErrorKind::Tls, format!("{what}: {why}"))
             .with_hint(hint)
             .with_source(error);
     }
     if is_handshake(&error) {
         let cause = cause_of(&error);
-        return Error::new(ErrorKind::Database, format!("{what}: {cause}"))
+        return Error::new(ErrorKind::Tls, format!("{what}: {cause}"))
             .with_hint(handshake_hint(&cause))
             .with_source(error);
     }
@@ -90,7 +89,7 @@ pub(super) fn explain(
     }
     if is_timeout(&error) {
         return Error::new(
-            ErrorKind::ConnectionLost,
+            ErrorKind::Unreachable,
             format!("{what}: the server did not answer in time"),
         )
         .with_hint(unreachable_hint(endpoint));
@@ -98,16 +97,15 @@ pub(super) fn explain(
     let is_login = ["authentication error", "invalid configuration"]
         .iter()
         .any(|kind| error.to_string().starts_with(kind));
-    let ours = pg::error(what, error);
-    match ours.kind() {
-        ErrorKind::ConnectionLost => ours.with_hint(unreachable_hint(endpoint)),
-        _ if is_login => ours.with_kind(ErrorKind::Database).with_hint(
-            "give the password in the URL, in PGPASSWORD or in ~/.pgpass, or see pg_hba.conf",
-        ),
-        _ => ours
-            .with_kind(ErrorKind::Database)
-            .with_hint("check that this port is PostgreSQL's"),
-    }
+    let ours = Error::from_driver(what, error);
+    let hint = match ours.kind() {
+        ErrorKind::Unreachable => unreachable_hint(endpoint),
+        _ if is_login => {
+            "give the password in the URL, in PGPASSWORD or in ~/.pgpass, or see pg_hba.conf"
+        }
+        _ => "check that this port is PostgreSQL's",
+    };
+    ours.with_hint(hint)
 }
 
 /// The driver has no other name for it.
@@ -127,11 +125,7 @@ fn unreachable_hint(endpoint: Option<&Endpoint>) -> &'static str {
 /// The server answered, and refused.
 fn refusal(what: &str, error: tokio_postgres::Error) -> Error {
     let hint = refusal_hint(&error);
-    let ours = pg::error(what, error);
-    let ours = match ours.kind() {
-        ErrorKind::ConnectionLost if ours.sqlstate() != Some("08P01") => ours,
-        _ => ours.with_kind(ErrorKind::Database),
-    };
+    let ours = Error::from_driver(what, error);
     match hint {
         Some(hint) => ours.with_hint(hint),
         None => ours,

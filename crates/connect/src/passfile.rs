@@ -3,10 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::settings::Endpoint;
+use crate::settings::Endpoint;
 
 /// What a line must match.
-pub(super) struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     host: &'a str,
     port: String,
     database: &'a str,
@@ -14,7 +14,7 @@ pub(super) struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    pub(super) fn new(endpoint: &'a Endpoint, database: &'a str, user: &'a str) -> Wanted<'a> {
+    pub(crate) fn new(endpoint: &'a Endpoint, database: &'a str, user: &'a str) -> Wanted<'a> {
         // libpq's rule: a socket in its default place goes by the name localhost.
         let is_default = ["/var/run/postgresql", "/tmp"].contains(&endpoint.host.as_str());
         Wanted {
@@ -31,7 +31,7 @@ impl<'a> Wanted<'a> {
 }
 
 /// The password of the first line that matches. A file that others may read is not used.
-pub(super) fn find(file: &Path, wanted: &Wanted<'_>) -> Option<String> {
+pub(crate) fn find(file: &Path, wanted: &Wanted<'_>) -> Option<String> {
     let metadata = std::fs::metadata(file)
         .ok()
         .filter(std::fs::Metadata::is_file)?;

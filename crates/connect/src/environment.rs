@@ -1,8 +1,8 @@
 //! The variables that libpq reads.
 
-use super::Connector;
+use crate::Connector;
+use crate::conninfo::Pairs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::conninfo::Pairs;
 
 /// Variable and connection option.
 const VARIABLES: [(&str, &str); 22] = [
@@ -41,10 +41,10 @@ const NAMING: [&str; 6] = [
 ];
 
 /// The options that the variables give.
-pub(super) fn pairs(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Pairs> {
+pub(crate) fn pairs(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Pairs> {
     if filled(lookup, "PGSERVICE").is_some() {
         return Err(Error::new(
-            ErrorKind::Config,
+            ErrorKind::Setting,
             "PGSERVICE is set, but service files are not read",
         )
         .with_hint(
@@ -66,7 +66,7 @@ impl Connector {
     /// name; none when none of PGHOST, PGHOSTADDR, PGPORT, PGUSER and PGDATABASE is set.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a value that cannot be understood.
+    /// [`ErrorKind::Setting`] for a value that cannot be understood.
     pub fn from_environment() -> Result<Option<Connector>> {
         Connector::from_lookup(&|name| std::env::var(name).ok())
     }
