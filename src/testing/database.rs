@@ -198,6 +198,7 @@ fn start_on_this_thread() -> Result<Cluster> {
             )
         })?
         .block_on(Cluster::temporary_with(&SETTINGS))
+        .map_err(Into::into)
 }
 
 async fn create(server: &'static Server, template: Option<&str>) -> TestDatabase {

@@ -104,7 +104,7 @@ const NO_SQL: [(&str, &str, &str); 9] = [
         "select pg_terminate_backend",
         "a hint",
     ),
-    ("cluster/locate.rs", "set {VARIABLE}", "a hint"),
+    ("crates/cluster/src/locate.rs", "set {VARIABLE}", "a hint"),
     (
         "crates/connect/src/listen.rs",
         "listen ",

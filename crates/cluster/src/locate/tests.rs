@@ -33,7 +33,7 @@ fn wait_until_it_runs(program: &Path) {
 }
 
 fn first_of(candidates: Vec<PathBuf>) -> Result<Binaries> {
-    Binaries::first_of(candidates, |_| true)
+    Binaries::first_of(candidates, |_| true)?.ok_or_else(nothing_found)
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn an_old_server_is_used_by_nobody_and_named_if_it_is_the_only_one() {
     let old = installation(root.path(), "13", "13.9");
     let new = installation(root.path(), "14", "14.2");
     let error = first_of(vec![old.clone()]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.kind(), ErrorKind::Setup);
     assert!(error.to_string().contains("PostgreSQL 13.9 is too old"));
     assert_eq!(first_of(vec![old, new]).unwrap().major(), 14);
 }
@@ -89,7 +89,7 @@ fn an_old_server_is_used_by_nobody_and_named_if_it_is_the_only_one() {
 #[test]
 fn a_machine_without_postgres_gets_a_hint_with_three_ways_out() {
     let error = first_of(vec![PathBuf::from("/nowhere"), PathBuf::new()]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.kind(), ErrorKind::Setup);
     let said = error.to_string();
     for way in ["DATABASE_URL", "apt install", "brew install", VARIABLE] {
         assert!(said.contains(way), "{way} is missing in: {said}");
@@ -109,6 +109,6 @@ fn a_wrong_directory_that_the_user_named_is_an_error() {
 fn a_data_directory_of_another_major_version_finds_no_server() {
     let root = tempfile::tempdir().unwrap();
     let bin_dir = installation(root.path(), "17", "17.1");
-    let error = Binaries::first_of(vec![bin_dir], |found| found.major == 15).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let found = Binaries::first_of(vec![bin_dir], |found| found.major == 15);
+    assert!(found.unwrap().is_none());
 }

@@ -52,7 +52,7 @@ fn a_socket_path_over_the_limit_is_refused_with_its_length() {
     let error = check_socket_path(Path::new(&dir)).unwrap_err();
     let said = error.to_string();
     let length = dir.len() + 1 + SOCKET_NAME.len();
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.kind(), ErrorKind::Setup);
     for part in [
         format!("{length} bytes is too long"),
         format!("the limit is {SOCKET_PATH_LIMIT}"),

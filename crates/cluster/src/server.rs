@@ -11,18 +11,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::account::Account;
-use super::locate::Binaries;
-use super::place::{self, Place};
-use super::probe::{self, Running, State};
+use crate::account::Account;
 use crate::error::{Error, ErrorKind, Result};
+use crate::locate::Binaries;
+use crate::place::{self, Place};
+use crate::probe::{self, Running, State};
 
 /// Long enough for the recovery of a large database after a crash.
-pub(super) const START_LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(300);
 /// Long enough for its last checkpoint.
-pub(super) const STOP_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(120);
 /// The pause between two polls of something that does not report its changes.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const SCRIPT: &str = include_str!("supervise.sh");
 
@@ -35,20 +35,20 @@ const LOCALE: &str = if cfg!(target_os = "macos") {
 };
 
 /// What to start.
-pub(super) struct Launch {
-    pub(super) binaries: Binaries,
-    pub(super) account: Account,
-    pub(super) place: Place,
+pub(crate) struct Launch {
+    pub(crate) binaries: Binaries,
+    pub(crate) account: Account,
+    pub(crate) place: Place,
     /// The project's lock; the supervisor inherits it.
-    pub(super) lock: Option<File>,
+    pub(crate) lock: Option<File>,
     /// The directory to remove at the end.
-    pub(super) scratch: Option<PathBuf>,
-    pub(super) settings: Vec<(String, String)>,
+    pub(crate) scratch: Option<PathBuf>,
+    pub(crate) settings: Vec<(String, String)>,
 }
 
 /// A running supervisor. Dropping it brings the server down, without waiting for that.
 #[derive(Debug)]
-pub(super) struct Supervisor {
+pub(crate) struct Supervisor {
     /// The pipe that only we hold: closing it is the order to stop.
     leash: Option<ChildStdin>,
     ended: watch::Receiver<Option<ExitStatus>>,
@@ -57,7 +57,7 @@ pub(super) struct Supervisor {
 
 impl Launch {
     /// Starts the supervisor, which starts the server.
-    pub(super) fn supervisor(&self) -> Result<Supervisor> {
+    pub(crate) fn supervisor(&self) -> Result<Supervisor> {
         self.place.prepare(&self.account)?;
         let log = place::open_log(&self.place)?;
         let mut child = self.command(&log)?.spawn().map_err(|error| {
@@ -139,12 +139,12 @@ impl Launch {
     }
 
     /// Waits until the server takes connections.
-    pub(super) async fn ready(&self, supervisor: &Supervisor) -> Result<Running> {
+    pub(crate) async fn ready(&self, supervisor: &Supervisor) -> Result<Running> {
         let data_dir = &self.place.data_dir;
         let limit = Instant::now() + START_LIMIT;
         loop {
             if supervisor.has_ended() {
-                return Err(self.failure("did not start", supervisor));
+                return Err(self.failure(ErrorKind::Failed, "did not start", supervisor));
             }
             if probe::says_ready(data_dir)
                 && let State::Up(running) = probe::state(data_dir).await
@@ -152,15 +152,13 @@ impl Launch {
                 return Ok(running);
             }
             if Instant::now() > limit {
-                return Err(self
-                    .failure("is not ready yet", supervisor)
-                    .with_kind(ErrorKind::TimedOut));
+                return Err(self.failure(ErrorKind::TimedOut, "is not ready yet", supervisor));
             }
             sleep(LOOK_AGAIN).await;
         }
     }
 
-    fn failure(&self, how: &str, supervisor: &Supervisor) -> Error {
+    fn failure(&self, kind: ErrorKind, how: &str, supervisor: &Supervisor) -> Error {
         let said = supervisor.last_words();
         let hint = if said.contains("No space left on device") {
             place::NO_SPACE
@@ -168,7 +166,7 @@ impl Launch {
             "fix what it says, or set DATABASE_URL"
         };
         Error::new(
-            ErrorKind::Database,
+            kind,
             format!(
                 "PostgreSQL {} {how}; the end of its log:\n{said}",
                 self.binaries.full()
@@ -186,7 +184,7 @@ impl Supervisor {
     }
 
     /// Stops the server and waits until it is down, with everything that ends with it.
-    pub(super) async fn stop(&mut self) -> Result<()> {
+    pub(crate) async fn stop(&mut self) -> Result<()> {
         drop(self.leash.take());
         timeout(STOP_LIMIT, self.ended()).await.map_err(|_| {
             Error::new(
@@ -202,7 +200,7 @@ impl Supervisor {
     }
 
     /// Waits until the server is down, even if another process stopped it.
-    pub(super) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         let mut ended = self.ended.clone();
         // An error is a reaper that is gone, which is an end too.
         let _ = ended.wait_for(Option::is_some).await;

@@ -7,20 +7,20 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::account::Account;
-use super::locate::Binaries;
-use super::place::{self, Place};
-use super::running::Found;
-use super::server::{LOOK_AGAIN, Launch};
-use super::{Cluster, probe, running};
+use crate::account::Account;
+use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg;
+use crate::locate::Binaries;
+use crate::place::{self, Place};
+use crate::running::Found;
+use crate::server::{LOOK_AGAIN, Launch};
+use crate::{probe, running};
 
 /// How long the processes of a killed server may take to notice.
 const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes a temporary cluster's directory and finds what will run in it.
-pub(super) async fn temporary(settings: &[(&str, &str)]) -> Result<(Launch, TempDir)> {
+pub(crate) async fn temporary(settings: &[(&str, &str)]) -> Result<(Launch, TempDir)> {
     let settings = owned(settings);
     blocking(move || {
         let binaries = Binaries::locate()?;
@@ -49,7 +49,7 @@ fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// Starts a project's server, or gives `None` if another process holds the lock.
-pub(super) async fn project(root: &Path) -> Result<Option<Cluster>> {
+pub(crate) async fn project(root: &Path) -> Result<Option<Cluster>> {
     let owned_root = root.to_owned();
     let Some(launch) = blocking(move || prepare(owned_root)).await? else {
         return Ok(None);
@@ -114,7 +114,7 @@ fn programs_for(root: &Path) -> Result<Binaries> {
     }
     let (major, data_dir) = &used[0];
     Err(Error::new(
-        ErrorKind::Config,
+        ErrorKind::Setup,
         format!(
             "this project's data belongs to PostgreSQL {major}, but this machine has {}",
             usual.full()
@@ -128,7 +128,7 @@ fn programs_for(root: &Path) -> Result<Binaries> {
 }
 
 /// Starts the server and waits until it serves the default database.
-pub(super) async fn own(launch: &Launch) -> Result<Cluster> {
+pub(crate) async fn own(launch: &Launch) -> Result<Cluster> {
     let supervisor = launch.supervisor()?;
     let running = launch.ready(&supervisor).await?;
     make_database(&launch.place.socket_dir).await?;
@@ -142,23 +142,44 @@ pub(super) async fn own(launch: &Launch) -> Result<Cluster> {
     })
 }
 
-pub(super) async fn make_database(socket_dir: &Path) -> Result<()> {
+pub(crate) async fn make_database(socket_dir: &Path) -> Result<()> {
     let doing = "cannot create the database highwater";
     let client = probe::connect(socket_dir, probe::PORT, "postgres")
         .await
-        .map_err(|error| pg::error(doing, error))?;
+        .map_err(|error| refusal(doing, error))?;
     let exists = "select 1 from pg_database where datname = 'highwater'";
     let is_there = async || match client.query_opt(exists, &[]).await {
         Ok(row) => Ok(row.is_some()),
-        Err(error) => Err(pg::error(doing, error)),
+        Err(error) => Err(refusal(doing, error)),
     };
     if is_there().await? {
         return Ok(());
     }
     match client.batch_execute("create database highwater").await {
         // The owner and an adopter may both come here.
-        Err(error) if !is_there().await? => Err(pg::error(doing, error)),
+        Err(error) if !is_there().await? => Err(refusal(doing, error)),
         _ => Ok(()),
+    }
+}
+
+/// The server's own words; without any, the connection was lost.
+fn refusal(doing: &str, error: tokio_postgres::Error) -> Error {
+    let (kind, said) = match error.as_db_error() {
+        // 57 is a server that goes or comes.
+        Some(db) if db.code().code().starts_with("57") => {
+            (ErrorKind::Lost, db.message().to_owned())
+        }
+        Some(db) => (ErrorKind::Failed, db.message().to_owned()),
+        None => (ErrorKind::Lost, causes(&error)),
+    };
+    Error::new(kind, format!("{doing}: {said}")).with_source(error)
+}
+
+/// The driver does not say what its cause says.
+fn causes(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

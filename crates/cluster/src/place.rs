@@ -12,30 +12,30 @@ use etcetera::base_strategy::{BaseStrategy, Xdg};
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
-use super::account::{Account, Right};
+use crate::account::{Account, Right};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest socket path that the kernel takes, without its final NUL.
 const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// The socket's file name: the port is only a name here.
-pub(super) const SOCKET_NAME: &str = ".s.PGSQL.5432";
+pub(crate) const SOCKET_NAME: &str = ".s.PGSQL.5432";
 
 /// The hint for a full disk.
-pub(super) const NO_SPACE: &str = "free some space, choose a larger disk (HIGHWATER_HOME, or TMPDIR \
+pub(crate) const NO_SPACE: &str = "free some space, choose a larger disk (HIGHWATER_HOME, or TMPDIR \
      for a temporary cluster), or set DATABASE_URL";
 
 /// The directories of one cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Holds the data directory, the log and the lock.
-    pub(super) root: PathBuf,
-    pub(super) data_dir: PathBuf,
-    pub(super) socket_dir: PathBuf,
+    pub(crate) root: PathBuf,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) socket_dir: PathBuf,
 }
 
 impl Place {
-    pub(super) fn new(root: PathBuf, data: &str, account: &Account) -> Result<Place> {
+    pub(crate) fn new(root: PathBuf, data: &str, account: &Account) -> Result<Place> {
         let data_dir = root.join(data);
         let runtime_dir = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let socket_dir = socket_dir(&data_dir, account, runtime_dir.as_deref())?;
@@ -46,12 +46,12 @@ impl Place {
         })
     }
 
-    pub(super) fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.data_dir.with_extension("log")
     }
 
     /// Makes what the server needs to start, all of it the server's own.
-    pub(super) fn prepare(&self, account: &Account) -> Result<()> {
+    pub(crate) fn prepare(&self, account: &Account) -> Result<()> {
         account.reaches(&self.data_dir)?;
         make_private(&self.root, account)?;
         check_data_dir(&self.data_dir, account)?;
@@ -61,7 +61,7 @@ impl Place {
     /// Removes what a killed server left: its process id may be anybody's by now, and the server
     /// would take that one for itself. The caller holds the lock and found no server that answers.
     /// Returns whether there was such a file.
-    pub(super) fn clear_stale(&self) -> Result<bool> {
+    pub(crate) fn clear_stale(&self) -> Result<bool> {
         let stale = remove(&self.data_dir.join("postmaster.pid"))?;
         remove(&self.socket_dir.join(SOCKET_NAME))?;
         remove(&self.socket_dir.join(format!("{SOCKET_NAME}.lock")))?;
@@ -70,14 +70,14 @@ impl Place {
 }
 
 /// The directory that holds the clusters of this user's projects.
-pub(super) fn home_of(account: &Account) -> Result<PathBuf> {
+pub(crate) fn home_of(account: &Account) -> Result<PathBuf> {
     if account.is_substitute {
         // Root's own home is closed to the account that the server runs as.
         return Ok(PathBuf::from("/var/lib/highwater"));
     }
     let xdg = Xdg::new().map_err(|error| {
         Error::new(
-            ErrorKind::Config,
+            ErrorKind::Setup,
             format!("there is no home directory: {error}"),
         )
         .with_hint("set HOME or XDG_DATA_HOME, or set DATABASE_URL")
@@ -86,7 +86,7 @@ pub(super) fn home_of(account: &Account) -> Result<PathBuf> {
 }
 
 /// The directory of one project's cluster: readable by its name, unique by its path.
-pub(super) fn project_root(home: &Path, project_dir: &Path) -> Result<PathBuf> {
+pub(crate) fn project_root(home: &Path, project_dir: &Path) -> Result<PathBuf> {
     let project = project_dir
         .canonicalize()
         .map_err(|error| io_error("cannot find the project directory", project_dir, error))?;
@@ -113,7 +113,7 @@ fn short_hash(path: &Path) -> String {
 }
 
 /// A new directory under the system's one for temporary files, the server's own.
-pub(super) fn temporary_root(account: &Account) -> Result<tempfile::TempDir> {
+pub(crate) fn temporary_root(account: &Account) -> Result<tempfile::TempDir> {
     let base = temporary_base(account, env::temp_dir());
     let made = tempfile::Builder::new()
         .prefix("highwater-")
@@ -152,7 +152,7 @@ fn check_socket_path(dir: &Path) -> Result<()> {
     let length = socket.as_os_str().len();
     if length > SOCKET_PATH_LIMIT {
         return Err(Error::new(
-            ErrorKind::Config,
+            ErrorKind::Setup,
             format!(
                 "a socket path of {length} bytes is too long; the limit is {SOCKET_PATH_LIMIT}"
             ),
@@ -164,7 +164,7 @@ fn check_socket_path(dir: &Path) -> Result<()> {
     }
     if dir.to_str().is_none() {
         return Err(Error::new(
-            ErrorKind::Config,
+            ErrorKind::Setup,
             "the path of the socket is not UTF-8, so no database URL can name it",
         )
         .with_location(dir.display().to_string())
@@ -175,7 +175,7 @@ fn check_socket_path(dir: &Path) -> Result<()> {
 
 /// Creates a directory that only the server's account (and root) can open, or checks an existing
 /// one: in a directory for everybody, somebody else may have created it first.
-pub(super) fn make_private(dir: &Path, account: &Account) -> Result<()> {
+pub(crate) fn make_private(dir: &Path, account: &Account) -> Result<()> {
     if let Some(parent) = dir.parent() {
         make_parent(parent, account)?;
     }
@@ -224,13 +224,13 @@ fn check_own(dir: &Path, account: &Account) -> Result<()> {
     let found = fs::symlink_metadata(dir)
         .map_err(|error| io_error("cannot inspect the directory", dir, error))?;
     if !found.is_dir() {
-        return Err(Error::new(ErrorKind::Config, "this is not a directory")
+        return Err(Error::new(ErrorKind::Setup, "this is not a directory")
             .with_location(dir.display().to_string())
             .with_hint("move it away"));
     }
     if found.uid() != account.uid {
         return Err(Error::new(
-            ErrorKind::Config,
+            ErrorKind::Setup,
             format!(
                 "the directory belongs to user id {}, but PostgreSQL runs as {} ({})",
                 found.uid(),
@@ -263,7 +263,7 @@ fn check_data_dir(data_dir: &Path, account: &Account) -> Result<()> {
     // Succeeds only on an empty one.
     fs::remove_dir(data_dir).map_err(|_| {
         Error::new(
-            ErrorKind::Config,
+            ErrorKind::Setup,
             "this is not a PostgreSQL data directory: it has files but no PG_VERSION",
         )
         .with_location(data_dir.display().to_string())
@@ -273,7 +273,7 @@ fn check_data_dir(data_dir: &Path, account: &Account) -> Result<()> {
 
 fn read_only(dir: &Path, account: &Account) -> Error {
     Error::new(
-        ErrorKind::Config,
+        ErrorKind::Setup,
         format!("the directory is read-only for {}", account.name),
     )
     .with_location(dir.display().to_string())
@@ -282,14 +282,14 @@ fn read_only(dir: &Path, account: &Account) -> Error {
 
 /// The project's lock: its holder may start the server, and the server's supervisor keeps it until
 /// the server is down.
-pub(super) fn open_lock(root: &Path) -> Result<File> {
+pub(crate) fn open_lock(root: &Path) -> Result<File> {
     let path = root.join("lock");
     open(&path, OpenOptions::new().create(true).truncate(false))
         .map_err(|error| io_error("cannot open the lock", &path, error))
 }
 
 /// The server's log, from the beginning: each start has its own.
-pub(super) fn open_log(place: &Place) -> Result<File> {
+pub(crate) fn open_log(place: &Place) -> Result<File> {
     let path = place.log();
     open(&path, OpenOptions::new().create(true).truncate(true))
         .map_err(|error| io_error("cannot open the server's log", &path, error))
@@ -314,7 +314,7 @@ fn remove(file: &Path) -> Result<bool> {
 }
 
 /// A failed file operation as a sentence: the operation, the file, the system's message, a hint.
-pub(super) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
+pub(crate) fn io_error(doing: &str, path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_SPACE,
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {

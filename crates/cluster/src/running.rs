@@ -7,13 +7,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
-use super::place;
-use super::probe::{self, Running, State};
-use super::server::{LOOK_AGAIN, STOP_LIMIT};
 use crate::error::{Error, ErrorKind, Result};
+use crate::place;
+use crate::probe::{self, Running, State};
+use crate::server::{LOOK_AGAIN, STOP_LIMIT};
 
 /// A project's live server and the data directory it serves, or why there is none.
-pub(super) enum Found {
+pub(crate) enum Found {
     Up(PathBuf, Running),
     /// A server is there that accepts no connections now.
     Busy(String),
@@ -21,7 +21,7 @@ pub(super) enum Found {
 }
 
 /// Looks for a live server on any of a project's data directories.
-pub(super) async fn find(root: &Path) -> Found {
+pub(crate) async fn find(root: &Path) -> Found {
     let mut found = Found::Nothing;
     for (_, data_dir) in data_dirs(root) {
         match probe::state(&data_dir).await {
@@ -34,7 +34,7 @@ pub(super) async fn find(root: &Path) -> Found {
 }
 
 /// The data directories of a project, one for each major version that was used, the newest first.
-pub(super) fn data_dirs(root: &Path) -> Vec<(u32, PathBuf)> {
+pub(crate) fn data_dirs(root: &Path) -> Vec<(u32, PathBuf)> {
     let Ok(entries) = fs::read_dir(root) else {
         return Vec::new();
     };
@@ -56,7 +56,7 @@ pub(super) fn data_dirs(root: &Path) -> Vec<(u32, PathBuf)> {
 }
 
 /// Waits while a server is starting or stopping; `None` if there is none in the end.
-pub(super) async fn settled(root: &Path) -> Result<Option<(PathBuf, Running)>> {
+pub(crate) async fn settled(root: &Path) -> Result<Option<(PathBuf, Running)>> {
     let limit = Instant::now() + STOP_LIMIT;
     loop {
         match find(root).await {
@@ -79,7 +79,7 @@ fn is_locked(root: &Path) -> bool {
     matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }
 
-pub(super) fn unsettled(root: &Path, why: &str) -> Error {
+pub(crate) fn unsettled(root: &Path, why: &str) -> Error {
     Error::new(
         ErrorKind::TimedOut,
         format!(
@@ -94,7 +94,7 @@ pub(super) fn unsettled(root: &Path, why: &str) -> Error {
 
 /// Stops the server by a fast shutdown and waits until it is down. It answered the caller that it
 /// serves `data_dir`, so the process id in its pid file is its own.
-pub(super) async fn stop(data_dir: &Path, pid: i32) -> Result<()> {
+pub(crate) async fn stop(data_dir: &Path, pid: i32) -> Result<()> {
     kill(Pid::from_raw(pid), Signal::SIGINT).map_err(|error| {
         Error::new(
             ErrorKind::Io,
@@ -108,7 +108,7 @@ pub(super) async fn stop(data_dir: &Path, pid: i32) -> Result<()> {
 }
 
 /// Waits until the server that had this process id is down; a new one may be up by then.
-pub(super) async fn wait_until_gone(data_dir: &Path, pid: i32) -> Result<()> {
+pub(crate) async fn wait_until_gone(data_dir: &Path, pid: i32) -> Result<()> {
     let limit = Instant::now() + STOP_LIMIT;
     while !probe::is_gone(data_dir, pid).await {
         if Instant::now() > limit {

@@ -13,30 +13,30 @@ const STAND_INS: [&str; 2] = ["postgres", "nobody"];
 
 /// The account the server runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Account {
-    pub(super) name: String,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// It is not the account of this process: files must be given to it.
-    pub(super) is_substitute: bool,
+    pub(crate) is_substitute: bool,
 }
 
 /// The permissions that a directory must have.
 #[derive(Clone, Copy)]
-pub(super) enum Right {
+pub(crate) enum Right {
     Write = 0o2,
     Enter = 0o1,
 }
 
 impl Account {
     /// The account of this process, or the stand-in if that is root.
-    pub(super) fn for_server() -> Result<Account> {
+    pub(crate) fn for_server() -> Result<Account> {
         choose(geteuid().as_raw(), by_uid, by_name)
     }
 
     /// Whether the mode bits give this account the right. The groups it is in beyond its own do not
     /// count: a server that runs in place of root has none.
-    pub(super) fn has(&self, right: Right, file: &Metadata) -> bool {
+    pub(crate) fn has(&self, right: Right, file: &Metadata) -> bool {
         let shift = if file.uid() == self.uid {
             6
         } else if file.gid() == self.gid {
@@ -48,7 +48,7 @@ impl Account {
     }
 
     /// Checks that this account can reach `path`: every directory above it must let it through.
-    pub(super) fn reaches(&self, path: &Path) -> Result<()> {
+    pub(crate) fn reaches(&self, path: &Path) -> Result<()> {
         if !self.is_substitute {
             return Ok(());
         }
@@ -58,7 +58,7 @@ impl Account {
             };
             if !self.has(Right::Enter, &found) {
                 return Err(Error::new(
-                    ErrorKind::Config,
+                    ErrorKind::Setup,
                     format!(
                         "the account {} that runs PostgreSQL for root cannot enter {}",
                         self.name,
@@ -82,7 +82,7 @@ fn choose(
     if effective != 0 {
         return by_uid(effective).ok_or_else(|| {
             Error::new(
-                ErrorKind::Config,
+                ErrorKind::Setup,
                 format!(
                     "user id {effective} has no name here, and initdb refuses to run without one"
                 ),
@@ -100,7 +100,7 @@ fn choose(
         })
         .ok_or_else(|| {
             Error::new(
-                ErrorKind::Config,
+                ErrorKind::Setup,
                 "PostgreSQL does not run as root, and there is no account postgres or nobody",
             )
             .with_hint("create the account postgres, run as an ordinary user, or set DATABASE_URL")
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn root_alone_on_the_machine_gets_a_hint_what_to_create() {
         let error = choose(0, |_| None, |name| Some(account(name, 0))).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(error.kind(), ErrorKind::Setup);
         assert!(error.to_string().contains("create the account postgres"));
     }
 

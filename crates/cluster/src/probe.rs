@@ -13,23 +13,23 @@ use tokio_postgres::{Client, Config, NoTls};
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The superuser that initdb makes.
-pub(super) const SUPERUSER: &str = "postgres";
+pub(crate) const SUPERUSER: &str = "postgres";
 
 /// No port is opened; it is a part of the socket's name.
-pub(super) const PORT: u16 = 5432;
+pub(crate) const PORT: u16 = 5432;
 
 /// The content of `postmaster.pid`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PidFile {
-    pub(super) pid: i32,
-    pub(super) socket_dir: PathBuf,
+pub(crate) struct PidFile {
+    pub(crate) pid: i32,
+    pub(crate) socket_dir: PathBuf,
     port: u16,
     ready: bool,
 }
 
 /// The state of a data directory's server.
 #[derive(Debug)]
-pub(super) enum State {
+pub(crate) enum State {
     /// No server listens.
     Down,
     /// A server is there that does not accept connections now; the reason if it gave one.
@@ -40,14 +40,14 @@ pub(super) enum State {
 
 /// A server that answered.
 #[derive(Debug)]
-pub(super) struct Running {
-    pub(super) pid: i32,
-    pub(super) socket_dir: PathBuf,
-    pub(super) version: String,
+pub(crate) struct Running {
+    pub(crate) pid: i32,
+    pub(crate) socket_dir: PathBuf,
+    pub(crate) version: String,
 }
 
 /// Asks the server of `data_dir`, if its pid file names one.
-pub(super) async fn state(data_dir: &Path) -> State {
+pub(crate) async fn state(data_dir: &Path) -> State {
     let Some(file) = read_pid_file(data_dir) else {
         return State::Down;
     };
@@ -67,7 +67,7 @@ pub(super) async fn state(data_dir: &Path) -> State {
 
 /// Whether the server that had this process id is gone. Its pid file is the last thing that it
 /// removes; after a kill it stays, and no server listens.
-pub(super) async fn is_gone(data_dir: &Path, pid: i32) -> bool {
+pub(crate) async fn is_gone(data_dir: &Path, pid: i32) -> bool {
     match read_pid_file(data_dir) {
         Some(file) if file.pid == pid => matches!(state(data_dir).await, State::Down),
         _ => true,
@@ -75,7 +75,7 @@ pub(super) async fn is_gone(data_dir: &Path, pid: i32) -> bool {
 }
 
 /// Whether the server says in its pid file that it takes connections.
-pub(super) fn says_ready(data_dir: &Path) -> bool {
+pub(crate) fn says_ready(data_dir: &Path) -> bool {
     read_pid_file(data_dir).is_some_and(|file| file.ready)
 }
 
@@ -88,7 +88,7 @@ async fn identity(file: &PidFile) -> Result<(PathBuf, String), tokio_postgres::E
 }
 
 /// Connects as the superuser; the connection ends with the client.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     socket_dir: &Path,
     port: u16,
     database: &str,
@@ -145,7 +145,7 @@ fn parse_pid_file(text: &str) -> Option<PidFile> {
 }
 
 /// The directory of the program that runs a server, from the line it left when it started.
-pub(super) fn bin_dir_of(data_dir: &Path) -> Option<PathBuf> {
+pub(crate) fn bin_dir_of(data_dir: &Path) -> Option<PathBuf> {
     let line = fs::read_to_string(data_dir.join("postmaster.opts")).ok()?;
     let (program, _) = line.split_once(" \"")?;
     Path::new(program).parent().map(Path::to_owned)

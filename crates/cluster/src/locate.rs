@@ -36,22 +36,18 @@ impl Binaries {
     /// Finds them: `HIGHWATER_PG_BINDIR`, `pg_config --bindir`, the newest installation in the
     /// usual places, `PATH`; the first directory with both programs, of version 14 or later.
     pub fn locate() -> Result<Binaries> {
-        Binaries::locate_where(|_| true)
+        Binaries::locate_where(|_| true)?.ok_or_else(nothing_found)
     }
 
     /// Finds those of one major version, for a data directory that only they can open.
-    pub(super) fn locate_major(major: u32) -> Result<Option<Binaries>> {
-        match Binaries::locate_where(|found| found.major == major) {
-            Ok(found) if found.major == major => Ok(Some(found)),
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub(crate) fn locate_major(major: u32) -> Result<Option<Binaries>> {
+        let found = Binaries::locate_where(|found| found.major == major)?;
+        Ok(found.filter(|found| found.major == major))
     }
 
-    fn locate_where(wanted: impl Fn(&Binaries) -> bool) -> Result<Binaries> {
+    fn locate_where(wanted: impl Fn(&Binaries) -> bool) -> Result<Option<Binaries>> {
         if let Some(named) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
-            return Binaries::named(Path::new(&named));
+            return Binaries::named(Path::new(&named)).map(Some);
         }
         Binaries::first_of(candidates(), wanted)
     }
@@ -61,7 +57,7 @@ impl Binaries {
         let hint = format!("set {VARIABLE} to the directory that holds initdb and postgres");
         if !is_complete(bin_dir) {
             return Err(
-                Error::new(ErrorKind::Config, "there is no initdb and postgres here")
+                Error::new(ErrorKind::Setup, "there is no initdb and postgres here")
                     .with_location(format!("{VARIABLE}={}", bin_dir.display()))
                     .with_hint(hint),
             );
@@ -73,7 +69,11 @@ impl Binaries {
         Ok(found)
     }
 
-    fn first_of(candidates: Vec<PathBuf>, wanted: impl Fn(&Binaries) -> bool) -> Result<Binaries> {
+    /// `None` if there are servers, but none that is wanted.
+    fn first_of(
+        candidates: Vec<PathBuf>,
+        wanted: impl Fn(&Binaries) -> bool,
+    ) -> Result<Option<Binaries>> {
         let mut old = None;
         let mut other = false;
         for bin_dir in candidates {
@@ -86,13 +86,13 @@ impl Binaries {
             if found.major < OLDEST {
                 old.get_or_insert(found);
             } else if wanted(&found) {
-                return Ok(found);
+                return Ok(Some(found));
             } else {
                 other = true;
             }
         }
         match old {
-            _ if other => Err(Error::new(ErrorKind::NotFound, "no server of this version")),
+            _ if other => Ok(None),
             Some(found) => Err(too_old(&found)),
             None => Err(nothing_found()),
         }
@@ -105,7 +105,7 @@ impl Binaries {
         let version = said.as_deref().and_then(parse_version);
         let Some((major, full)) = version else {
             return Err(Error::new(
-                ErrorKind::Config,
+                ErrorKind::Setup,
                 "postgres --version does not answer with a version",
             )
             .with_location(program.display().to_string())
@@ -119,7 +119,7 @@ impl Binaries {
     }
 
     /// Those of a running server, which said where they are and what it is.
-    pub(super) fn of_running(bin_dir: PathBuf, server_version: &str) -> Binaries {
+    pub(crate) fn of_running(bin_dir: PathBuf, server_version: &str) -> Binaries {
         let (major, full) = parse_number(server_version).unwrap_or_default();
         Binaries {
             bin_dir,
@@ -138,11 +138,11 @@ impl Binaries {
         (self.major, self.full.clone())
     }
 
-    pub(super) fn major(&self) -> u32 {
+    pub(crate) fn major(&self) -> u32 {
         self.major
     }
 
-    pub(super) fn full(&self) -> &str {
+    pub(crate) fn full(&self) -> &str {
         &self.full
     }
 }
@@ -223,7 +223,7 @@ fn parse_number(version: &str) -> Option<(u32, String)> {
 
 fn too_old(found: &Binaries) -> Error {
     Error::new(
-        ErrorKind::Config,
+        ErrorKind::Setup,
         format!(
             "PostgreSQL {} is too old; highwater needs {OLDEST} or later",
             found.full
@@ -235,7 +235,7 @@ fn too_old(found: &Binaries) -> Error {
 
 fn nothing_found() -> Error {
     Error::new(
-        ErrorKind::Config,
+        ErrorKind::Setup,
         "no database is named, and there is no PostgreSQL server on this machine to start a private one",
     )
     .with_hint(WAYS_OUT)
