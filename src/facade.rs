@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Engine, Report, Settings, Until};
 use crate::error::{Error, Result};
 use crate::event_store::EventStore;
-use crate::pg::connect::{Connector, check_server};
+use crate::pg::connect::{self, Connector, check_server};
 use crate::pg::database::Database;
 use crate::pg::migrate;
 use crate::projection::file::{ProjectionFile, load_directory};
@@ -70,7 +70,7 @@ impl Highwater {
     /// As [`Highwater::connect`], and if a setting is out of its limits.
     pub async fn connect_with(url: &str, settings: Settings) -> Result<Highwater> {
         settings.validate()?;
-        let connector = Connector::parse(url)?;
+        let connector = connect::parse(url)?;
         let mut client = connector.connect_within(CONNECT_LIMIT).await?;
         check_server(&client).await?;
         migrate::migrate(&mut client).await?;

@@ -298,7 +298,7 @@ fn connection(input: &[u8]) -> TestCaseResult {
     let text = String::from_utf8_lossy(input);
     match Connector::parse_with(&text, &|_| None) {
         Ok(connector) => prop_assert!(!connector.describe().is_empty()),
-        Err(error) => assert_sentence(&error)?,
+        Err(error) => assert_sentence(&Error::from(error))?,
     }
     Ok(())
 }

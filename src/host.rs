@@ -1,30 +1,4 @@
-//! The machine and the account that a program runs on.
-
-use std::path::PathBuf;
-
-/// The operating system's account of this process.
-pub(crate) struct Account {
-    pub(crate) name: String,
-    pub(crate) home: PathBuf,
-}
-
-impl Account {
-    /// `None` if it has no entry.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn own() -> Option<Account> {
-        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()??;
-        Some(Account {
-            name: user.name,
-            home: user.dir,
-        })
-    }
-
-    /// Unknown without a library for it.
-    #[cfg(not(feature = "cluster"))]
-    pub(crate) fn own() -> Option<Account> {
-        None
-    }
-}
+//! The machine that a program runs on.
 
 /// The name of this machine, empty if it cannot be told.
 pub(crate) fn name() -> String {

@@ -6,7 +6,6 @@ pub(crate) mod action;
 pub(crate) mod block;
 pub mod checkpoint;
 pub mod connect;
-mod conninfo;
 pub mod database;
 pub(crate) mod dead_letter;
 pub(crate) mod event;
@@ -15,14 +14,14 @@ pub mod migrate;
 pub(crate) mod projection;
 pub(crate) mod sql;
 mod sqlstate;
-mod tls;
 pub mod transaction;
 pub mod value;
 pub(crate) mod wake;
 
-pub use conninfo::redact;
+pub use highwater_connect::redact;
 pub use sql::quote_identifier;
 
+use highwater_connect::is_connection_lost;
 use tokio_postgres::Row;
 use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::types::{FromSql, ToSql};
@@ -49,23 +48,8 @@ pub(crate) fn column_named<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Resu
 ///
 /// `doing` is the clause before the colon, for example `cannot read events`.
 pub(crate) fn error(doing: &str, error: tokio_postgres::Error) -> Error {
-    let Some(db) = error.as_db_error() else {
-        return driver_error(doing, error);
-    };
-    let code = db.code().code().to_owned();
-    let mut what = format!("{doing}: {}", db.message());
-    if let Some(detail) = db.detail() {
-        what = format!("{what} ({detail})");
-    }
-    // Another clause may follow it.
-    let hint = db.hint().map(|hint| hint.trim_end_matches('.').to_owned());
-    let ours = Error::new(kind_of(&error), what)
-        .with_sqlstate(code)
-        .with_source(error);
-    match hint {
-        Some(hint) => ours.with_hint(hint),
-        None => ours,
-    }
+    let kind = kind_of(&error);
+    Error::from(highwater_connect::Error::from_driver(doing, error)).with_kind(kind)
 }
 
 /// An error of one of highwater's own statements: for a missing right it lists the rights that are
@@ -103,30 +87,9 @@ pub(crate) fn own_statement_error(doing: &str, error: tokio_postgres::Error) -> 
 pub(crate) fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
     match error.as_db_error() {
         Some(db) => sqlstate::kind_of(db.code().code()),
-        None if error.is_closed() || is_io(error) => ErrorKind::ConnectionLost,
+        None if is_connection_lost(error) => ErrorKind::ConnectionLost,
         None => ErrorKind::Apply,
     }
-}
-
-/// No SQLSTATE: the connection broke, or the value did not fit the driver.
-fn driver_error(doing: &str, error: tokio_postgres::Error) -> Error {
-    let cause = std::error::Error::source(&error).map(ToString::to_string);
-    let what = match cause {
-        Some(cause) => format!("{doing}: {error}: {cause}"),
-        None => format!("{doing}: {error}"),
-    };
-    Error::new(kind_of(&error), what).with_source(error)
-}
-
-fn is_io(error: &tokio_postgres::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if inner.is::<std::io::Error>() {
-            return true;
-        }
-        source = inner.source();
-    }
-    false
 }
 
 /// Where the server saw the error in the text that was sent: a character offset from 0.

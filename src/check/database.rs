@@ -20,7 +20,8 @@ pub(super) async fn check(
     candidates: &[Candidate],
     findings: &mut Vec<Finding>,
 ) {
-    let client = match target.connector().connect().await {
+    let connected = target.connector().connect().await.map_err(Error::from);
+    let client = match connected {
         Ok(client) => client,
         Err(error) if error.kind() == ErrorKind::ConnectionLost => {
             return findings.push(Finding::warning(unchecked(&error)));

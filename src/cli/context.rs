@@ -18,7 +18,7 @@ use super::ui::Ui;
 use crate::cluster::{Cluster, DATABASE};
 use crate::config::{Config, FILE_NAME};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::connect::{Connector, check_server, resolve_database};
+use crate::pg::connect::{self, Connector, check_server, resolve_database};
 use crate::pg::database::Database;
 use crate::pg::migrate::{self, Applied};
 use crate::projection::DynProjection;
@@ -204,7 +204,7 @@ impl Context {
             None => {
                 let cluster = Cluster::for_project(&self.project_dir()?).await?;
                 self.ui.say(&cluster.notice());
-                (Connector::parse(&cluster.url(DATABASE))?, Some(cluster))
+                (connect::parse(&cluster.url(DATABASE))?, Some(cluster))
             }
         };
         let client = self.connect(&connector).await?;
@@ -222,7 +222,7 @@ impl Context {
         let first = first.unwrap_or_else(PoisonError::into_inner).take();
         match first {
             Some(client) if !client.is_closed() => Ok(client),
-            _ => reached.connector.connect().await,
+            _ => Ok(reached.connector.connect().await?),
         }
     }
 
@@ -230,13 +230,13 @@ impl Context {
         let connecting = connector.connect_within(CONNECT_LIMIT);
         tokio::pin!(connecting);
         tokio::select! {
-            connected = &mut connecting => return connected,
+            connected = &mut connecting => return Ok(connected?),
             () = tokio::time::sleep(CONNECT_NOTE) => {}
         }
         let limit = CONNECT_LIMIT.as_secs();
         self.ui
             .say(&format!("waiting up to {limit} s for {connector}"));
-        connecting.await
+        Ok(connecting.await?)
     }
 
     /// Reaches the database and brings its schema up to date. Returns what was missing.

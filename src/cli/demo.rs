@@ -24,7 +24,7 @@ use crate::engine::{Engine, Report, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_store::EventStore;
 use crate::ndjson::Reader;
-use crate::pg::connect::Connector;
+use crate::pg::connect::{self, Connector};
 use crate::pg::database::Database;
 use crate::pg::{self, migrate};
 use crate::projection::SqlProjection;
@@ -93,7 +93,7 @@ pub(super) async fn run(_args: Args, ctx: &Context) -> Done {
 }
 
 async fn perform(cluster: &Cluster, stop: &CancellationToken, ctx: &Context) -> Result<Findings> {
-    let connector = Connector::parse(&cluster.url(DATABASE))?;
+    let connector = connect::parse(&cluster.url(DATABASE))?;
     migrate::migrate(&mut connector.connect().await?).await?;
     let database = Database::new(connector.clone(), SESSIONS)?;
     let began = Instant::now();

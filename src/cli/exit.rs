@@ -57,6 +57,12 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<crate::cluster::Error> for Failure {
+    fn from(error: crate::cluster::Error) -> Failure {
+        Error::from(error).into()
+    }
+}
+
 impl From<Vec<Error>> for Failure {
     fn from(errors: Vec<Error>) -> Failure {
         Failure(errors)

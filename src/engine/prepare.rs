@@ -90,7 +90,7 @@ async fn create(
 ) -> Result<bool> {
     let definition = projection.definition();
     // Of its own: dropped in the middle, the connection ends and rolls its transaction back.
-    let connecting = target.connector().connect();
+    let connecting = async { Ok(target.connector().connect().await?) };
     let (identity, client) = try_join(source.identity(), connecting).await?;
     begin(&client).await?;
     let done = async {

@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use crate::block::{Block, Tally};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::name::ProjectionName;
 use crate::pg::{self, Parameter, column};
 use crate::position::{Position, Range};
@@ -42,7 +42,7 @@ pub(crate) async fn first_gap(
     let row = client.query_typed_opt(sql, &parameters).await;
     let row = row.map_err(|e| pg::own_error("cannot read the blocks", e))?;
     row.map(|row| {
-        let position = |at| Ok(Position::new(column(&row, at)?));
+        let position = |at| Ok::<_, Error>(Position::new(column(&row, at)?));
         Ok(Range::new(position(0)?, position(1)?))
     })
     .transpose()
@@ -69,7 +69,7 @@ pub(crate) async fn list(
 }
 
 fn block(row: &Row) -> Result<Block> {
-    let position = |at| Ok(Position::new(column(row, at)?));
+    let position = |at| Ok::<_, Error>(Position::new(column(row, at)?));
     Ok(Block {
         range: Range::new(position(0)?, position(1)?),
         tally: Tally {

@@ -1,268 +1,80 @@
-//! The one way to a PostgreSQL server: from a connection string to a session whose settings are
-//! known, with libpq's meaning of every option.
+//! Connections as highwater needs them: which database is meant, how a session starts, which server
+//! is new enough.
 
-mod environment;
-mod failure;
-mod given;
-mod listen;
-mod open;
-mod passfile;
-mod pool;
-mod resolve;
-mod settings;
+pub use highwater_connect::{Connector, Notifications, Pool, PooledClient, Session};
 
-use std::fmt;
-use std::ops::Deref;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use highwater_connect::Defaults;
+use tokio_postgres::Client;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::task::JoinHandle;
-use tokio_postgres::{CancelToken, Client, Connection, Socket, tls::MakeTlsConnect};
-use tokio_postgres_rustls::MakeRustlsConnect;
-
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::conninfo;
-use settings::{Endpoint, Settings, Surroundings};
-
-pub use listen::Notifications;
-pub use pool::{Pool, PooledClient, pool_error};
-pub use resolve::resolve_database;
 
 /// The oldest major version of PostgreSQL that works.
-pub const OLDEST_SERVER: i32 = 14;
+const OLDEST_SERVER: i32 = 14;
 
-/// What the driver gives for a connection over rustls.
-type Link = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+/// What every session starts with.
+///
+/// - `row_security=off`: a row that a policy hides would look rolled back, so it is an error.
+/// - `read committed`: the mark needs a new snapshot for each statement.
+/// - `TimeZone=UTC`, `client_min_messages=warning`: the same text on every machine, no chatter.
+const DEFAULTS: Defaults = Defaults {
+    application_name: "highwater",
+    options: r"-c row_security=off -c default_transaction_isolation=read\ committed -c TimeZone=UTC -c client_min_messages=warning",
+};
 
-/// How to reach one database. Cheap to clone; neither Debug nor Display show the password.
-#[derive(Clone)]
-pub struct Connector {
-    settings: Arc<Settings>,
-    /// The server for LISTEN, if it is another one.
-    direct: Option<Arc<Settings>>,
+/// The same database, with sessions that start as highwater's statements need it.
+pub(crate) fn with_defaults(connector: &Connector) -> Connector {
+    connector.with_defaults(DEFAULTS)
 }
 
-impl fmt::Debug for Connector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connector").field(&self.describe()).finish()
-    }
+/// A connector from a URL or `key=value` text, as [`Connector::parse`] reads it.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for what cannot be understood, never showing the password.
+pub fn parse(text: &str) -> Result<Connector> {
+    Ok(with_defaults(&Connector::parse(text)?))
 }
 
-impl fmt::Display for Connector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.describe())
+/// The database that the command line, the environment or the configuration name, in this order:
+/// `--database-url`, `DATABASE_URL`, `highwater.toml`, the PG* variables; none when none of them
+/// names one.
+///
+/// What a connection string leaves out is taken from the PG* variables, as psql does. The
+/// `direct_url` of the configuration counts with its `url` only: with another database it would
+/// be the wrong one.
+///
+/// # Errors
+/// [`crate::ErrorKind::Config`] with the place, never showing the password.
+pub fn resolve_database(
+    flag: Option<&str>,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    config: Option<&Config>,
+) -> Result<Option<Connector>> {
+    let parse = |text: &str, place: &str| {
+        let parsed =
+            Connector::parse_with(text, lookup).map_err(|error| error.with_location(place))?;
+        Ok::<_, Error>(with_defaults(&parsed))
+    };
+    if let Some(text) = flag {
+        return parse(text, "--database-url").map(Some);
     }
-}
-
-impl Connector {
-    /// A connector from a URL or `key=value` text.
-    ///
-    /// What the text leaves out has libpq's defaults, except these: `connect_timeout` 10 s for each
-    /// server, authentication included (a dead address is noticed while a command waits); TCP
-    /// keepalives after 30 s and `tcp_user_timeout` 60 s (the system's two hours would leave a
-    /// session hanging); `application_name` `highwater`. The PG* variables are not read: see
-    /// [`Connector::parse_with`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] for what cannot be understood, never showing the password.
-    pub fn parse(text: &str) -> Result<Connector> {
-        Connector::parse_with(text, &|_| None)
+    if let Some(text) = lookup("DATABASE_URL").filter(|text| !text.is_empty()) {
+        return parse(&text, "DATABASE_URL").map(Some);
     }
-
-    /// As [`Connector::parse`], with what the text leaves out taken from the PG* variables.
-    ///
-    /// # Errors
-    /// As [`Connector::parse`].
-    pub fn parse_with(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Connector> {
-        let mut pairs = environment::pairs(lookup)?;
-        pairs.extend(conninfo::pairs(text)?);
-        Connector::from_pairs(pairs, lookup)
-    }
-
-    fn from_pairs(
-        pairs: conninfo::Pairs,
-        lookup: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Connector> {
-        let settings = Settings::from_pairs(pairs, &Surroundings::of(lookup))?;
-        Ok(Connector {
-            settings: Arc::new(settings),
-            direct: None,
-        })
-    }
-
-    fn with(&self, change: impl Fn(&mut Settings)) -> Connector {
-        let changed = |settings: &Arc<Settings>| {
-            let mut settings = Settings::clone(settings);
-            change(&mut settings);
-            Arc::new(settings)
-        };
-        Connector {
-            settings: changed(&self.settings),
-            direct: self.direct.as_ref().map(changed),
+    let database = config.map(|config| &config.database);
+    let Some(url) = database.and_then(|database| database.url.as_ref()) else {
+        let named = Connector::from_lookup(lookup)?;
+        return Ok(named.as_ref().map(with_defaults));
+    };
+    let connector = parse(url.expose(), "highwater.toml: [database] url")?;
+    let direct = database.and_then(|database| database.direct_url.as_ref());
+    match direct {
+        None => Ok(Some(connector)),
+        Some(direct) => {
+            let direct = parse(direct.expose(), "highwater.toml: [database] direct_url")?;
+            Ok(Some(connector.with_direct(&direct)))
         }
     }
-
-    /// The same server and role, another database.
-    #[must_use]
-    pub fn with_database(&self, name: &str) -> Connector {
-        self.with(|settings| name.clone_into(&mut settings.database))
-    }
-
-    /// The same, with this name in `pg_stat_activity` (the server keeps 63 bytes of it).
-    #[must_use]
-    pub fn with_application_name(&self, name: &str) -> Connector {
-        self.with(|settings| name.clone_into(&mut settings.application_name))
-    }
-
-    /// The same, but [`Connector::listen`] goes to `direct`, past a pooler.
-    #[must_use]
-    pub fn with_direct(&self, direct: &Connector) -> Connector {
-        Connector {
-            settings: Arc::clone(&self.settings),
-            direct: Some(Arc::clone(&direct.settings)),
-        }
-    }
-
-    /// The connector that [`Connector::listen`] uses: without a pooler in between, if one was
-    /// named.
-    #[must_use]
-    pub fn direct(&self) -> Connector {
-        Connector {
-            settings: Arc::clone(self.direct.as_ref().unwrap_or(&self.settings)),
-            direct: None,
-        }
-    }
-
-    /// The name of the database.
-    pub fn database(&self) -> String {
-        self.settings.database.clone()
-    }
-
-    /// The name of the role.
-    pub fn user(&self) -> String {
-        self.settings.user.clone()
-    }
-
-    /// Which database, where and as whom, for messages: `shop on db.example:5432 as app`.
-    pub fn describe(&self) -> String {
-        let settings = &self.settings;
-        let servers: Vec<String> = settings.endpoints.iter().map(Endpoint::describe).collect();
-        let servers = servers.join(",");
-        format!("{} on {servers} as {}", settings.database, settings.user)
-    }
-
-    /// A session of its own; its connection runs in a task that ends when the client is dropped.
-    ///
-    /// The servers named are tried in order, each once.
-    ///
-    /// # Errors
-    /// [`ErrorKind::ConnectionLost`] when no server can be reached or it is not ready yet,
-    /// [`ErrorKind::Database`] when it refuses (role, password, database, certificate),
-    /// [`ErrorKind::Config`] for a file that TLS needs.
-    pub async fn connect(&self) -> Result<Client> {
-        let (client, link) = self.open().await.map_err(|failed| failed.explain(self))?;
-        drive(link);
-        Ok(client)
-    }
-
-    /// As [`Connector::connect`], with the connection's task: it is ended when the session is
-    /// dropped, also while an answer is outstanding.
-    pub(crate) async fn open_session(&self) -> Result<Opened> {
-        let (client, link) = self.open().await.map_err(|failed| failed.explain(self))?;
-        Ok(Opened {
-            client,
-            driving: drive(link),
-        })
-    }
-
-    /// As [`Connector::connect`], retried with growing delay (50 ms to 1 s, jittered) while the
-    /// server cannot be reached, for as long as `limit`.
-    ///
-    /// # Errors
-    /// The last error of [`Connector::connect`]; any but a lost connection at once.
-    pub async fn connect_within(&self, limit: Duration) -> Result<Client> {
-        let start = Instant::now();
-        let left = || limit.saturating_sub(start.elapsed());
-        let mut delays = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(50))
-            .with_max_delay(Duration::from_secs(1))
-            .without_max_times()
-            .with_jitter()
-            .build();
-        let mut last = None;
-        loop {
-            let error = match tokio::time::timeout(left(), self.connect()).await {
-                Ok(Ok(client)) => return Ok(client),
-                Ok(Err(error)) if error.kind() != ErrorKind::ConnectionLost => return Err(error),
-                Ok(Err(error)) => error,
-                Err(_) => return Err(last.unwrap_or_else(|| failure::no_answer(self, limit))),
-            };
-            let delay = delays.next().unwrap_or(Duration::from_secs(1));
-            if delay >= left() {
-                return Err(error);
-            }
-            last = Some(error);
-            tokio::time::sleep(delay).await;
-        }
-    }
-
-    /// Asks the server to cancel what the token's session is doing.
-    ///
-    /// An accepted request does not mean that the statement was cancelled.
-    ///
-    /// # Errors
-    /// As [`Connector::connect`].
-    pub async fn cancel(&self, token: CancelToken) -> Result<()> {
-        let tls = self.tls_for_any()?;
-        let cancel = token.cancel_query(tls);
-        let limit = self.settings.timeout.unwrap_or(CANCEL_LIMIT);
-        match tokio::time::timeout(limit, cancel).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failure::explain("cannot cancel a statement", None, error)),
-            Err(_) => Err(failure::no_answer(self, limit)),
-        }
-    }
-
-    fn tls_for_any(&self) -> Result<MakeRustlsConnect> {
-        let settings = &self.settings;
-        if settings.endpoints.iter().all(Endpoint::is_socket) {
-            return self.settings.tls.without_files().connector();
-        }
-        settings.tls.connector()
-    }
-}
-
-/// How long a cancel request may take where connecting has no limit.
-const CANCEL_LIMIT: Duration = Duration::from_secs(10);
-
-/// A session and the task that runs its connection.
-pub(crate) struct Opened {
-    client: Client,
-    driving: JoinHandle<()>,
-}
-
-impl Deref for Opened {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        &self.client
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.driving.abort();
-    }
-}
-
-/// Runs the connection until its client is dropped or the server goes.
-fn drive(link: Link) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        if let Err(error) = link.await {
-            tracing::debug!(error = %error, "connection ended");
-        }
-    })
 }
 
 /// Refuses a server that is older than [`OLDEST_SERVER`].
@@ -277,13 +89,9 @@ pub async fn check_server(client: &Client) -> Result<()> {
             &[],
         )
         .await
-        .map_err(|error| crate::pg::error(doing, error))?;
-    let number: i32 = row
-        .try_get(0)
-        .map_err(|error| crate::pg::error(doing, error))?;
-    let version: String = row
-        .try_get(1)
-        .map_err(|error| crate::pg::error(doing, error))?;
+        .map_err(|error| super::error(doing, error))?;
+    let number: i32 = row.try_get(0).map_err(|error| super::error(doing, error))?;
+    let version: String = row.try_get(1).map_err(|error| super::error(doing, error))?;
     check_version(number, &version)
 }
 
@@ -298,5 +106,107 @@ fn check_version(number: i32, version: &str) -> Result<()> {
     .with_hint("upgrade the server, or use a database on a newer one"))
 }
 
+impl From<highwater_connect::Error> for Error {
+    fn from(error: highwater_connect::Error) -> Error {
+        let mut ours = Error::new(kind_of(error.kind()), error.message());
+        if let Some(location) = error.location() {
+            ours = ours.with_location(location);
+        }
+        if let Some(hint) = error.hint() {
+            ours = ours.with_hint(hint);
+        }
+        if let Some(sqlstate) = error.sqlstate() {
+            ours = ours.with_sqlstate(sqlstate);
+        }
+        match error.into_source() {
+            Some(source) => ours.with_source(source),
+            None => ours,
+        }
+    }
+}
+
+fn kind_of(kind: highwater_connect::ErrorKind) -> ErrorKind {
+    use highwater_connect::ErrorKind::{NotReady, PoolBusy, Refused, Setting, Tls, Unreachable};
+    match kind {
+        Setting => ErrorKind::Config,
+        Unreachable | NotReady => ErrorKind::ConnectionLost,
+        Refused | Tls => ErrorKind::Database,
+        PoolBusy => ErrorKind::Locked,
+        _ => ErrorKind::Internal,
+    }
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "[database]\nurl = \"postgresql://app@pooler/file\"\n\
+                          direct_url = \"postgresql://app@server/file\"\n";
+
+    fn resolve(flag: Option<&str>, variables: &[(&str, &str)], text: &str) -> Option<Connector> {
+        let lookup = |name: &str| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let config = Config::parse(text, "f").expect("parses");
+        resolve_database(flag, &lookup, Some(&config)).expect("resolves")
+    }
+
+    fn database(flag: Option<&str>, variables: &[(&str, &str)], text: &str) -> Option<String> {
+        resolve(flag, variables, text).map(|connector| connector.database())
+    }
+
+    #[test]
+    fn the_flag_goes_before_the_environment_the_file_and_libpq() {
+        let flag = Some("postgresql://app@h/flag");
+        let all = [
+            ("DATABASE_URL", "postgresql://app@h/env"),
+            ("PGDATABASE", "libpq"),
+        ];
+        assert_eq!(database(flag, &all, CONFIG).as_deref(), Some("flag"));
+        assert_eq!(database(None, &all, CONFIG).as_deref(), Some("env"));
+        assert_eq!(database(None, &all[1..], CONFIG).as_deref(), Some("file"));
+        assert_eq!(database(None, &all[1..], "").as_deref(), Some("libpq"));
+        assert_eq!(database(None, &[], ""), None);
+        assert_eq!(
+            database(None, &[("PGPASSWORD", "x"), ("PGSSLMODE", "require")], ""),
+            None
+        );
+    }
+
+    #[test]
+    fn the_direct_url_listens_for_the_url_beside_it_only() {
+        let connector = resolve(None, &[], CONFIG).expect("named");
+        assert_eq!(connector.describe(), "file on pooler:5432 as app");
+        assert_eq!(connector.direct().describe(), "file on server:5432 as app");
+        let connector = resolve(Some("postgresql://app@h/flag"), &[], CONFIG).expect("named");
+        assert_eq!(connector.direct().describe(), "flag on h:5432 as app");
+    }
+
+    #[test]
+    fn the_variables_fill_what_the_url_leaves_out() {
+        let variables = [("PGPORT", "6000"), ("PGUSER", "jo"), ("PGHOST", "other")];
+        let connector = resolve(Some("postgresql://h/d"), &variables, "").expect("named");
+        assert_eq!(connector.describe(), "d on h:6000 as jo");
+    }
+
+    #[test]
+    fn an_error_names_the_place_and_not_the_password() {
+        let error = resolve_database(Some("postgresql://a:hunter2@h:x/d"), &|_| None, None);
+        let error = error.expect_err("no port").to_string();
+        assert!(error.starts_with("--database-url: "), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_server_older_than_14_is_refused_by_version() {
+        assert!(check_version(140_000, "14.0").is_ok());
+        assert_eq!(
+            check_version(130_014, "13.14")
+                .expect_err("too old")
+                .to_string(),
+            "the server is PostgreSQL 13.14, but 14 or newer is needed; upgrade the server, or use a \
+             database on a newer one"
+        );
+    }
+}

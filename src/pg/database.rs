@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use crate::config::ANSWER_TIMEOUT;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg;
-use crate::pg::connect::{Connector, Opened, Pool, PooledClient};
+use crate::pg::connect::{self, Connector, Pool, PooledClient};
 
 /// A database and its pool. Clones share the pool.
 #[derive(Clone)]
@@ -36,6 +36,7 @@ impl Database {
     /// # Errors
     /// [`crate::ErrorKind::Config`] for 0 sessions.
     pub fn new(connector: Connector, sessions: usize) -> Result<Database> {
+        let connector = connect::with_defaults(&connector);
         let pool = connector.pool(sessions)?;
         Ok(Database {
             connector,
@@ -56,7 +57,7 @@ impl Database {
     /// # Errors
     /// If none could be opened, or none came free in time.
     pub async fn client(&self) -> Result<PooledClient> {
-        self.connector.client_of(&self.pool).await
+        Ok(self.connector.client_of(&self.pool).await?)
     }
 
     /// A session from the pool for short statements.
@@ -108,7 +109,7 @@ pub struct Short {
 
 enum Session {
     Pooled(PooledClient),
-    Own(Opened),
+    Own(connect::Session),
 }
 
 /// How long the request to cancel an abandoned statement may take.

@@ -262,7 +262,10 @@ struct TableWakes(Notifications);
 
 impl Wakes for TableWakes {
     fn next(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.0.recv().await.map(drop) })
+        Box::pin(async move {
+            self.0.recv().await?;
+            Ok(())
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::pg::connect::Connector;
+use crate::pg::connect;
 use crate::pg::database::Database;
 use crate::pg::sql::{Sql, sql};
 use crate::source::Source;
@@ -88,7 +88,7 @@ impl TestDatabase {
     ///
     /// If the URL cannot be understood; the message says why.
     pub fn pooled(&self) -> Database {
-        let database = Connector::parse(&self.url).and_then(|c| Database::new(c, SESSIONS));
+        let database = connect::parse(&self.url).and_then(|c| Database::new(c, SESSIONS));
         match database {
             Ok(database) => database,
             Err(error) => panic!("no pool for this test: {error}"),
@@ -198,6 +198,7 @@ fn start_on_this_thread() -> Result<Cluster> {
             )
         })?
         .block_on(Cluster::temporary_with(&SETTINGS))
+        .map_err(Into::into)
 }
 
 async fn create(server: &'static Server, template: Option<&str>) -> TestDatabase {

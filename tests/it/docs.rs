@@ -15,14 +15,15 @@ const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 const SETTINGS: &str = include_str!("../../docs/highwater.toml");
 const FAILURES: &str = include_str!("../../docs/failures.md");
 
-/// The names of the modules of `src` and of all directories in it.
+/// The names of the modules of `src` and of the crates, and of all directories in them.
 fn modules() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let mut directories = vec![source()];
+    let mut directories = sources();
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
-            let is_module = path.extension().is_some_and(|e| e == "rs") && directory == source();
+            let is_module =
+                path.extension().is_some_and(|e| e == "rs") && directory.ends_with("src");
             if path.is_dir() || is_module {
                 let name = path.file_stem().unwrap().to_string_lossy();
                 names.insert(name.into_owned());
@@ -35,12 +36,19 @@ fn modules() -> BTreeSet<String> {
     names
 }
 
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `src`, and that of each crate beside it.
+fn sources() -> Vec<PathBuf> {
+    let members = std::fs::read_dir(root().join("crates")).unwrap();
+    let members = members.map(|entry| entry.unwrap().path().join("src"));
+    [root().join("src")].into_iter().chain(members).collect()
 }
 
 #[test]
-fn the_architecture_names_every_module_and_directory_of_src() {
+fn the_architecture_names_every_module_and_directory() {
     let is_named = |name: &String| {
         ["`NAME`", "`NAME/`", "`NAME.rs`", "/NAME/`"]
             .iter()
@@ -52,11 +60,11 @@ fn the_architecture_names_every_module_and_directory_of_src() {
 }
 
 #[test]
-fn the_architecture_names_no_file_of_src_that_is_gone() {
+fn the_architecture_names_no_file_that_is_gone() {
     let gone: Vec<&str> = ARCHITECTURE
         .split(|c: char| !(c.is_ascii_alphanumeric() || "_/.".contains(c)))
         .filter(|word| word.ends_with(".rs"))
-        .filter(|word| !source().join(word.trim_start_matches("src/")).exists())
+        .filter(|word| !root().join(word).exists() && !root().join("src").join(word).exists())
         .collect();
     assert_eq!(gone, Vec::<&str>::new());
 }
@@ -170,7 +178,7 @@ fn the_readme_is_short() {
 
 /// README.md and the pages of the book, by their paths below the root.
 fn pages() -> BTreeMap<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let book = std::fs::read_dir(root.join("docs")).unwrap();
     let book = book.map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
     let pages = book.filter(|path| path.extension().is_some_and(|e| e == "md"));
@@ -221,7 +229,7 @@ fn every_page_is_in_the_summary() {
 
 #[test]
 fn every_link_of_the_docs_leads_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let mut broken = Vec::new();
     for (path, page) in pages() {
         let links = prose(&page).flat_map(|line| line.split("](").skip(1));
@@ -247,7 +255,7 @@ fn every_link_of_the_docs_leads_somewhere() {
 
 #[test]
 fn code_of_the_examples_is_shown_as_it_is() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let mut shown = 0;
     for (path, page) in pages() {
         for block in page.split("\n```rust,ignore from=").skip(1) {
@@ -263,7 +271,7 @@ fn code_of_the_examples_is_shown_as_it_is() {
 
 /// `module::name` of every test in `tests/it`.
 fn tests() -> BTreeSet<String> {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let top = root().join("tests/it");
     let mut names = BTreeSet::new();
     let mut directories = vec![top.clone()];
     while let Some(directory) = directories.pop() {

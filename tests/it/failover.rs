@@ -2,6 +2,8 @@
 //! was read is exact, or the projection stops and says why.
 
 mod node;
+#[path = "../../crates/connect/tests/tls/process.rs"]
+mod process;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -17,7 +17,6 @@ mod batch_groups;
 mod check;
 #[cfg(feature = "cli")]
 mod cli;
-mod cluster;
 mod crash;
 mod database;
 mod dead_letters;
@@ -49,7 +48,7 @@ mod sources;
 mod sql_files;
 mod status;
 mod support;
-mod tls;
+mod test_database;
 mod tokio_history;
 mod wait;
 mod wake;

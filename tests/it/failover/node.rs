@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
+use super::process::{as_server, free_port, give, run};
 use crate::support::eventually;
-use crate::tls::server::{as_server, free_port, give, run};
 
 pub(super) const LIMIT: Duration = crate::support::PATIENCE;
 
