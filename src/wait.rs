@@ -360,7 +360,7 @@ pub(crate) fn obstacle(
     }
     if let Some(source) = source
         && source.mark.is_some_and(|mark| mark < goal)
-        && let Some(held) = source.mark_held_by(status.at)
+        && let Some(held) = source.blocked(status.at)
     {
         return Some(held);
     }
