@@ -334,8 +334,8 @@ async fn a_transaction_outlives_the_lease_while_its_batches_are_slow_to_read() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     fill(&client, 20_000, 10, 0).await;
-    // A read of 8,192 events takes longer than the lease; in the order of the view it stops where it has
-    // enough.
+    // The sleep is the subject: a read of 8,192 events takes longer than the lease. In the order of the view
+    // it stops where it has enough.
     let slow = "create view slow as select position, stream, version, type,
             case when position % 8000 = 7999 and pg_sleep(1.5)::text is not null
                  then data else data end as data,
