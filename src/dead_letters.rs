@@ -24,7 +24,8 @@ use crate::suggest;
 
 pub use act::{Discarded, Requested, discard, retry};
 pub use list::{
-    Alike, ByError, ByKey, Event, Listed, ParkedKey, Shown, ShownLetter, by_error, by_key, show,
+    ByError, ByKey, DeadLetter, ErrorGroup, FullDeadLetter, Listed, ParkedKey, Shown, by_error,
+    by_key, show,
 };
 
 /// A selection of dead letters.

@@ -1,6 +1,7 @@
 //! Events: as a writer appends them, and as they are in the log.
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -67,7 +68,7 @@ fn to_raw(value: &(impl serde::Serialize + ?Sized)) -> Result<Box<RawValue>, Err
 }
 
 /// An event as it is in the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct RecordedEvent {
     /// Place in the log.
@@ -77,6 +78,7 @@ pub struct RecordedEvent {
     /// Place in the stream, from 1.
     pub version: i64,
     /// The event's type.
+    #[serde(rename = "type")]
     pub event_type: String,
     /// What happened, as JSON text.
     pub data: Box<RawValue>,

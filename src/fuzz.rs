@@ -30,7 +30,7 @@ const DUMPS: [&str; 9] = [
     "Some(", "None,", "Ok(", "Err(", "Error {", "Error(", "Os {", "Custom {", "kind:",
 ];
 
-const PIECES: [&[u8]; 44] = [
+const PIECES: [&[u8]; 58] = [
     b"\0",
     b"\xff",
     b"\xed\xa0\x80",
@@ -70,6 +70,20 @@ const PIECES: [&[u8]; 44] = [
     b"/*",
     b"*/",
     b"--",
+    b"/* highwater\n",
+    b"-- highwater: up\n",
+    b"-- highwater: apply\n",
+    b"events = [\"A\"]\n",
+    b"partitions = 9",
+    b"begin atomic",
+    b"copy t from stdin",
+    b"[[test]]\n",
+    b"[test.expect]\n",
+    b"given = ",
+    b"version = ",
+    b"2024-05-01",
+    b"null = true",
+    b"inf",
     b"-1",
     b"99999999999999999999",
     b"1e999",
@@ -262,7 +276,15 @@ const EXPECTATIONS: &str = "projections/files.test.toml";
 fn projection(input: &[u8]) -> TestCaseResult {
     let text = String::from_utf8_lossy(input);
     match ProjectionFile::parse(Path::new(PROJECTION), &text) {
-        Ok(file) => prop_assert!(!file.apply.statements.is_empty()),
+        Ok(file) => {
+            prop_assert!(!file.apply.statements.is_empty());
+            prop_assert_eq!(file.hash().as_str().len(), 64);
+            for section in [&file.up, &file.apply] {
+                for s in &section.statements {
+                    prop_assert!(section.text[s.offset..].starts_with(&s.text));
+                }
+            }
+        }
         // That something is missing is on no line.
         Err(error) if error.location() == Some(PROJECTION) => assert_sentence(&error)?,
         Err(error) => assert_names_line(&error, PROJECTION, text.as_bytes())?,

@@ -95,7 +95,7 @@ impl Mark {
     }
 
     /// The holders that the oldest round waits for.
-    pub fn held_by(&self) -> Vec<String> {
+    pub fn blocked_by(&self) -> Vec<String> {
         let Some(round) = self.rounds.front() else {
             return Vec::new();
         };
@@ -118,7 +118,7 @@ impl Mark {
         // A proven range need not have been read to its end: positions that are missing in it are
         // dead, and a runner that wants its rows reads them in its own statement.
         let last = rows.last().copied();
-        if self.proven > before && mutation::on("mark.second_read_beyond") {
+        if self.proven > before && mutation::on("mark.unseen_rows_proven") {
             to = to.max(last.unwrap_or_default());
         }
         let rows_cover_it = !more || last.is_some_and(|last| last >= to);

@@ -23,14 +23,14 @@ mod active {
         // COMMIT is sent whatever the state of the transaction is.
         "end_batch",
         // A gap is passed without reading the locks.
-        "mark.no_look",
+        "mark.locks_not_read",
         // The locks were read before the rows.
         "mark.locks_before_rows",
         // The first read of the rows counts as the second one: as if the last snapshot and the
         // second read were one statement.
-        "mark.no_second_read",
+        "mark.rows_read_once",
         // The second read proves rows that the first one did not see.
-        "mark.second_read_beyond",
+        "mark.unseen_rows_proven",
         // Later events of a parked key are applied.
         "parking.followers",
         // A retry takes the last dead letter of a key first.

@@ -18,7 +18,7 @@ pub mod table;
 pub use crate::block::Tally;
 pub use follow::{Follower, OpenGap, RangeSummary, Step, Wakes};
 pub use keys::{EventKey, Filter, Keys, Parked, Partition};
-pub use postgres::{HeldBy, Middle, PostgresLog, RemovedIn};
+pub use postgres::{Blocker, Middle, PostgresLog, RemovedIn};
 
 /// A boxed future, for the traits that the engine holds as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -24,10 +24,12 @@ use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::position::Position;
 use crate::projection::Definition;
-use crate::source::{HeldBy, Source};
+use crate::source::{Blocker, Source};
 
 #[cfg(feature = "cli")]
-pub(crate) use mark::{proven_head, reported};
+pub(crate) use mark::{follow, proven_head, reported};
+#[cfg(feature = "cli")]
+pub(crate) use render::gap_text;
 pub(crate) use render::span;
 
 /// The status at one moment.
@@ -69,7 +71,7 @@ pub struct Gap {
     /// Its last missing position.
     pub to: Position,
     /// The transactions that may fill it.
-    pub held_by: Vec<HeldBy>,
+    pub blocked_by: Vec<Blocker>,
 }
 
 /// The status of a projection.
@@ -99,7 +101,7 @@ pub struct ProjectionStatus {
     /// How many dead letters there are.
     pub dead_letters: u64,
     /// The transactions that hold the locks that its batches wait for.
-    pub blocked_by: Vec<HeldBy>,
+    pub blocked_by: Vec<Blocker>,
     /// The last error; gone once a batch succeeds.
     pub last_error: Option<StoredError>,
     /// The name of its source.

@@ -55,14 +55,21 @@ pub enum Waited {
         /// How many events at or before the target are parked: it does not include these.
         dead_letters: i64,
     },
-    /// The event at the target is parked or discarded, so it is not in the read model.
-    SetAside {
+    /// The event at the target is a dead letter: it is not in the read model until it is retried.
+    Parked {
         /// How far the projection is.
         position: Position,
         /// What was waited for.
         target: Position,
-        /// It was discarded; else its key is parked.
-        discarded: bool,
+        /// What to do.
+        hint: String,
+    },
+    /// The event at the target was discarded, so it will never be in the read model.
+    Discarded {
+        /// How far the projection is.
+        position: Position,
+        /// What was waited for.
+        target: Position,
         /// What to do.
         hint: String,
     },
@@ -215,22 +222,27 @@ async fn passed(
         Some(row) => (column(row, 0)?, column(row, 1)?, column(row, 2)?),
         None => (0, false, false),
     };
-    if !parked && !discarded {
-        return Ok(Waited::Visible {
+    let target = goal;
+    if discarded {
+        let hint = "highwater.discarded says why, and who did it".to_owned();
+        return Ok(Waited::Discarded {
             position,
-            target: goal,
-            dead_letters,
+            target,
+            hint,
         });
     }
-    let hint = match discarded {
-        true => "highwater.discarded says why, and who did it".to_owned(),
-        false => format!("highwater dead-letters list {name} shows why"),
-    };
-    Ok(Waited::SetAside {
+    if parked {
+        let hint = format!("highwater dead-letters list {name} shows why");
+        return Ok(Waited::Parked {
+            position,
+            target,
+            hint,
+        });
+    }
+    Ok(Waited::Visible {
         position,
-        target: goal,
-        discarded,
-        hint,
+        target,
+        dead_letters,
     })
 }
 
@@ -348,7 +360,7 @@ pub(crate) fn obstacle(
     }
     if let Some(source) = source
         && source.mark.is_some_and(|mark| mark < goal)
-        && let Some(held) = source.mark_held_by(status.at)
+        && let Some(held) = source.blocked(status.at)
     {
         return Some(held);
     }
@@ -361,7 +373,8 @@ impl Waited {
     pub fn position(&self) -> Position {
         match self {
             Waited::Visible { position, .. }
-            | Waited::SetAside { position, .. }
+            | Waited::Parked { position, .. }
+            | Waited::Discarded { position, .. }
             | Waited::TimedOut { position, .. }
             | Waited::Stopped { position, .. } => *position,
         }
@@ -386,21 +399,14 @@ impl fmt::Display for Waited {
                     n => write!(f, ", without {n} earlier events that are parked"),
                 }
             }
-            Waited::SetAside {
-                target,
-                discarded,
-                hint,
-                ..
-            } => {
-                let how = match discarded {
-                    true => "was discarded",
-                    false => "is parked",
-                };
-                write!(
-                    f,
-                    "the event at {target} {how}, and is not in the read model; {hint}"
-                )
-            }
+            Waited::Parked { target, hint, .. } => write!(
+                f,
+                "the event at {target} is parked, and is not in the read model; {hint}"
+            ),
+            Waited::Discarded { target, hint, .. } => write!(
+                f,
+                "the event at {target} was discarded, and is not in the read model; {hint}"
+            ),
             Waited::TimedOut { why, .. } => f.write_str(why),
             Waited::Stopped {
                 position,

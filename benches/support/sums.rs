@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use highwater::internal::projection::{DynProjection, Keyed, KeyedView, OnUnknown};
-use highwater::{BoxError, RecordedEvent, Result};
+use highwater::internal::projection::DynProjection;
+use highwater::{RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 
+use keyed_view::ByStream;
+
 use super::events::{self, TABLE};
+
+#[path = "../../tests/it/support/keyed_view.rs"]
+mod keyed_view;
 
 /// As a SQL projection that leaves `Seen` out.
 pub(crate) fn in_sql(name: &str) -> Result<Arc<dyn DynProjection>> {
@@ -16,11 +21,23 @@ pub(crate) fn in_sql(name: &str) -> Result<Arc<dyn DynProjection>> {
 
 /// As a keyed view in Rust, which leaves `Seen` out too.
 pub(crate) fn keyed(name: &str) -> Result<Arc<dyn DynProjection>> {
-    let view = View {
+    let fold = |row: Option<Sum>, event: Account, recorded: &RecordedEvent| {
+        let Account::Booked { amount } = event;
+        let mut row = row.unwrap_or_else(|| Sum {
+            stream: recorded.stream.clone(),
+            ..Sum::default()
+        });
+        row.book(amount, recorded);
+        Some(row)
+    };
+    let view = ByStream {
         name: name.to_owned(),
         up: create(),
+        table: "sums",
+        key_column: "stream",
+        fold: Box::new(fold),
     };
-    Ok(Arc::new(Keyed::new(view)?))
+    view.projection()
 }
 
 /// What makes the table.
@@ -47,52 +64,5 @@ impl Sum {
         self.bookings += 1;
         self.amount += amount;
         self.last_position = recorded.position.get();
-    }
-}
-
-struct View {
-    name: String,
-    up: String,
-}
-
-impl KeyedView for View {
-    type Event = Account;
-    type Key = String;
-    type Row = Sum;
-    const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn up(&self) -> &str {
-        &self.up
-    }
-
-    fn table(&self) -> &str {
-        "sums"
-    }
-
-    fn key_columns(&self) -> &[&str] {
-        &["stream"]
-    }
-
-    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
-        Ok(Some(recorded.stream.clone()))
-    }
-
-    fn fold(
-        &self,
-        row: Option<Sum>,
-        event: Account,
-        recorded: &RecordedEvent,
-    ) -> Result<Option<Sum>, BoxError> {
-        let Account::Booked { amount } = event;
-        let mut row = row.unwrap_or_else(|| Sum {
-            stream: recorded.stream.clone(),
-            ..Sum::default()
-        });
-        row.book(amount, recorded);
-        Ok(Some(row))
     }
 }

@@ -191,7 +191,7 @@ async fn show(args: Show, ctx: &Context) -> Done {
     if ctx.wants_json() {
         ctx.json(&shown)?;
     } else {
-        write(&show::letters(&shown), ctx)?;
+        write(&show::dead_letters(&shown), ctx)?;
     }
     Ok(Exit::Done)
 }

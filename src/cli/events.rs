@@ -1,6 +1,6 @@
 //! `events`: the log as lines of JSON, never past the mark.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event_store::EventStore;
 use crate::ndjson::to_line;
 use crate::position::Position;
-use crate::source::{Follower, HeldBy, OpenGap, Source, Step};
+use crate::source::{Follower, Source};
 use crate::status;
 
 /// Events read at once.
@@ -58,11 +58,11 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
     ctx.verified().await?;
     let source = ctx.source().await?;
     let database = ctx.target().await?;
-    let (floor, reported) = {
+    let (at, floor, reported) = {
         let client = database.client().await?;
         let floor = divergence::floor(&client, &*source).await?;
-        let (_, marks) = status::reported(&client).await?;
-        (floor, marks.get(source.name()).copied())
+        let (at, marks) = status::reported(&client).await?;
+        (at, floor, marks.get(source.name()).copied())
     };
     let mut printer = Printer {
         store: EventStore::new(database),
@@ -76,32 +76,19 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
     {
         return printer.print_through(head, ctx).await;
     }
-    let mut follower = source.follow(floor).await?;
     if args.follow {
+        let mut follower = source.follow(floor).await?;
         let slowest = ctx.config()?.engine.poll_slowest;
         return follow(&mut printer, &*source, &mut *follower, slowest, ctx).await;
     }
-    let step = settle(&mut *follower).await?;
-    printer.print_through(step.mark, ctx).await?;
-    if let Some(gap) = step
-        .gap
-        .filter(|_| step.mark < step.head && printer.left > 0)
-    {
-        tell_held_back(&gap, &*source, ctx).await?;
+    let (mark, gap) = status::follow(&*source, floor, MARK_LIMIT).await?;
+    printer.print_through(mark, ctx).await?;
+    if let Some(gap) = gap.filter(|_| printer.left > 0) {
+        let what = format!("events after {mark} are not shown");
+        let error = Error::new(ErrorKind::TimedOut, what).with_hint(status::gap_text(&gap, at));
+        ctx.ui().warn(&error.to_string());
     }
     Ok(())
-}
-
-/// Steps until the mark is at the head of the first step.
-async fn settle(follower: &mut dyn Follower) -> Result<Step> {
-    let began = Instant::now();
-    let mut step = follower.step().await?;
-    let head = step.head;
-    while step.mark < head && began.elapsed() < MARK_LIMIT {
-        tokio::time::sleep(step.again.unwrap_or(Duration::from_millis(2))).await;
-        step = follower.step().await?;
-    }
-    Ok(step)
 }
 
 async fn follow(
@@ -173,46 +160,4 @@ impl Printer {
         }
         Ok(())
     }
-}
-
-async fn tell_held_back(gap: &OpenGap, source: &dyn Source, ctx: &Context) -> Result<()> {
-    let holders = match source.postgres() {
-        Some(log) => log.holders(gap).await?,
-        None => Vec::new(),
-    };
-    let holders: Vec<String> = holders.iter().map(describe).collect();
-    let error = Error::new(
-        ErrorKind::TimedOut,
-        format!("events after {} are not shown", gap.from.previous()),
-    );
-    let error = match holders.as_slice() {
-        [] => error,
-        holders => error.with_hint(format!(
-            "a lower position may still come from {}",
-            holders.join(", ")
-        )),
-    };
-    ctx.ui().warn(&error.to_string());
-    Ok(())
-}
-
-fn describe(holder: &HeldBy) -> String {
-    let who = match (&holder.prepared, holder.pid) {
-        (Some(name), _) => format!("the prepared transaction \"{name}\""),
-        (None, Some(pid)) => format!("the transaction of process {pid}"),
-        (None, None) => "a transaction".to_owned(),
-    };
-    let details = [
-        holder.user.as_ref().map(|user| format!("user {user}")),
-        holder
-            .application
-            .as_ref()
-            .map(|name| format!("application {name}")),
-        holder.since.map(|since| format!("since {since}")),
-    ];
-    let details: Vec<String> = details.into_iter().flatten().collect();
-    if details.is_empty() {
-        return who;
-    }
-    format!("{who} ({})", details.join(", "))
 }

@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     }
     Ok(match waited {
         Waited::Visible { .. } => Exit::Done,
-        Waited::SetAside { .. } => Exit::Parked,
+        Waited::Parked { .. } | Waited::Discarded { .. } => Exit::Parked,
         Waited::TimedOut { .. } => Exit::TimedOut,
         Waited::Stopped { .. } => Exit::Stopped,
     })

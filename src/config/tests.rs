@@ -1,5 +1,3 @@
-use proptest::prelude::*;
-
 use super::*;
 
 const REFERENCE: &str = include_str!("../../docs/highwater.toml");
@@ -122,11 +120,4 @@ fn a_file_that_cannot_be_read_is_named() {
             .to_string()
             .starts_with("no/such/highwater.toml: cannot read the file: ")
     );
-}
-
-proptest! {
-    #[test]
-    fn no_text_makes_the_reader_panic(text in "(\\[(database|engine)\\]\n)?\\PC{0,30}\n\\PC{0,30}") {
-        let _ = Config::parse(&text, "f");
-    }
 }

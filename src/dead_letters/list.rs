@@ -3,16 +3,17 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tokio_postgres::Row;
-use tokio_postgres::types::{Json, Type};
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{Selection, check_name, query};
 use crate::error::Result;
+use crate::event::RecordedEvent;
 use crate::name::ProjectionName;
 use crate::pg::column_named;
 use crate::pg::database::Database;
+use crate::pg::event::recorded;
 use crate::position::Position;
 
 /// A list that may be longer than its shown part.
@@ -36,21 +37,19 @@ pub struct ByKey {
     pub keys: Vec<ParkedKey>,
 }
 
-/// A parked key, with the dead letter that blocks it.
+/// A dead letter, without its event's data.
 #[derive(Clone, Debug, Serialize)]
-pub struct ParkedKey {
+pub struct DeadLetter {
     /// The key; `None` is the key null.
     pub key: Option<String>,
-    /// How many dead letters it has.
-    pub dead_letters: i64,
-    /// The position of the first of them.
+    /// The position of the event.
     pub position: Position,
-    /// The event of the first.
+    /// The event.
     pub event_id: Uuid,
     /// Its type.
     pub event_type: String,
-    /// Why it could not be applied, as in a projection's `last_error`; `None` for one that followed
-    /// an event that is no longer parked.
+    /// Why it could not be applied, as in a projection's `last_error`; `None` if it was not tried,
+    /// because an earlier event of its key is or was parked.
     pub error: Option<Value>,
     /// What is alike in errors of one cause.
     pub fingerprint: Option<String>,
@@ -62,33 +61,35 @@ pub struct ParkedKey {
     pub retry_requested_at: Option<Timestamp>,
 }
 
-/// An error that parks keys, with all that are alike.
+/// A parked key.
 #[derive(Clone, Debug, Serialize)]
-pub struct Alike {
-    /// What is alike; `None` for keys whose first dead letter only followed an event that is no
-    /// longer parked.
-    pub fingerprint: Option<String>,
-    /// How many keys it parks.
+pub struct ParkedKey {
+    /// How many dead letters it has.
+    pub dead_letters: i64,
+    /// The first of them, which blocks it.
+    #[serde(flatten)]
+    pub first: DeadLetter,
+}
+
+/// Parked keys whose first dead letters have errors of one cause, or none.
+#[derive(Clone, Debug, Serialize)]
+pub struct ErrorGroup {
+    /// How many keys there are.
     pub parked_keys: i64,
     /// How many dead letters these keys have.
     pub dead_letters: i64,
-    /// The first event that has it.
-    pub event_id: Uuid,
-    /// Its type.
-    pub event_type: String,
-    /// Its position.
-    pub position: Position,
-    /// Its error.
-    pub error: Option<Value>,
+    /// The first of those that block a key.
+    #[serde(flatten)]
+    pub first: DeadLetter,
 }
 
-/// Alike errors, the one that parks most keys first.
+/// Groups of errors, the one that parks most keys first.
 #[derive(Clone, Debug, Serialize)]
 pub struct ByError {
-    /// How many kinds of errors there are.
+    /// How many groups there are.
     pub fingerprints: i64,
     /// The first of them.
-    pub errors: Vec<Alike>,
+    pub errors: Vec<ErrorGroup>,
 }
 
 /// Dead letters, in the order of their positions.
@@ -99,52 +100,21 @@ pub struct Shown {
     /// How many dead letters are in the selection.
     pub dead_letters: i64,
     /// The first of them.
-    pub letters: Vec<ShownLetter>,
+    pub shown: Vec<FullDeadLetter>,
 }
 
-/// A dead letter as it is stored.
+/// A dead letter with its event.
 #[derive(Clone, Debug, Serialize)]
-pub struct ShownLetter {
-    /// The key; `None` is the key null.
-    pub key: Option<String>,
+pub struct FullDeadLetter {
+    /// The dead letter.
+    #[serde(flatten)]
+    pub dead_letter: DeadLetter,
     /// How many dead letters of the key are before it.
     pub before: i64,
     /// How many of the key follow it.
     pub behind: i64,
     /// The event, as the batch had it.
-    pub event: Event,
-    /// Why it could not be applied; `None` for one that only follows another.
-    pub error: Option<Value>,
-    /// What is alike in errors of one cause.
-    pub fingerprint: Option<String>,
-    /// How often it was tried.
-    pub attempts: i32,
-    /// When it was parked.
-    pub parked_at: Timestamp,
-    /// When a retry was requested that is not done yet.
-    pub retry_requested_at: Option<Timestamp>,
-}
-
-/// An event, as the batch has it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Event {
-    /// Place in the log.
-    pub position: Position,
-    /// The stream it belongs to.
-    pub stream: String,
-    /// Place in the stream.
-    pub version: i64,
-    /// Its type.
-    #[serde(rename = "type")]
-    pub event_type: String,
-    /// What happened.
-    pub data: Box<RawValue>,
-    /// Facts about it.
-    pub metadata: Box<RawValue>,
-    /// Its identity.
-    pub id: Uuid,
-    /// When it was written.
-    pub recorded_at: Timestamp,
+    pub event: RecordedEvent,
 }
 
 /// The parked keys of a projection, at most `limit` of them.
@@ -162,17 +132,14 @@ pub async fn by_key(
     let sql = include_str!("../../sql/queries/dead_letter/by_key.sql");
     let client = target.client().await?;
     let rows = query(&client, sql, name, selection, &[(&limit, Type::INT8)]).await?;
-    let (keys, letters) = match rows.first() {
-        Some(row) => (column_named(row, "keys")?, column_named(row, "of_keys")?),
-        None => (0, 0),
-    };
-    selection.check_found(name, keys)?;
-    let shown: Result<Vec<ParkedKey>> = rows.iter().map(parked_key).collect();
+    let parked_keys = total(&rows, "all_parked_keys")?;
+    selection.check_found(name, parked_keys)?;
+    let keys: Result<Vec<ParkedKey>> = rows.iter().map(parked_key).collect();
     Ok(Listed {
         projection: name.clone(),
-        parked_keys: keys,
-        dead_letters: letters,
-        shown: ByKey { keys: shown? },
+        parked_keys,
+        dead_letters: total(&rows, "all_dead_letters")?,
+        shown: ByKey { keys: keys? },
     })
 }
 
@@ -190,20 +157,13 @@ pub async fn by_error(
     let sql = include_str!("../../sql/queries/dead_letter/by_error.sql");
     let client = target.client().await?;
     let rows = query(&client, sql, name, selection, &[(&limit, Type::INT8)]).await?;
-    let (fingerprints, keys, letters) = match rows.first() {
-        Some(row) => (
-            column_named(row, "errors")?,
-            column_named(row, "of_errors")?,
-            column_named(row, "of_keys")?,
-        ),
-        None => (0, 0, 0),
-    };
+    let fingerprints = total(&rows, "all_fingerprints")?;
     selection.check_found(name, fingerprints)?;
-    let errors: Result<Vec<Alike>> = rows.iter().map(alike).collect();
+    let errors: Result<Vec<ErrorGroup>> = rows.iter().map(error_group).collect();
     Ok(Listed {
         projection: name.clone(),
-        parked_keys: keys,
-        dead_letters: letters,
+        parked_keys: total(&rows, "all_parked_keys")?,
+        dead_letters: total(&rows, "all_dead_letters")?,
         shown: ByError {
             fingerprints,
             errors: errors?,
@@ -225,65 +185,55 @@ pub async fn show(
     let sql = include_str!("../../sql/queries/dead_letter/show.sql");
     let client = target.client().await?;
     let rows = query(&client, sql, name, selection, &[(&limit, Type::INT8)]).await?;
-    let letters = match rows.first() {
-        Some(row) => column_named(row, "letters")?,
-        None => 0,
-    };
-    selection.check_found(name, letters)?;
-    let shown: Result<Vec<ShownLetter>> = rows.iter().map(letter).collect();
+    let dead_letters = total(&rows, "all_dead_letters")?;
+    selection.check_found(name, dead_letters)?;
+    let shown: Result<Vec<FullDeadLetter>> = rows.iter().map(full).collect();
     Ok(Shown {
         projection: name.clone(),
-        dead_letters: letters,
-        letters: shown?,
+        dead_letters,
+        shown: shown?,
+    })
+}
+
+/// A number over the whole selection, which every row has.
+fn total(rows: &[Row], column: &str) -> Result<i64> {
+    rows.first().map_or(Ok(0), |row| column_named(row, column))
+}
+
+fn dead_letter(row: &Row) -> Result<DeadLetter> {
+    Ok(DeadLetter {
+        key: column_named(row, "key")?,
+        position: Position::new(column_named(row, "position")?),
+        event_id: column_named(row, "id")?,
+        event_type: column_named(row, "type")?,
+        error: column_named(row, "error")?,
+        fingerprint: column_named(row, "fingerprint")?,
+        attempts: column_named(row, "attempts")?,
+        parked_at: column_named(row, "parked_at")?,
+        retry_requested_at: column_named(row, "retry_requested_at")?,
     })
 }
 
 fn parked_key(row: &Row) -> Result<ParkedKey> {
     Ok(ParkedKey {
-        key: column_named(row, "key")?,
-        dead_letters: column_named(row, "letters")?,
-        position: Position::new(column_named(row, "position")?),
-        event_id: column_named(row, "id")?,
-        event_type: column_named(row, "type")?,
-        error: column_named(row, "error")?,
-        fingerprint: column_named(row, "fingerprint")?,
-        attempts: column_named(row, "attempts")?,
-        parked_at: column_named(row, "parked_at")?,
-        retry_requested_at: column_named(row, "retry_requested_at")?,
+        dead_letters: column_named(row, "dead_letters")?,
+        first: dead_letter(row)?,
     })
 }
 
-fn alike(row: &Row) -> Result<Alike> {
-    Ok(Alike {
-        fingerprint: column_named(row, "fingerprint")?,
-        parked_keys: column_named(row, "keys")?,
-        dead_letters: column_named(row, "letters")?,
-        event_id: column_named(row, "id")?,
-        event_type: column_named(row, "type")?,
-        position: Position::new(column_named(row, "position")?),
-        error: column_named(row, "error")?,
+fn error_group(row: &Row) -> Result<ErrorGroup> {
+    Ok(ErrorGroup {
+        parked_keys: column_named(row, "parked_keys")?,
+        dead_letters: column_named(row, "dead_letters")?,
+        first: dead_letter(row)?,
     })
 }
 
-fn letter(row: &Row) -> Result<ShownLetter> {
-    Ok(ShownLetter {
-        key: column_named(row, "key")?,
+fn full(row: &Row) -> Result<FullDeadLetter> {
+    Ok(FullDeadLetter {
+        dead_letter: dead_letter(row)?,
         before: column_named(row, "before")?,
         behind: column_named(row, "behind")?,
-        event: Event {
-            position: Position::new(column_named(row, "position")?),
-            stream: column_named(row, "stream")?,
-            version: column_named(row, "version")?,
-            event_type: column_named(row, "type")?,
-            data: column_named::<Json<Box<RawValue>>>(row, "data")?.0,
-            metadata: column_named::<Json<Box<RawValue>>>(row, "metadata")?.0,
-            id: column_named(row, "id")?,
-            recorded_at: column_named(row, "recorded_at")?,
-        },
-        error: column_named(row, "error")?,
-        fingerprint: column_named(row, "fingerprint")?,
-        attempts: column_named(row, "attempts")?,
-        parked_at: column_named(row, "parked_at")?,
-        retry_requested_at: column_named(row, "retry_requested_at")?,
+        event: recorded(row)?,
     })
 }

@@ -135,7 +135,7 @@ impl Applier {
         client: PooledClient,
         work: Box<dyn Work + '_>,
     ) -> Result<Position> {
-        let mut session = Session::new(client, &self.in_flight);
+        let session = Session::new(client, &self.in_flight);
         let through = work.apply(&session).await;
         session.finish(through.as_ref().err()).await;
         let through = through?;

@@ -162,9 +162,10 @@ impl Run<'_> {
         let name = &self.projection.definition().name;
         let all = dead_letters::Selection::All;
         let listed = dead_letters::by_key(&self.scratch.database, name, &all, 1).await?;
-        let Some(first) = listed.shown.keys.first() else {
+        let Some(parked) = listed.shown.keys.first() else {
             return Ok(());
         };
+        let first = &parked.first;
         let message = first.error.as_ref().and_then(|e| e["message"].as_str());
         let what = format!(
             "the event at position {} ({}) cannot be applied, and its key is parked: {}",

@@ -57,7 +57,7 @@ fn a_gap_waits_for_the_holders_of_the_first_snapshot_only() {
     assert!(!mark.locks_read(seen, &[live("3/1"), live("4/1")]));
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
     assert!(!mark.locks_read(seen, &[live("4/1"), live("5/9")]));
-    assert_eq!(mark.held_by(), ["4/1"]);
+    assert_eq!(mark.blocked_by(), ["4/1"]);
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
     assert!(mark.locks_read(seen, &[live("5/9"), live("6/1")]));
     assert_eq!(
@@ -102,7 +102,7 @@ fn a_transaction_that_prepare_renamed_is_waited_for_and_new_ones_are_not() {
         !mark.locks_read(seen, &[prepared("-1/77"), prepared("-1/80")]),
         "77 may be 3/7"
     );
-    assert_eq!(mark.held_by(), ["-1/77"]);
+    assert_eq!(mark.blocked_by(), ["-1/77"]);
     let seen = mark.rows_read(&positions(&[2]), false).open.expect("a gap");
     assert!(
         mark.locks_read(seen, &[prepared("-1/80"), prepared("-1/81")]),

@@ -338,23 +338,11 @@ fn json_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic_and_give_a_sentence(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        for input in [bytes.clone(), [&GZ_MAGIC[..], &bytes].concat(), gz(&bytes)] {
+    fn arbitrary_bytes_in_gz_give_a_sentence(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        for input in [[&GZ_MAGIC[..], &bytes].concat(), gz(&bytes)] {
             if let Err(error) = read(input) {
                 prop_assert!(error.to_string().starts_with("events.ndjson: line "));
                 prop_assert!(error.hint().is_some());
-            }
-        }
-    }
-
-    #[test]
-    fn a_line_with_any_text_cut_or_changed_never_panics(
-        at in 0..LINE.len(), text in "[\\\\u0dD89\"{}\\[\\],:a\u{e9}\u{0}-\u{1f}]{0,12}",
-    ) {
-        let line = format!("{}{}{}", &LINE[..at], text, &LINE[at..]);
-        for input in [line.as_str(), &line[..at]] {
-            if let Err(error) = read(input) {
-                prop_assert!(error.hint().is_some(), "{}", error);
             }
         }
     }

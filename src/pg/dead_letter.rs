@@ -10,6 +10,7 @@ use crate::event::RecordedEvent;
 use crate::mutation;
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::{Epoch, Fence, Key};
+use crate::pg::event::recorded;
 use crate::pg::sql::{Sql, query, sql};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
@@ -131,7 +132,7 @@ pub(crate) async fn requested(
     let requested = |row: &Row| {
         Ok(Requested {
             key: column(row, 8)?,
-            event: event(row)?,
+            event: recorded(row)?,
             parking: column(row, 9)?,
         })
     };
@@ -222,17 +223,4 @@ pub(crate) fn raise_parking(key: &Key) -> Sql {
         generation = Sql::number(key.generation),
         partition = Sql::number(key.partition),
     )
-}
-
-fn event(row: &Row) -> Result<RecordedEvent> {
-    Ok(RecordedEvent {
-        position: Position::new(column(row, 0)?),
-        stream: column(row, 1)?,
-        version: column(row, 2)?,
-        event_type: column(row, 3)?,
-        data: column::<Json<Box<RawValue>>>(row, 4)?.0,
-        metadata: column::<Json<Box<RawValue>>>(row, 5)?.0,
-        id: column(row, 6)?,
-        recorded_at: column(row, 7)?,
-    })
 }

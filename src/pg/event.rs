@@ -135,7 +135,8 @@ fn appended(row: &Row) -> Result<AppendedEvent> {
     })
 }
 
-fn recorded(row: &Row) -> Result<RecordedEvent> {
+/// The event that the first columns of a row are.
+pub(crate) fn recorded(row: &Row) -> Result<RecordedEvent> {
     Ok(RecordedEvent {
         position: Position::new(column(row, 0)?),
         stream: column(row, 1)?,

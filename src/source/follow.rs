@@ -76,7 +76,7 @@ pub struct OpenGap {
     /// When this follower first saw it.
     pub since: Instant,
     /// The transactions that hold it, by their name in the lock table.
-    pub held_by: Vec<String>,
+    pub blocked_by: Vec<String>,
 }
 
 impl OpenGap {

@@ -64,7 +64,7 @@ pub trait PostgresLog: Send + Sync {
     fn server(&self) -> BoxFuture<'_, Result<String>>;
 
     /// The transactions that may still fill a gap.
-    fn holders<'a>(&'a self, gap: &'a OpenGap) -> BoxFuture<'a, Result<Vec<HeldBy>>>;
+    fn blockers<'a>(&'a self, gap: &'a OpenGap) -> BoxFuture<'a, Result<Vec<Blocker>>>;
 
     /// When the first event after `position` was recorded.
     fn recorded_after(&self, position: Position) -> BoxFuture<'_, Result<Option<Timestamp>>>;
@@ -93,7 +93,7 @@ pub struct RemovedIn {
 /// A transaction that others wait for: it holds the mark, or a lock. Fields that the role may not
 /// see are `None`; `pg_monitor` sees all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HeldBy {
+pub struct Blocker {
     /// Its name in the lock table, or that of the batch that waits for it.
     #[serde(skip)]
     pub name: String,
@@ -114,10 +114,10 @@ pub struct HeldBy {
     pub state: Option<String>,
 }
 
-impl HeldBy {
+impl Blocker {
     /// From a row with the columns in the order of the fields.
-    pub(crate) fn read(row: &Row) -> Result<HeldBy> {
-        Ok(HeldBy {
+    pub(crate) fn read(row: &Row) -> Result<Blocker> {
+        Ok(Blocker {
             name: column(row, 0)?,
             pid: column(row, 1)?,
             user: column(row, 2)?,

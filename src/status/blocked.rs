@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::pg;
 use crate::pg::checkpoint::Key;
 use crate::pg::transaction::batch_name;
-use crate::source::HeldBy;
+use crate::source::Blocker;
 
 /// The holders by the name of the batch that waits for them.
 #[derive(Default)]
-pub(super) struct Blocked(HashMap<String, Vec<HeldBy>>);
+pub(super) struct Blocked(HashMap<String, Vec<Blocker>>);
 
 impl Blocked {
     /// Reads once what the batches of these checkpoints wait for.
@@ -24,7 +24,7 @@ impl Blocked {
         let rows = rows.map_err(|e| pg::error("cannot see what batches wait for", e))?;
         let mut blocked = Blocked::default();
         for row in &rows {
-            let holder = HeldBy::read(row)?;
+            let holder = Blocker::read(row)?;
             let holders = blocked.0.entry(holder.name.clone()).or_default();
             holders.push(holder);
         }
@@ -33,15 +33,15 @@ impl Blocked {
 
     /// Who blocks the batches of these checkpoints, each of them once. A batch that is only in the
     /// queue for the same lock blocks nobody: it waits for the same sessions.
-    pub(super) fn holders(&self, keys: &[Key]) -> Vec<HeldBy> {
+    pub(super) fn holders(&self, keys: &[Key]) -> Vec<Blocker> {
         let names: Vec<String> = keys.iter().map(batch_name).collect();
-        let waits = |one: &HeldBy| {
+        let waits = |one: &Blocker| {
             let application = one.application.as_ref();
             application.is_some_and(|a| names.contains(a) && self.0.contains_key(a))
         };
-        let mut holders: Vec<HeldBy> = Vec::new();
+        let mut holders: Vec<Blocker> = Vec::new();
         for one in names.iter().filter_map(|name| self.0.get(name)).flatten() {
-            let is_known = |h: &HeldBy| (h.pid, &h.prepared) == (one.pid, &one.prepared);
+            let is_known = |h: &Blocker| (h.pid, &h.prepared) == (one.pid, &one.prepared);
             if !waits(one) && !holders.iter().any(is_known) {
                 holders.push(one.clone());
             }

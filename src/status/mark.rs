@@ -11,10 +11,10 @@ use super::Gap;
 use crate::error::Result;
 use crate::pg::{self, column};
 use crate::position::Position;
-use crate::source::{HeldBy, OpenGap, Source};
+use crate::source::{Blocker, OpenGap, Source};
 
 /// How long a mark that does not reach the head is followed: most appends end in this time.
-const PATIENCE: Duration = Duration::from_millis(150);
+pub(super) const PATIENCE: Duration = Duration::from_millis(150);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// The database's time, and the highest mark of each source that a living instance reports.
@@ -46,17 +46,22 @@ pub(crate) async fn proven_head(
     Ok((reported.max(floor) == head).then_some(head))
 }
 
-/// Follows the rule of [`crate::mark`] from `floor` until the mark is at the head, or the time is
-/// over.
-pub(super) async fn follow(
+/// Follows the rule of [`crate::mark`] from `floor` until the mark is where the head was, or the
+/// time is over: then the gap says why.
+pub(crate) async fn follow(
     source: &dyn Source,
     floor: Position,
+    limit: Duration,
 ) -> Result<(Position, Option<Gap>)> {
     let mut follower = source.follow(floor).await?;
     let began = Instant::now();
+    let mut head = None;
     loop {
         let step = follower.step().await?;
-        let Some(left) = PATIENCE.checked_sub(began.elapsed()) else {
+        if step.mark >= *head.get_or_insert(step.head) {
+            return Ok((step.mark, None));
+        }
+        let Some(left) = limit.checked_sub(began.elapsed()) else {
             let gap = match step.gap {
                 Some(open) => Some(explain(source, open).await?),
                 None => None,
@@ -71,17 +76,17 @@ pub(super) async fn follow(
 }
 
 async fn explain(source: &dyn Source, open: OpenGap) -> Result<Gap> {
-    let held_by = match source.postgres() {
+    let blocked_by = match source.postgres() {
         None => Vec::new(),
         Some(log) => {
-            let holders = log.holders(&open).await?;
+            let holders = log.blockers(&open).await?;
             suspects(holders, log.recorded_after(open.to).await?)
         }
     };
     Ok(Gap {
         from: open.from,
         to: open.to,
-        held_by,
+        blocked_by,
     })
 }
 
@@ -89,7 +94,7 @@ async fn explain(source: &dyn Source, open: OpenGap) -> Result<Gap> {
 /// recorded draws higher numbers only. For a prepared one only the time of its preparation is
 /// known, which proves nothing. If none is left, all are named: `recorded_at` may be set by the
 /// appender, and one snapshot cannot distinguish that from a gap whose holder has ended.
-fn suspects(holders: Vec<HeldBy>, recorded: Option<Timestamp>) -> Vec<HeldBy> {
+fn suspects(holders: Vec<Blocker>, recorded: Option<Timestamp>) -> Vec<Blocker> {
     let Some(recorded) = recorded else {
         return holders;
     };
@@ -103,8 +108,8 @@ fn suspects(holders: Vec<HeldBy>, recorded: Option<Timestamp>) -> Vec<HeldBy> {
 mod tests {
     use super::*;
 
-    fn holder(pid: i32, since: Option<i64>, prepared: Option<&str>) -> HeldBy {
-        HeldBy {
+    fn holder(pid: i32, since: Option<i64>, prepared: Option<&str>) -> Blocker {
+        Blocker {
             name: format!("{pid}/1"),
             pid: Some(pid),
             user: None,
@@ -116,7 +121,7 @@ mod tests {
         }
     }
 
-    fn pids(holders: Vec<HeldBy>) -> Vec<Option<i32>> {
+    fn pids(holders: Vec<Blocker>) -> Vec<Option<i32>> {
         holders.into_iter().map(|h| h.pid).collect()
     }
 

@@ -10,7 +10,9 @@ use super::{DefinitionState, ProjectionStatus, Repartition, SourceStatus, State,
 use crate::engine::RunnerState;
 use crate::error::{Printable, StoredError};
 use crate::position::Position;
-use holders::{gap_text, render_remedy};
+use holders::render_remedy;
+
+pub(crate) use holders::gap_text;
 
 const HEADINGS: [&str; 6] = ["PROJECTION", "STATE", "POSITION", "LAG", "RATE", "ETA"];
 

@@ -59,5 +59,5 @@ async fn follow(
     if let Some(head) = mark::proven_head(source, stored.reported(name), floor).await? {
         return Ok((head, None));
     }
-    mark::follow(source, floor).await
+    mark::follow(source, floor, mark::PATIENCE).await
 }

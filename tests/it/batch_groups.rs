@@ -8,9 +8,7 @@ use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::internal::pg::connect::Connector;
 use highwater::internal::pg::database::Database;
 use highwater::internal::pg::transaction::Tx;
-use highwater::internal::projection::{
-    DynProjection, Keyed, KeyedView, OnUnknown, Projection, RustProjection,
-};
+use highwater::internal::projection::{DynProjection, Projection, RustProjection};
 use highwater::internal::source::Batch;
 use highwater::internal::source::table::{EventTable, GapPolicy, TableSource};
 use highwater::testing::TestDatabase;
@@ -19,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::keyed_view::ByStream;
 use crate::support::one;
 
 /// Bookings of 1 to a few accounts in turns, each with so many bytes of a note.
@@ -72,11 +71,6 @@ struct Sum {
     padding: String,
 }
 
-/// Sums of amounts, in rows of so many bytes. Every 7th booking of an account closes it: no row.
-struct Sums {
-    padding: usize,
-}
-
 const SUMS: &str = "create table sum (stream text primary key, amount bigint not null,
         last bigint not null, padding text not null, written_in xid8 default pg_current_xact_id());
      create sequence written;
@@ -85,44 +79,28 @@ const SUMS: &str = "create table sum (stream text primary key, amount bigint not
      create trigger count_written before insert or update on sum
         for each row execute function count_written()";
 
-impl KeyedView for Sums {
-    type Event = Account;
-    type Key = String;
-    type Row = Sum;
-    const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
-
-    fn name(&self) -> &str {
-        "sums"
-    }
-    fn up(&self) -> &str {
-        SUMS
-    }
-    fn table(&self) -> &str {
-        "sum"
-    }
-    fn key_columns(&self) -> &[&str] {
-        &["stream"]
-    }
-    fn key(&self, _: &Account, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
-        Ok(Some(recorded.stream.clone()))
-    }
-    fn fold(
-        &self,
-        row: Option<Sum>,
-        event: Account,
-        recorded: &RecordedEvent,
-    ) -> Result<Option<Sum>, BoxError> {
+/// Sums of amounts, in rows with `padding` bytes. Every 7th booking of an account closes it: no row.
+fn sums(padding: usize) -> Arc<dyn DynProjection> {
+    let fold = move |row: Option<Sum>, event: Account, recorded: &RecordedEvent| {
         let Account::Booked { amount } = event;
-        Ok((recorded.version % 7 != 0).then(|| Sum {
+        (recorded.version % 7 != 0).then(|| Sum {
             stream: recorded.stream.clone(),
             amount: row.map_or(0, |row| row.amount) + amount,
             last: recorded.position.get(),
-            padding: "p".repeat(self.padding),
-        }))
-    }
+            padding: "p".repeat(padding),
+        })
+    };
+    let view = ByStream {
+        name: "sums".to_owned(),
+        up: SUMS.to_owned(),
+        table: "sum",
+        key_column: "stream",
+        fold: Box::new(fold),
+    };
+    view.projection().unwrap()
 }
 
-/// What [`Sums`] builds, by one statement over the log.
+/// What [`sums`] builds, by one statement over the log.
 const BY_HAND: &str =
     "select coalesce(string_agg(concat_ws(' ', stream, amount, last), ', ' order by stream), '')
     from (select stream, sum((data->>'amount')::bigint) amount, max(position) as last
@@ -131,21 +109,20 @@ const BY_HAND: &str =
            where version / 7 = epoch and version % 7 <> 0 group by stream) s";
 const BUILT: &str = "select coalesce(string_agg(concat_ws(' ', stream, amount, last), ', ' order by stream), '') from sums.sum";
 
+async fn assert_exact(client: &Client) {
+    let built: String = one(client, BUILT).await;
+    assert_eq!(built, one::<String>(client, BY_HAND).await);
+    assert!(!built.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keyed_view_over_several_batches_of_a_transaction_is_what_one_statement_would_build() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     fill(&client, 30_000, 700, 0).await;
-    let outcome = run(
-        &database,
-        Arc::new(Keyed::new(Sums { padding: 0 }).unwrap()),
-    )
-    .await;
+    let outcome = run(&database, sums(0)).await;
     assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
-    let (built, by_hand): (String, String) =
-        (one(&client, BUILT).await, one(&client, BY_HAND).await);
-    assert_eq!(built, by_hand);
-    assert!(built.len() > 1_000, "{built}");
+    assert_exact(&client).await;
     let written: i64 = one(&client, "select last_value from sums.written").await;
     let rows: i64 = one(&client, "select count(*) from sums.sum").await;
     assert_eq!(written, rows, "each row was written once");
@@ -153,15 +130,9 @@ async fn a_keyed_view_over_several_batches_of_a_transaction_is_what_one_statemen
     assert!(one::<bool>(&client, stands).await);
     // The next run begins with rows that are there.
     fill_more(&client, 30_000, 700).await;
-    let outcome = run(
-        &database,
-        Arc::new(Keyed::new(Sums { padding: 0 }).unwrap()),
-    )
-    .await;
+    let outcome = run(&database, sums(0)).await;
     assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
-    let (built, by_hand): (String, String) =
-        (one(&client, BUILT).await, one(&client, BY_HAND).await);
-    assert_eq!(built, by_hand);
+    assert_exact(&client).await;
 }
 
 async fn fill_more(client: &Client, from: u32, accounts: u32) {
@@ -178,13 +149,9 @@ async fn rows_that_take_more_memory_than_they_may_are_written_back_before_the_en
     let database = TestDatabase::new().await;
     let client = database.client().await;
     fill(&client, 3_000, 100, 2_500).await;
-    let padding = 100_000;
-    let sums = Arc::new(Keyed::new(Sums { padding }).unwrap());
-    let outcome = run(&database, sums).await;
+    let outcome = run(&database, sums(100_000)).await;
     assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
-    let (built, by_hand): (String, String) =
-        (one(&client, BUILT).await, one(&client, BY_HAND).await);
-    assert_eq!(built, by_hand);
+    assert_exact(&client).await;
     let written: i64 = one(&client, "select last_value from sums.written").await;
     assert!(
         written > 200,
@@ -264,11 +231,7 @@ async fn a_poison_event_far_into_a_transaction_is_found_and_all_before_it_is_kep
     fill(&client, 30_000, 10, 0).await;
     let bad = "update highwater.event set data = '{\"amount\": \"many\"}' where position = 23456";
     client.batch_execute(bad).await.unwrap();
-    let outcome = run(
-        &database,
-        Arc::new(Keyed::new(Sums { padding: 0 }).unwrap()),
-    )
-    .await;
+    let outcome = run(&database, sums(0)).await;
     let Outcome::Stopped(error) = outcome else {
         panic!("{outcome:?}")
     };
@@ -279,9 +242,7 @@ async fn a_poison_event_far_into_a_transaction_is_found_and_all_before_it_is_kep
         .batch_execute("delete from highwater.event where position >= 23456")
         .await
         .unwrap();
-    let (built, by_hand): (String, String) =
-        (one(&client, BUILT).await, one(&client, BY_HAND).await);
-    assert_eq!(built, by_hand);
+    assert_exact(&client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,8 +334,8 @@ async fn a_transaction_outlives_the_lease_while_its_batches_are_slow_to_read() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     fill(&client, 20_000, 10, 0).await;
-    // A read of 8,192 events takes longer than the lease; in the order of the view it stops where it has
-    // enough.
+    // The sleep is the subject: a read of 8,192 events takes longer than the lease. In the order of the view
+    // it stops where it has enough.
     let slow = "create view slow as select position, stream, version, type,
             case when position % 8000 = 7999 and pg_sleep(1.5)::text is not null
                  then data else data end as data,

@@ -25,7 +25,7 @@ use crate::exactness::{
     positions,
 };
 use crate::support::meddled::{Meddled, Meddling};
-use crate::support::{Random, crash, eventually};
+use crate::support::{Random, crash, eventually, one};
 
 const LIMIT: Duration = crate::support::PATIENCE;
 
@@ -255,6 +255,7 @@ async fn sessions_that_are_terminated_in_a_storm_lose_nothing() {
 /// Appends until `stop`, again after each crash. Returns the number of acknowledged commits; a
 /// crash undoes what was not flushed.
 async fn careless_writer(url: String, number: usize, stop: Arc<AtomicBool>) -> usize {
+    // It sleeps so that transactions overlap and leave gaps.
     let sql = format!(
         "begin; insert into highwater.event (stream, version, type, data)
          select 'writer-{number}', coalesce(max(version), 0) + 1, 'T', '{{}}'
@@ -263,6 +264,7 @@ async fn careless_writer(url: String, number: usize, stop: Arc<AtomicBool>) -> u
     );
     let mut acknowledged = 0;
     while !stop.load(Ordering::Relaxed) {
+        // A server that is starting again refuses connections.
         let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await else {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
@@ -596,12 +598,14 @@ async fn taken_back(url: &str) {
     client.batch_execute(append).await.unwrap();
     client.batch_execute(append).await.unwrap();
     tokio::spawn(async move {
-        // Until a projection that believes the old floor has passed it, or the wait is proven.
-        let polls = "select count(*) from highwater.checkpoint where position >= 3";
-        for _ in 0..100 {
-            if positions(&client, polls).await[0] > 0 {
-                break;
-            }
+        // A projection that trusts what was proven before the crash passes it; any other reads who may
+        // fill the gap.
+        let has_decided = "select exists (select from highwater.checkpoint where position >= 3)
+                               or exists (select from pg_stat_activity
+                                           where datname = current_database()
+                                             and pid <> pg_backend_pid()
+                                             and query like '%may still bring a lower position%')";
+        while !one::<bool>(&client, has_decided).await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         open.batch_execute("commit").await.unwrap();

@@ -56,10 +56,10 @@ async fn parked_keys_are_listed_with_what_they_wait_for_and_alike_errors_togethe
     assert_eq!((listed.parked_keys, listed.dead_letters), (3, 5));
     let keys = listed.shown.keys.iter().map(|k| {
         (
-            k.key.as_deref(),
+            k.first.key.as_deref(),
             k.dead_letters,
-            k.position.get(),
-            k.fingerprint.as_deref(),
+            k.first.position.get(),
+            k.first.fingerprint.as_deref(),
         )
     });
     let expected = [
@@ -74,10 +74,10 @@ async fn parked_keys_are_listed_with_what_they_wait_for_and_alike_errors_togethe
         .unwrap();
     let errors = listed.shown.errors.iter().map(|e| {
         (
-            e.fingerprint.as_deref(),
+            e.first.fingerprint.as_deref(),
             e.parked_keys,
             e.dead_letters,
-            e.position.get(),
+            e.first.position.get(),
         )
     });
     let expected = [(Some("f1"), 2, 4, 2), (Some("f2"), 1, 1, 5)];
@@ -99,23 +99,20 @@ async fn a_dead_letter_is_shown_with_its_event_and_how_many_of_its_key_follow() 
     let shown = dead_letters::show(&target, &counts(), &Selection::Event(id), LIMIT)
         .await
         .unwrap();
-    let letter = &shown.letters[0];
+    let full = &shown.shown[0];
+    assert_eq!((shown.dead_letters, full.before, full.behind), (1, 1, 1));
+    assert_eq!(full.event.data.get(), "{\"n\": 4}");
+    let dead_letter = &full.dead_letter;
     assert_eq!(
-        (shown.dead_letters, letter.before, letter.behind),
-        (1, 1, 1)
+        (dead_letter.error.as_ref(), dead_letter.attempts),
+        (None, 0)
     );
-    assert_eq!(letter.event.data.get(), "{\"n\": 4}");
-    assert_eq!((letter.error.as_ref(), letter.attempts), (None, 0));
 
     let null = dead_letters::show(&target, &counts(), &Selection::Key(None), LIMIT)
         .await
         .unwrap();
-    assert_eq!(
-        null.letters.len(),
-        1,
-        "the key null is a key like any other"
-    );
-    assert_eq!(null.letters[0].event.position.get(), 5);
+    assert_eq!(null.shown.len(), 1, "the key null is a key like any other");
+    assert_eq!(null.shown[0].event.position.get(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -137,7 +137,7 @@ async fn a_batch_too_large_for_a_statement_timeout_is_made_smaller_until_it_fits
     let client = database.client().await;
     append_rows(&client, "s", 1..=1_000).await;
     limit_statements(&client, "400").await;
-    // A second for all of them.
+    // The sleep is what the limit is about: a second for all of them.
     let slow = "select pg_sleep(0.001) from batch;";
     let running = Running::start(engine(&database, "", slow));
     is_exact(&client).await;
@@ -162,6 +162,7 @@ async fn one_event_that_takes_too_long_is_retried_and_named_until_it_gets_the_ti
     let client = database.client().await;
     append_rows(&client, "s", 1..=9).await;
     limit_statements(&client, "300").await;
+    // The sleep is what the limit is about: this event takes twice as long as it may.
     let slow = "select pg_sleep(0.6) from batch where version = 7;";
     let running = Running::start(engine(&database, "", slow));
     eventually("it says that one event is too much", LIMIT, async || {

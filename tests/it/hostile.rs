@@ -9,9 +9,7 @@ use highwater::internal::engine::Settings;
 use highwater::internal::engine::rebuild::Rebuild;
 use highwater::internal::pg::quote_identifier;
 use highwater::internal::pg::transaction::Tx;
-use highwater::internal::projection::{
-    DynProjection, Keyed, KeyedView, OnUnknown, Projection, RustProjection,
-};
+use highwater::internal::projection::{DynProjection, Projection, RustProjection};
 use highwater::internal::source::Batch;
 use highwater::testing::{TestDatabase, run_to_head};
 use highwater::{BoxError, Outcome, RecordedEvent};
@@ -21,30 +19,9 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::hostile::HOSTILE;
+use crate::support::keyed_view::ByStream;
 use crate::support::{one, sql_projection};
-
-const HOSTILE: [&str; 20] = [
-    "A{parked}",
-    "{number}",
-    "{events}",
-    "/*parked:*/",
-    "/*:parked*/",
-    "/*types:*/ true /*:types*/",
-    "it's",
-    "\"quoted\"",
-    "back\\slash",
-    "ends in \\",
-    "\\'",
-    "two\nlines",
-    "carriage\rreturn",
-    "-- comment",
-    "/*",
-    "*/",
-    "$1",
-    "$$",
-    "ä€𝄞",
-    "'; drop table seen; --",
-];
 
 /// The field of `data` that is the key.
 const FIELD: &str = "{key} it's /*key:*/ -- $1 $$ \\ */";
@@ -52,7 +29,7 @@ const FIELD: &str = "{key} it's /*key:*/ -- $1 $$ \\ */";
 /// Versions of each stream.
 const VERSIONS: usize = 3;
 
-/// How many events are wanted: one type in twenty-one is not.
+/// How many events are wanted: those of one more type are not.
 const WANTED: i64 = (HOSTILE.len() * VERSIONS) as i64;
 
 fn key_sql() -> String {
@@ -266,60 +243,37 @@ struct Row {
 }
 
 /// Counts per stream.
-struct Folded;
-
-impl KeyedView for Folded {
-    type Key = String;
-    type Row = Row;
-    type Event = TwoTypes;
-    const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
-
-    fn name(&self) -> &str {
-        "folded"
-    }
-
-    fn up(&self) -> &str {
-        r#"create table "t {match} /*table:*/" (
-               "k {keys} /*keys:*/ "" '" text primary key, "n {changes} -- $1" bigint not null)"#
-    }
-
-    fn table(&self) -> &str {
-        "t {match} /*table:*/"
-    }
-
-    fn key_columns(&self) -> &[&str] {
-        &["k {keys} /*keys:*/ \" '"]
-    }
-
-    fn key(&self, _: &TwoTypes, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
-        Ok(Some(recorded.stream.clone()))
-    }
-
-    fn fold(
-        &self,
-        row: Option<Row>,
-        event: TwoTypes,
-        recorded: &RecordedEvent,
-    ) -> Result<Option<Row>, BoxError> {
+fn folded() -> Arc<dyn DynProjection> {
+    let fold = |row: Option<Row>, event: TwoTypes, recorded: &RecordedEvent| {
         let (TwoTypes::Parked {} | TwoTypes::Its {}) = event;
         let key = recorded.stream.clone();
         let n = row.map_or(0, |row| row.n) + 1;
-        Ok(Some(Row { key, n }))
-    }
+        Some(Row { key, n })
+    };
+    let up = r#"create table "t {match} /*table:*/" (
+               "k {keys} /*keys:*/ "" '" text primary key, "n {changes} -- $1" bigint not null)"#;
+    let view = ByStream {
+        name: "folded".to_owned(),
+        up: up.to_owned(),
+        table: "t {match} /*table:*/",
+        key_column: "k {keys} /*keys:*/ \" '",
+        fold: Box::new(fold),
+    };
+    view.projection().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_tables_and_columns_are_called_a_row_is_written_and_read_back() {
     let (database, client) = log().await;
     for _ in 0..2 {
-        run(&database, Arc::new(Keyed::new(Folded).unwrap())).await;
+        run(&database, folded()).await;
         for name in ["A{parked}", "it's"] {
             let sql = "insert into highwater.event (stream, version, type, data)
                        values ($1, (select max(version) + 1 from highwater.event where stream = $1), $1, '{}')";
             client.execute(sql, &[&name]).await.unwrap();
         }
     }
-    run(&database, Arc::new(Keyed::new(Folded).unwrap())).await;
+    run(&database, folded()).await;
     let rows = r#"
         select string_agg(format('%s %s', "k {keys} /*keys:*/ "" '", "n {changes} -- $1"), ', '
                           order by "k {keys} /*keys:*/ "" '" collate "C")

@@ -4,20 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::internal::engine::{Monitor, RunnerState, Settings};
-use highwater::internal::projection::{DynProjection, Keyed, KeyedView, OnUnknown};
+use highwater::internal::projection::DynProjection;
 
 use highwater::internal::engine::Engine;
 use highwater::testing::TestDatabase;
-use highwater::{BoxError, ErrorKind, Outcome, RecordedEvent};
+use highwater::{ErrorKind, Outcome, RecordedEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::exactness::{Running, all_caught_up, assert_exact, ledger_in_sql};
+use crate::support::keyed_view::ByStream;
 use crate::support::{append_rows, eventually, one};
 
 const LIMIT: Duration = crate::support::PATIENCE;
-
-/// One row for each stream: how many events it has, and the sum of their numbers.
-struct Sums;
 
 #[derive(Deserialize)]
 enum Event {
@@ -33,50 +31,26 @@ struct Sum {
     sum: i64,
 }
 
-impl KeyedView for Sums {
-    type Event = Event;
-    type Key = String;
-    type Row = Sum;
-    const ON_UNKNOWN: OnUnknown = OnUnknown::Ignore;
-
-    fn name(&self) -> &str {
-        "sums"
-    }
-
-    fn up(&self) -> &str {
-        "create table sums (stream text primary key, events bigint, sum bigint check (sum < 100000000))"
-    }
-
-    fn table(&self) -> &str {
-        "sums"
-    }
-
-    fn key_columns(&self) -> &[&str] {
-        &["stream"]
-    }
-
-    fn key(&self, _: &Event, recorded: &RecordedEvent) -> Result<Option<String>, BoxError> {
-        Ok(Some(recorded.stream.clone()))
-    }
-
-    fn fold(
-        &self,
-        row: Option<Sum>,
-        event: Event,
-        recorded: &RecordedEvent,
-    ) -> Result<Option<Sum>, BoxError> {
+/// How many events each stream has, and the sum of their numbers.
+pub(crate) fn sums() -> Arc<dyn DynProjection> {
+    let fold = |row: Option<Sum>, event: Event, recorded: &RecordedEvent| {
         let (Event::T { n } | Event::Often { n } | Event::Seldom { n }) = event;
         let before = row.map_or((0, 0), |row| (row.events, row.sum));
-        Ok(Some(Sum {
+        Some(Sum {
             stream: recorded.stream.clone(),
             events: before.0 + 1,
             sum: before.1 + n,
-        }))
-    }
-}
-
-pub(crate) fn sums() -> Arc<dyn DynProjection> {
-    Arc::new(Keyed::new(Sums).unwrap())
+        })
+    };
+    let up = "create table sums (stream text primary key, events bigint, sum bigint check (sum < 100000000))";
+    let view = ByStream {
+        name: "sums".to_owned(),
+        up: up.to_owned(),
+        table: "sums",
+        key_column: "stream",
+        fold: Box::new(fold),
+    };
+    view.projection().unwrap()
 }
 
 /// An engine that has applied its first event.

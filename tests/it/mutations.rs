@@ -33,7 +33,7 @@ const FOUND: &[(&str, &str)] = &[
         "rust_projection::a_projection_that_ends_or_breaks_its_transaction_is_stopped_and_nothing_is_half_done",
     ),
     (
-        "mark.no_look",
+        "mark.locks_not_read",
         "mark::gaps::an_open_appender_holds_the_mark_until_it_commits_then_both_flow_in_order",
     ),
     (
@@ -41,11 +41,11 @@ const FOUND: &[(&str, &str)] = &[
         "mark::orders::locks_before_rows_lose_an_event",
     ),
     (
-        "mark.no_second_read",
+        "mark.rows_read_once",
         "mark::orders::a_commit_between_the_rows_and_the_snapshot_is_in_the_second_read",
     ),
     (
-        "mark.second_read_beyond",
+        "mark.unseen_rows_proven",
         "mark::orders::a_second_read_beyond_what_was_seen_first_loses_an_event",
     ),
     (

@@ -91,7 +91,7 @@ async fn positions(client: &Client, sql: &str) -> Vec<i64> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-async fn letters(client: &Client) -> Vec<i64> {
+async fn dead_letters_at(client: &Client) -> Vec<i64> {
     positions(
         client,
         "select position from highwater.dead_letter order by 1",
@@ -134,14 +134,14 @@ async fn a_poison_event_parks_its_key_and_all_others_flow() {
     // Position 8 is version 2 of c.
     let (database, client) = log(4, &[8]).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [8, 13, 18]);
+    assert_eq!(dead_letters_at(&client).await, [8, 13, 18]);
     is_in_order(&client).await;
     let shown = dead_letters::show(&database.pooled(), &name(), &Selection::All, 10)
         .await
         .unwrap();
-    let first = &shown.letters[0];
+    let first = &shown.shown[0].dead_letter;
     assert_eq!(
-        (first.key.as_deref(), first.attempts, first.behind),
+        (first.key.as_deref(), first.attempts, shown.shown[0].behind),
         (Some("c"), 1, 2)
     );
     let error = first.error.as_ref().unwrap();
@@ -159,13 +159,13 @@ async fn a_poison_event_parks_its_key_and_all_others_flow() {
             .unwrap()
             .contains("highwater dead-letters retry applied")
     );
-    assert_eq!(shown.letters[1].error, None, "it only follows");
+    assert_eq!(shown.shown[1].dead_letter.error, None, "it only follows");
 
     append_rows(&client, "c", 5..=6).await;
     append_rows(&client, "d", 5..=5).await;
     caught_up(&run(&database, applied("")).await);
     assert_eq!(
-        letters(&client).await,
+        dead_letters_at(&client).await,
         [8, 13, 18, 21, 22],
         "also in a later run"
     );
@@ -178,11 +178,15 @@ async fn a_fixed_key_is_applied_in_order_and_then_flows_again() {
     caught_up(&run(&database, applied("")).await);
     poisoned(&client, &[]).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [8, 13, 18], "nobody asked for it");
+    assert_eq!(
+        dead_letters_at(&client).await,
+        [8, 13, 18],
+        "nobody asked for it"
+    );
     retry(&database, Selection::Key(Some("c".to_owned()))).await;
     append_rows(&client, "c", 5..=5).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
     is_in_order(&client).await;
     let sql = "select position from applied.applied where stream = 'c' order by n";
     assert_eq!(positions(&client, sql).await, [3, 8, 13, 18, 21]);
@@ -194,7 +198,7 @@ async fn a_dead_letter_that_fails_again_keeps_its_key_parked_with_the_new_error(
     caught_up(&run(&database, applied("")).await);
     retry(&database, Selection::All).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [8, 13, 18]);
+    assert_eq!(dead_letters_at(&client).await, [8, 13, 18]);
     let sql = "select attempts from highwater.dead_letter where position = 8";
     assert_eq!(one::<i32>(&client, sql).await, 2);
     let asked = "select count(*) from highwater.dead_letter where retry_requested_at is not null";
@@ -207,7 +211,11 @@ async fn a_dead_letter_that_fails_again_keeps_its_key_parked_with_the_new_error(
     poisoned(&client, &[18]).await;
     retry(&database, Selection::All).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [18], "those before it were applied");
+    assert_eq!(
+        dead_letters_at(&client).await,
+        [18],
+        "those before it were applied"
+    );
     let sql = "select attempts = 1 and error->>'sqlstate' = '22012' and fingerprint is not null
                  from highwater.dead_letter";
     assert!(
@@ -239,7 +247,7 @@ async fn a_live_projection_parks_and_takes_up_a_retry_within_moments() {
         }
     }
     is_at(20).await;
-    assert_eq!(letters(&client).await, [13, 18]);
+    assert_eq!(dead_letters_at(&client).await, [13, 18]);
     is_in_order(&client).await;
     poisoned(&client, &[]).await;
     retry(
@@ -254,12 +262,12 @@ async fn a_live_projection_parks_and_takes_up_a_retry_within_moments() {
     )
     .await;
     eventually("the key is free", LIMIT, async || {
-        letters(&client).await.is_empty()
+        dead_letters_at(&client).await.is_empty()
     })
     .await;
     append_rows(&client, "c", 5..=5).await;
     is_at(21).await;
-    assert_eq!(letters(&client).await, [0_i64; 0], "it flows again");
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0], "it flows again");
     is_in_order(&client).await;
     stop.cancel();
     engine.await.unwrap().unwrap();
@@ -319,7 +327,7 @@ async fn the_key_is_an_expression_over_the_event_and_null_is_a_key_too() {
     poisoned(&client, &[]).await;
     retry(&database, Selection::Key(None)).await;
     caught_up(&run(&database, keyed()).await);
-    assert_eq!(letters(&client).await, [5, 6], "only that key");
+    assert_eq!(dead_letters_at(&client).await, [5, 6], "only that key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,7 +348,7 @@ select position, stream, version / (position not in (select p.position from publ
     append_rows(&client, "c", 5..=5).await;
     append_rows(&client, "d", 5..=5).await;
     caught_up(&run(&database, stopping()).await);
-    assert_eq!(letters(&client).await, [8, 13, 18, 21]);
+    assert_eq!(dead_letters_at(&client).await, [8, 13, 18, 21]);
     is_in_order(&client).await;
     poisoned(&client, &[8, 23]).await;
     append_rows(&client, "e", 5..=5).await;
@@ -350,7 +358,7 @@ select position, stream, version / (position not in (select p.position from publ
     };
     assert_eq!(error.event().unwrap().position.get(), 23);
     assert_eq!(
-        letters(&client).await,
+        dead_letters_at(&client).await,
         [8, 13, 18, 21],
         "nothing more is parked"
     );
@@ -369,5 +377,5 @@ async fn a_statement_that_no_event_is_to_blame_for_parks_nothing() {
     };
     assert_eq!(error.sqlstate(), Some("42P01"), "{error}");
     assert_ne!(error.kind(), ErrorKind::ParkedFull, "{error}");
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
 }

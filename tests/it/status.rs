@@ -75,9 +75,9 @@ async fn the_json_has_exactly_the_keys_that_are_promised() {
         BTreeSet::from(["name", "head", "mark", "gap"])
     );
     let gap = &source["gap"];
-    assert_eq!(keys(gap), BTreeSet::from(["from", "to", "held_by"]));
+    assert_eq!(keys(gap), BTreeSet::from(["from", "to", "blocked_by"]));
     assert_eq!(
-        keys(&gap["held_by"][0]),
+        keys(&gap["blocked_by"][0]),
         BTreeSet::from(["pid", "user", "application", "query", "since", "prepared"])
     );
     let fails = &json["projections"][1];
@@ -261,13 +261,13 @@ async fn a_held_mark_names_who_holds_it_and_nobody_who_began_later() {
     assert_eq!((head, mark), (3, 1));
     let gap = source.gap.as_ref().unwrap();
     assert_eq!((gap.from.get(), gap.to.get()), (2, 2));
-    let [held_by] = gap.held_by.as_slice() else {
-        panic!("{:?}", gap.held_by)
+    let [blocked_by] = gap.blocked_by.as_slice() else {
+        panic!("{:?}", gap.blocked_by)
     };
-    assert_eq!(held_by.pid, Some(pid));
-    assert_eq!(held_by.application.as_deref(), Some("web"));
-    assert!(held_by.user.is_some() && held_by.since.is_some());
-    assert_eq!(held_by.query.as_deref(), Some("select pg_backend_pid()"));
+    assert_eq!(blocked_by.pid, Some(pid));
+    assert_eq!(blocked_by.application.as_deref(), Some("web"));
+    assert!(blocked_by.user.is_some() && blocked_by.since.is_some());
+    assert_eq!(blocked_by.query.as_deref(), Some("select pg_backend_pid()"));
     let text = status.render(false);
     let expected = format!("mark 1 of head 3: position 2 may still be filled by pid {pid} (user ");
     assert!(text.contains(&expected), "{text}");
@@ -297,11 +297,11 @@ async fn a_prepared_transaction_that_holds_the_mark_is_named() {
         .unwrap();
     let status = read(&database).await;
     let gap = status.sources[0].gap.as_ref().unwrap();
-    let [held_by] = gap.held_by.as_slice() else {
-        panic!("{:?}", gap.held_by)
+    let [blocked_by] = gap.blocked_by.as_slice() else {
+        panic!("{:?}", gap.blocked_by)
     };
     assert_eq!(
-        (held_by.prepared.as_deref(), held_by.pid),
+        (blocked_by.prepared.as_deref(), blocked_by.pid),
         (Some(&*gid), None)
     );
     let text = status.render(false);

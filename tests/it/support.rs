@@ -1,5 +1,7 @@
 //! What many tests share.
 
+pub(crate) mod hostile;
+pub(crate) mod keyed_view;
 pub(crate) mod meddled;
 pub(crate) mod pooler;
 pub(crate) mod proxy;

@@ -201,9 +201,8 @@ insert into t select 1 / (type = 'T')::int from batch;
         .await
         .unwrap();
     assert!(matches!(waited, Waited::Visible { .. }), "{waited:?}");
-    let began = Instant::now();
+    // The end of this time would be TimedOut.
     let waited = wait(&database, "fails", Target::Head, LONG).await.unwrap();
-    assert!(began.elapsed() < LONG / 2);
     let Waited::Stopped {
         position,
         target,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{events, keys};
 use crate::cli::text::thousands;
-use crate::dead_letters::{ByError, ByKey, Listed, Shown, ShownLetter};
+use crate::dead_letters::{ByError, ByKey, FullDeadLetter, Listed, Shown};
 use crate::name::ProjectionName;
 use crate::position::Position;
 
@@ -17,23 +17,24 @@ pub(super) fn by_key(listed: &Listed<ByKey>) -> String {
     let mut text = heading(listed);
     let name = &listed.projection;
     for parked in &listed.shown.keys {
-        let waits = match parked.retry_requested_at {
+        let first = &parked.first;
+        let waits = match first.retry_requested_at {
             Some(_) => ", to be retried",
             None => "",
         };
         let _ = writeln!(
             text,
             "\n{}: {}, parked at {} ({}, {}){waits}",
-            quoted(parked.key.as_deref()),
+            quoted(first.key.as_deref()),
             events(parked.dead_letters),
-            at(parked.position),
-            parked.event_type,
-            parked.event_id,
+            at(first.position),
+            first.event_type,
+            first.event_id,
         );
         say_error(
             &mut text,
-            parked.error.as_ref(),
-            parked.fingerprint.as_deref(),
+            first.error.as_ref(),
+            first.fingerprint.as_deref(),
         );
     }
     more(&mut text, listed.parked_keys, listed.shown.keys.len());
@@ -44,18 +45,19 @@ pub(super) fn by_key(listed: &Listed<ByKey>) -> String {
 pub(super) fn by_error(listed: &Listed<ByError>) -> String {
     let mut text = heading(listed);
     let name = &listed.projection;
-    for alike in &listed.shown.errors {
+    for group in &listed.shown.errors {
+        let first = &group.first;
         let _ = writeln!(
             text,
             "\n{}: {} with {}, first at {} ({}, {})",
-            alike.fingerprint.as_deref().unwrap_or("no error"),
-            keys(alike.parked_keys),
-            events(alike.dead_letters),
-            at(alike.position),
-            alike.event_type,
-            alike.event_id,
+            first.fingerprint.as_deref().unwrap_or("no error"),
+            keys(group.parked_keys),
+            events(group.dead_letters),
+            at(first.position),
+            first.event_type,
+            first.event_id,
         );
-        say_error(&mut text, alike.error.as_ref(), None);
+        say_error(&mut text, first.error.as_ref(), None);
     }
     more(
         &mut text,
@@ -66,24 +68,24 @@ pub(super) fn by_error(listed: &Listed<ByError>) -> String {
     text
 }
 
-pub(super) fn letters(shown: &Shown) -> String {
+pub(super) fn dead_letters(shown: &Shown) -> String {
     let name = &shown.projection;
-    if shown.letters.is_empty() {
+    if shown.shown.is_empty() {
         return format!("{name}: nothing is parked\n");
     }
     let mut text = String::new();
-    for letter in &shown.letters {
+    for full in &shown.shown {
         if !text.is_empty() {
             text.push('\n');
         }
-        say_letter(&mut text, letter);
+        say_dead_letter(&mut text, full);
     }
-    more(&mut text, shown.dead_letters, shown.letters.len());
+    more(&mut text, shown.dead_letters, shown.shown.len());
     text
 }
 
-fn say_letter(text: &mut String, letter: &ShownLetter) {
-    let event = &letter.event;
+fn say_dead_letter(text: &mut String, full: &FullDeadLetter) {
+    let (dead_letter, event) = (&full.dead_letter, &full.event);
     let _ = writeln!(
         text,
         "position {}: {}, event {}",
@@ -94,31 +96,31 @@ fn say_letter(text: &mut String, letter: &ShownLetter) {
     let mut line = |what: &str, value: &str| {
         let _ = writeln!(text, "  {what:<9}{value}");
     };
-    line("key", &quoted(letter.key.as_deref()));
+    line("key", &quoted(dead_letter.key.as_deref()));
     line("stream", &format!("{} ({})", event.stream, event.version));
     line("data", event.data.get());
     line("metadata", event.metadata.get());
     line("recorded", &event.recorded_at.to_string());
-    if let Some(error) = &letter.error {
+    if let Some(error) = &dead_letter.error {
         line("error", &sentence(error));
         line("kind", field(error, "kind").unwrap_or_default());
         if let Some(hint) = field(error, "hint") {
             line("hint", hint);
         }
     }
-    if let Some(fingerprint) = &letter.fingerprint {
+    if let Some(fingerprint) = &dead_letter.fingerprint {
         line("alike", &format!("fingerprint {fingerprint}"));
     }
-    let tried = match letter.attempts {
+    let tried = match dead_letter.attempts {
         0 => "not yet, it waits for the event before it".to_owned(),
         1 => "once".to_owned(),
         n => format!("{n} times"),
     };
     line("tried", &tried);
-    line("parked", &letter.parked_at.to_string());
-    line("before", &events(letter.before));
-    line("behind", &events(letter.behind));
-    if let Some(when) = letter.retry_requested_at {
+    line("parked", &dead_letter.parked_at.to_string());
+    line("before", &events(full.before));
+    line("behind", &events(full.behind));
+    if let Some(when) = dead_letter.retry_requested_at {
         line("retry", &format!("requested {when}"));
     }
 }
@@ -128,8 +130,8 @@ fn heading<T>(listed: &Listed<T>) -> String {
     if listed.parked_keys == 0 {
         return format!("{name}: nothing is parked\n");
     }
-    let (letters, parked) = (events(listed.dead_letters), keys(listed.parked_keys));
-    format!("{name}: {letters} of {parked} parked\n")
+    let (events, keys) = (events(listed.dead_letters), keys(listed.parked_keys));
+    format!("{name}: {events} of {keys} parked\n")
 }
 
 fn next(text: &mut String, name: &ProjectionName, parked_keys: i64) {

@@ -22,7 +22,7 @@ impl Applier {
         letter: (EventKey, RecordedEvent),
         cause: &Cause,
     ) -> Result<()> {
-        let mut session = Session::new(client, &self.in_flight);
+        let session = Session::new(client, &self.in_flight);
         let done = self.park_on(&session, letter, cause).await;
         session.finish(done.as_ref().err()).await;
         done
@@ -58,7 +58,7 @@ impl Applier {
         client: PooledClient,
         event: RecordedEvent,
     ) -> Result<()> {
-        let mut session = Session::new(client, &self.in_flight);
+        let session = Session::new(client, &self.in_flight);
         let done = self.executor().apply_dead_letter(&session, event).await;
         session.finish(done.as_ref().err()).await;
         done

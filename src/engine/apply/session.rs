@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use scopeguard::ScopeGuard;
 use tokio::time::timeout;
 use tokio_postgres::CancelToken;
 
@@ -33,30 +34,36 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(10);
 
 /// A pooled session that is closed, not returned, unless its transaction ended.
 pub(in crate::engine) struct Session {
-    client: Option<PooledClient>,
-    in_flight: InFlight,
+    // Before the client, which another batch may get as soon as it is dropped.
+    cancellable: Cancellable,
+    client: ScopeGuard<PooledClient, fn(PooledClient)>,
+}
+
+/// The batch of a session, while it can be cancelled.
+struct Cancellable(InFlight);
+
+impl Drop for Cancellable {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
 }
 
 impl Session {
     pub(in crate::engine) fn new(client: PooledClient, in_flight: &InFlight) -> Session {
         in_flight.set(Some(client.cancel_token()));
         Session {
-            client: Some(client),
-            in_flight: in_flight.clone(),
+            cancellable: Cancellable(in_flight.clone()),
+            client: scopeguard::guard(client, |client| drop(PooledClient::take(client))),
         }
     }
 
-    #[allow(
-        clippy::expect_used,
-        reason = "the client is there until finish takes the session"
-    )]
     pub(in crate::engine) fn client(&self) -> &tokio_postgres::Client {
-        self.client.as_ref().expect("a session before its end")
+        &self.client
     }
 
     /// Ends the transaction if it failed; a session that cannot even roll back is closed. So is a
     /// session with a transient failure: the next attempt gets the server's settings of that time.
-    pub(in crate::engine) async fn finish(&mut self, failed: Option<&Error>) {
+    pub(in crate::engine) async fn finish(self, failed: Option<&Error>) {
         if let Some(error) = failed {
             if verdict(error.kind()) == Verdict::Transient {
                 return;
@@ -66,17 +73,8 @@ impl Session {
                 return;
             }
         }
-        self.in_flight.set(None);
-        self.client = None;
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.in_flight.set(None);
-        if let Some(client) = self.client.take() {
-            drop(PooledClient::take(client));
-        }
+        drop(self.cancellable);
+        drop(ScopeGuard::into_inner(self.client));
     }
 }
 

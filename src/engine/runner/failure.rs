@@ -105,7 +105,7 @@ impl Runner {
         let reported = async {
             // Closed, not returned, if the time runs out while it waits for a lock.
             let client = self.parts.target.client().await?;
-            let mut session = Session::new(client, &InFlight::default());
+            let session = Session::new(client, &InFlight::default());
             let reported = self.write_down(session.client(), state, &value).await;
             session.finish(None).await;
             reported

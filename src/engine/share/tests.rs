@@ -22,7 +22,7 @@ fn text(assigned: &[Vec<Option<Uuid>>]) -> String {
     let letter = |owner: &Option<Uuid>| owner.map_or('.', |owner| char::from(owner.as_bytes()[15]));
     let words = assigned
         .iter()
-        .map(|hand| hand.iter().map(letter).collect());
+        .map(|owners| owners.iter().map(letter).collect());
     words.collect::<Vec<String>>().join(" ")
 }
 
@@ -44,14 +44,19 @@ fn who_runs_what_after_a_join_or_a_leave() {
         ("two begin at once", "AB", ".....", "ABABA"),
         ("a newcomer gets half of it", "AB", "AAAA", "AABB"),
         ("whatever its id is", "BA", "BBBB", "BBAA"),
-        ("one that only one runs stays where it is", "AB", "A", "A"),
-        ("also beside an older instance that is back", "AB", "B", "B"),
-        ("the richest gives", "ABC", "AABA", "AABC"),
-        ("equals give by turns", "ABC", "AAABBB", "AACBBC"),
+        (
+            "a partition that only one runs stays where it is",
+            "AB",
+            "A",
+            "A",
+        ),
+        ("also with an older instance that is back", "AB", "B", "B"),
+        ("the one with most gives", "ABC", "AABA", "AABC"),
+        ("equals give in turn", "ABC", "AAABBB", "AACBBC"),
         ("three of five", "ABC", "AABAB", "AABCB"),
         ("nothing moves among enough instances", "ABCD", "ABC", "ABC"),
         (
-            "what the oldest leaves goes to the poorest",
+            "what the oldest leaves goes to those with least",
             "BC",
             ".BC.B",
             "CBCBB",
@@ -83,7 +88,7 @@ fn who_runs_what_after_a_join_or_a_leave() {
             "A A B B",
         ),
         (
-            "one that was dropped moves nothing",
+            "a dropped projection moves nothing",
             "AB",
             "B A B A",
             "B A B A",
@@ -134,8 +139,8 @@ fn after_any_join_or_leave_all_have_alike_and_what_need_not_move_stays() {
                 let able = vec![true; living.len()];
                 let owners = before[0].clone();
                 let after = assign(living, &[Projection { able, owners }]);
-                let has = |hand: &[Option<Uuid>], id: Uuid| {
-                    hand.iter().filter(|owner| **owner == Some(id)).count()
+                let has = |owners: &[Option<Uuid>], id: Uuid| {
+                    owners.iter().filter(|owner| **owner == Some(id)).count()
                 };
                 let counts: Vec<_> = living.iter().map(|id| has(&after[0], *id)).collect();
                 let (least, most) = (counts.iter().min(), counts.iter().max());

@@ -3,32 +3,13 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use hostile::HOSTILE;
+
 use super::template::{Piece, filled, pieces};
 use super::*;
 
-/// What was read as a placeholder, a parameter, a comment or the end of a text somewhere.
-const HOSTILE: [&str; 20] = [
-    "{parked}",
-    "{number}",
-    "/*parked:*/",
-    "/*:parked*/",
-    "/*events:*/ x /*:events*/",
-    "it's",
-    "\"quoted\"",
-    "back\\slash",
-    "ends in \\",
-    "\\'",
-    "two\nlines",
-    "carriage\rreturn",
-    "-- comment",
-    "/*",
-    "*/",
-    "$1",
-    "$$",
-    "$tag$",
-    "ä€𝄞\u{202e}",
-    "; drop table t",
-];
+#[path = "../../../tests/it/support/hostile.rs"]
+mod hostile;
 
 /// What a template becomes, or why it does not.
 fn fill(template: &str, values: &[(&str, Sql)]) -> Result<String, String> {

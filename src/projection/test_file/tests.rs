@@ -2,7 +2,6 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::projection::file::load_directory;
 
 const FILES: &str = r#"
 [[test]]
@@ -63,25 +62,6 @@ fn a_file_of_tests_is_read_with_its_lines() {
     assert_eq!(second.expect[0].rows, rows(&[json!({"path": null})]));
     assert!(second.given.is_empty());
     assert_eq!(file.place(9), "projections/files.test.toml: line 9");
-}
-
-#[test]
-fn the_tests_of_a_projection_stand_beside_it() {
-    let beside = TestFile::path_beside(Path::new("projections/files.sql"));
-    assert_eq!(beside, Path::new("projections/files.test.toml"));
-}
-
-#[test]
-fn the_shipped_projections_and_their_tests_can_be_read() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("projections");
-    let files = load_directory(&directory).expect("projections");
-    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
-    assert_eq!(names, ["authors", "files", "hotspots"]);
-    for file in &files {
-        let tests = TestFile::load(&TestFile::path_beside(&file.path)).expect("tests");
-        let given = tests.tests.iter().flat_map(|test| &test.given);
-        assert!(given.count() > 3, "{}", file.name);
-    }
 }
 
 #[test]
@@ -258,39 +238,6 @@ fn a_difference_shows_rows_as_a_test_would_write_them() {
     assert!(shown.ends_with("    and 5 more"), "{shown}");
 }
 
-fn file_like() -> impl Strategy<Value = String> {
-    let parts = prop::sample::select(vec![
-        "[[test]]\n",
-        "[test.expect]\n",
-        "name = \"a\"\n",
-        "given = ",
-        "[",
-        "]",
-        "{",
-        "}",
-        "\n",
-        ", ",
-        "stream = \"s\"",
-        "type = \"T\"",
-        "data = ",
-        "version = ",
-        "1",
-        "-1",
-        "1e400",
-        "inf",
-        "99999999999999999999",
-        "2024-05-01",
-        "id = ",
-        "\"x\"",
-        "null = true",
-        "t = []\n",
-        "\0",
-        "é",
-        "'''",
-    ]);
-    prop::collection::vec(parts, 0..24).prop_map(|parts| parts.concat())
-}
-
 fn small_rows() -> impl Strategy<Value = Vec<Row>> {
     let row = prop::collection::btree_map("[ab]", 0..2_i32, 0..3);
     let row = row.prop_map(|map| map.into_iter().map(|(k, v)| (k, json!(v))).collect::<Row>());
@@ -311,25 +258,6 @@ fn fits(expected: &[Row], actual: &[Row]) -> bool {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
-
-    #[test]
-    fn any_text_gives_tests_or_a_sentence_that_names_the_file(
-        text in prop_oneof![
-            file_like(),
-            any::<String>(),
-            prop::collection::vec(any::<u8>(), 0..200)
-                .prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-        ],
-    ) {
-        match parse(&text) {
-            Ok(file) => prop_assert!(!file.tests.is_empty()),
-            Err(error) => {
-                let place = error.location().unwrap_or_default();
-                prop_assert!(place.starts_with("projections/files.test.toml"), "{}", error);
-                prop_assert!(error.hint().is_some(), "{}", error);
-            }
-        }
-    }
 
     #[test]
     fn comparing_finds_a_match_exactly_if_there_is_one(

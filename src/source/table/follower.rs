@@ -61,7 +61,7 @@ impl TableFollower {
         let mark = self.mark.position();
         let rows = self.rows.read(&self.client, mark, sequence).await?;
         self.head = self.head.max(rows.last().unwrap_or_default());
-        if self.policy == GapPolicy::Dense || mutation::on("mark.no_look") {
+        if self.policy == GapPolicy::Dense || mutation::on("mark.locks_not_read") {
             // Without holders every snapshot proves the rows that were seen, so the mark may move
             // there at once.
             if let Some(seen) = rows.last().and_then(|last| self.mark.head_read(last)) {
@@ -82,7 +82,7 @@ impl TableFollower {
             Some(seen) => self.prove(seen, passed.width()).await?,
             None => false,
         };
-        if proven && mutation::on("mark.no_second_read") {
+        if proven && mutation::on("mark.rows_read_once") {
             let again = self.mark.rows_read(&rows.positions, rows.more);
             passed = Range::new(passed.after(), again.passed.through());
         }
@@ -111,9 +111,9 @@ impl TableFollower {
             return Ok(false);
         };
         let proven = self.mark.locks_read(seen, &holders);
-        let held_by = self.mark.held_by();
+        let blocked_by = self.mark.blocked_by();
         if let Some(gap) = &mut self.gap {
-            gap.held_by = held_by;
+            gap.blocked_by = blocked_by;
         }
         Ok(proven)
     }
@@ -125,7 +125,7 @@ impl TableFollower {
             from,
             to: rows.first_from(from).map_or(from, Position::previous),
             since: before.map_or_else(Instant::now, |gap| gap.since),
-            held_by: before.map_or_else(Vec::new, |gap| gap.held_by.clone()),
+            blocked_by: before.map_or_else(Vec::new, |gap| gap.blocked_by.clone()),
         }
     }
 }

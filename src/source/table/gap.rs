@@ -9,7 +9,7 @@ use crate::pg::sql::{Sql, query};
 use crate::pg::{self, Parameter, column, column_named};
 use crate::position::Position;
 use crate::retry::{Verdict, verdict};
-use crate::source::HeldBy;
+use crate::source::Blocker;
 
 use super::EventTable;
 
@@ -212,11 +212,11 @@ fn broken(relation: &str, what: &str, hint: &str) -> Error {
 }
 
 /// The transactions with these names.
-pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<HeldBy>> {
+pub(super) async fn explain(client: &Client, names: &[String]) -> Result<Vec<Blocker>> {
     let sql = include_str!("../../../sql/queries/mark/explain.sql");
     let rows = client
         .query_typed(sql, &[(&names, Type::TEXT_ARRAY)])
         .await
         .map_err(|e| pg::error("cannot read who holds the mark", e))?;
-    rows.iter().map(HeldBy::read).collect()
+    rows.iter().map(Blocker::read).collect()
 }

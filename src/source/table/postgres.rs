@@ -10,7 +10,7 @@ use crate::pg::sql::{Sql, query, sql};
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, BoxFuture, Filter, HeldBy, KeyedBatch, Keys, Middle, OpenGap, PostgresLog, ReadRequest,
+    Batch, Blocker, BoxFuture, Filter, KeyedBatch, Keys, Middle, OpenGap, PostgresLog, ReadRequest,
     RemovedIn, Tally,
 };
 
@@ -82,10 +82,10 @@ impl PostgresLog for TableSource {
         })
     }
 
-    fn holders<'a>(&'a self, gap: &'a OpenGap) -> BoxFuture<'a, Result<Vec<HeldBy>>> {
+    fn blockers<'a>(&'a self, gap: &'a OpenGap) -> BoxFuture<'a, Result<Vec<Blocker>>> {
         Box::pin(async move {
             let client = self.client().await?;
-            client.within(gap::explain(&client, &gap.held_by)).await
+            client.within(gap::explain(&client, &gap.blocked_by)).await
         })
     }
 

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 
 use super::{at, since};
 use crate::pg::sql::Sql;
-use crate::source::HeldBy;
+use crate::source::Blocker;
 use crate::status::{Gap, ProjectionStatus, SourceStatus};
 
 const QUERY_SHOWN_MAX: usize = 200;
 
 impl SourceStatus {
     /// Who holds the mark, in one sentence; `None` if nobody does.
-    pub(crate) fn mark_held_by(&self, now: Timestamp) -> Option<String> {
+    pub(crate) fn blocked(&self, now: Timestamp) -> Option<String> {
         self.gap.as_ref().map(|gap| gap_text(gap, now))
     }
 }
@@ -31,7 +31,7 @@ impl ProjectionStatus {
     }
 }
 
-pub(super) fn gap_text(gap: &Gap, now: Timestamp) -> String {
+pub(crate) fn gap_text(gap: &Gap, now: Timestamp) -> String {
     let which = if gap.from == gap.to {
         format!("position {} may still be filled", at(gap.from))
     } else {
@@ -41,7 +41,7 @@ pub(super) fn gap_text(gap: &Gap, now: Timestamp) -> String {
             at(gap.to)
         )
     };
-    match gap.held_by.as_slice() {
+    match gap.blocked_by.as_slice() {
         [] => format!("{which}, by a transaction that has just ended"),
         [one] => format!("{which} by {}", holder(one, now)),
         several => several.iter().fold(format!("{which} by"), |text, one| {
@@ -51,7 +51,7 @@ pub(super) fn gap_text(gap: &Gap, now: Timestamp) -> String {
 }
 
 /// `pid 123 (user app, application web, idle in transaction for 3 min): insert …`.
-fn holder(holder: &HeldBy, now: Timestamp) -> String {
+fn holder(holder: &Blocker, now: Timestamp) -> String {
     let mut facts = Vec::new();
     if let Some(user) = &holder.user {
         facts.push(format!("user {user}"));
@@ -87,11 +87,11 @@ pub(super) fn render_remedy(text: &mut String, gap: &Gap) {
         text,
         "  every projection on it waits until they commit or roll back:"
     );
-    render_ends(text, &gap.held_by);
+    render_ends(text, &gap.blocked_by);
 }
 
 /// A batch waits for a lock.
-pub(super) fn render_blocked(text: &mut String, name: &str, holders: &[HeldBy], now: Timestamp) {
+pub(super) fn render_blocked(text: &mut String, name: &str, holders: &[Blocker], now: Timestamp) {
     for one in holders {
         let _ = writeln!(
             text,
@@ -103,14 +103,14 @@ pub(super) fn render_blocked(text: &mut String, name: &str, holders: &[HeldBy], 
 }
 
 /// What ends each of them.
-fn render_ends(text: &mut String, holders: &[HeldBy]) {
+fn render_ends(text: &mut String, holders: &[Blocker]) {
     for holder in holders {
         let _ = writeln!(text, "  {}", end(holder));
     }
 }
 
 /// What ends a transaction.
-fn end(holder: &HeldBy) -> String {
+fn end(holder: &Blocker) -> String {
     match (&holder.prepared, holder.pid) {
         (Some(gid), _) => {
             let gid = Sql::literal(gid);
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_held_mark_says_who_holds_it_and_what_ends_it() {
         let now = Timestamp::from_second(1_000).expect("a time");
-        let holder = HeldBy {
+        let holder = Blocker {
             name: "3/1".into(),
             pid: Some(123),
             user: Some("app".into()),
@@ -152,7 +152,7 @@ mod tests {
             prepared: None,
             state: Some("idle in transaction".into()),
         };
-        let prepared = HeldBy {
+        let prepared = Blocker {
             pid: None,
             prepared: Some("it's".into()),
             application: None,
@@ -166,7 +166,7 @@ mod tests {
             gap: Some(Gap {
                 from: Position::new(42),
                 to: Position::new(42),
-                held_by: vec![holder],
+                blocked_by: vec![holder],
             }),
             problem: None,
         };
@@ -180,14 +180,14 @@ mod tests {
              pg_terminate_backend(123); ends it and rolls it back\n\n"
         );
         if let Some(gap) = &mut source.gap {
-            gap.held_by = vec![prepared];
+            gap.blocked_by = vec![prepared];
         }
         let mut text = String::new();
         render_source(&mut text, &source, now);
         assert!(text.contains("the prepared transaction 'it's' (user app, prepared 3 min ago)"));
         assert!(text.contains("rollback prepared 'it''s';"), "{text}");
         if let Some(gap) = &mut source.gap {
-            gap.held_by[0].application = Some("\u{1b}[2Jgone".into());
+            gap.blocked_by[0].application = Some("\u{1b}[2Jgone".into());
         }
         let status = Status {
             sources: vec![source],

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Case, Followed, LIMIT, answer, event, everything, positions};
-use crate::event::NewEvent;
+use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Position, Range};
 use crate::source::{EventKey, Filter, Keys, Parked, Partition, RangeSummary, ReadRequest, Tally};
 
@@ -83,27 +83,10 @@ pub(super) async fn only_the_wanted_types_are_read(case: &Case) {
 
 pub(super) async fn a_read_ends_at_its_limit_of_events_and_says_how_far_it_came(case: &Case) {
     let appended = case.append_many(10).await;
-    let source = case.source();
-    let end = answer(source.head().await);
-    let mut after = Position::START;
-    let mut read = Vec::new();
-    while after < end {
-        let request = ReadRequest {
-            events_max: 3,
-            ..everything(Range::new(after, end))
-        };
-        let batch = answer(source.read(request).await);
-        assert!(batch.events.len() <= 3);
-        assert_eq!(batch.range.after(), after);
-        assert!(batch.range.through() > after, "a read comes further");
-        after = batch.range.through();
-        read.extend(positions(&batch.events));
-        assert!(
-            read.last().is_none_or(|last| *last <= after),
-            "it covers what it returns"
-        );
-    }
-    assert_eq!(read, appended);
+    let (events_max, bytes_max) = (3, usize::MAX);
+    let batches = read_to_the_end(case, events_max, bytes_max).await;
+    assert!(batches.iter().all(|batch| batch.len() <= events_max));
+    assert_eq!(positions(&batches.concat()), appended);
 }
 
 pub(super) async fn a_read_ends_at_its_limit_of_bytes_and_a_larger_event_comes_alone(case: &Case) {
@@ -112,24 +95,41 @@ pub(super) async fn a_read_ends_at_its_limit_of_bytes_and_a_larger_event_comes_a
         let event = answer(NewEvent::new("T", &json!({ "text": "x".repeat(size) })));
         appended.push(case.subject.append("one", event).await);
     }
+    let (events_max, bytes_max) = (1_000_000, 100_000);
+    let batches = read_to_the_end(case, events_max, bytes_max).await;
+    for batch in &batches {
+        let sizes: Vec<usize> = batch.iter().map(|e| e.data.get().len()).collect();
+        let fits = sizes.iter().sum::<usize>() <= bytes_max;
+        assert!(fits || sizes.len() == 1, "{sizes:?}");
+    }
+    assert_eq!(positions(&batches.concat()), appended);
+}
+
+/// The batches of reads with these limits, each from where the one before ended.
+async fn read_to_the_end(
+    case: &Case,
+    events_max: usize,
+    bytes_max: usize,
+) -> Vec<Vec<RecordedEvent>> {
     let source = case.source();
     let end = answer(source.head().await);
     let mut after = Position::START;
-    let mut read = Vec::new();
+    let mut batches = Vec::new();
     while after < end {
         let request = ReadRequest {
-            bytes_max: 100_000,
+            events_max,
+            bytes_max,
             ..everything(Range::new(after, end))
         };
         let batch = answer(source.read(request).await);
-        let sizes: Vec<usize> = batch.events.iter().map(|e| e.data.get().len()).collect();
-        let fits = sizes.iter().sum::<usize>() <= 100_000;
-        assert!(fits || sizes.len() == 1, "{sizes:?}");
+        assert_eq!(batch.range.after(), after);
         assert!(batch.range.through() > after, "a read comes further");
         after = batch.range.through();
-        read.extend(positions(&batch.events));
+        let last = batch.events.last().map(|event| event.position);
+        assert!(last.is_none_or(|last| last <= after), "it covers it");
+        batches.push(batch.events);
     }
-    assert_eq!(read, appended);
+    batches
 }
 
 pub(super) async fn the_last_event_at_a_position_is_found_also_in_a_hole(case: &Case) {

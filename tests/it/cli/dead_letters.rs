@@ -52,7 +52,7 @@ async fn dead_letters_are_listed_retried_and_discarded_from_the_command_line() {
         "{show:?}"
     );
     let show = run(&["dead-letters", "show", "counts", "--key", "-k", "--json"]).await;
-    let event = &show.json()["letters"][0]["event"];
+    let event = &show.json()["shown"][0]["event"];
     assert_eq!(
         (&event["position"], &event["type"]),
         (&1.into(), &"T".into())

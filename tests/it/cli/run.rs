@@ -9,6 +9,8 @@ use crate::support::{append, append_rows, eventually, one};
 
 const ASLEEP: &str = "select count(*) from pg_stat_activity \
                       where datname = current_database() and wait_event = 'PgSleep'";
+/// A batch that never ends by itself: it is there to be cancelled.
+const ENDLESS: &str = "-- highwater: apply\nselect pg_sleep(600);\n";
 const POSITION: &str = "select coalesce(max(position), 0) from highwater.checkpoint";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,16 +164,13 @@ async fn the_time_that_runs_out_ends_a_run_with_124() {
 async fn a_second_signal_ends_a_run_at_once() {
     let shop = Shop::new();
     shop.write("highwater.toml", "[engine]\nstop_grace = \"10m\"\n");
-    let slow = "-- highwater: apply\nselect pg_sleep(600) from batch;\n";
-    shop.write("projections/slow.sql", slow);
+    shop.write("projections/slow.sql", ENDLESS);
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "a", 1..=1).await;
     let run = shop.start(Some(database.url()), &["run"]);
-    let sleeping = "select count(*) from pg_stat_activity \
-                    where datname = current_database() and wait_event = 'PgSleep'";
-    let begun = async || one::<i64>(&client, sleeping).await == 1;
-    eventually("the batch is in flight", LIMIT, begun).await;
+    let is_asleep = async || one::<i64>(&client, ASLEEP).await == 1;
+    eventually("the batch is in flight", LIMIT, is_asleep).await;
     run.signal(Signal::SIGINT);
     run.says("finishing the work in flight; a second signal stops at once")
         .await;
@@ -208,10 +207,7 @@ async fn a_changed_projection_is_reported_with_its_position() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_batch_that_takes_long_is_catching_up_and_a_signal_ends_it() {
     let shop = Shop::new();
-    shop.write(
-        "projections/slow.sql",
-        "-- highwater: apply\nselect pg_sleep(600);\n",
-    );
+    shop.write("projections/slow.sql", ENDLESS);
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "a", 1..=3).await;
@@ -257,10 +253,7 @@ async fn a_server_that_only_reads_for_now_is_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_run_has_in_flight_ends_in_the_server_too() {
     let shop = Shop::new();
-    shop.write(
-        "projections/slow.sql",
-        "-- highwater: apply\nselect pg_sleep(600);\n",
-    );
+    shop.write("projections/slow.sql", ENDLESS);
     let database = TestDatabase::new().await;
     let client = database.client().await;
     append_rows(&client, "a", 1..=3).await;

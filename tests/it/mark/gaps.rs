@@ -338,9 +338,9 @@ async fn the_step_that_passes_many_leaves_the_snapshot_of_a_new_gap_to_the_next_
     quick.append().await;
     let step = stage.step().await;
     assert_eq!(step.passed.width(), 16);
-    assert_eq!(step.gap.unwrap().held_by, Vec::<String>::new());
+    assert_eq!(step.gap.unwrap().blocked_by, Vec::<String>::new());
     let step = stage.step().await;
-    assert_eq!(step.gap.unwrap().held_by.len(), 1);
+    assert_eq!(step.gap.unwrap().blocked_by.len(), 1);
     slow.run("commit").await;
     stage.reaches(18).await;
 }

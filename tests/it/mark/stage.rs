@@ -8,7 +8,7 @@ use highwater::internal::pg::connect::Connector;
 use highwater::internal::pg::database::Database;
 use highwater::internal::source::table::{EventTable, GapPolicy, TableSource};
 use highwater::internal::source::{
-    Follower, HeldBy, OpenGap, PostgresLog, ReadRequest, Source, Step,
+    Blocker, Follower, OpenGap, PostgresLog, ReadRequest, Source, Step,
 };
 use highwater::testing::TestDatabase;
 use highwater::{Position, Range, Result};
@@ -161,22 +161,22 @@ impl Stage {
     /// all the time. Returns the names of the holders.
     pub(super) async fn is_held_at(&mut self, position: i64) -> Vec<String> {
         let started = Instant::now();
-        let mut held_by = Vec::new();
+        let mut blocked_by = Vec::new();
         let mut steps_since = 0;
         while steps_since < 20 {
             let step = self.step().await;
             assert!(step.mark.get() <= position, "passed {position}: {step:?}");
             let gap = step.gap.clone();
-            if let Some(gap) = gap.filter(|gap| !gap.held_by.is_empty()) {
+            if let Some(gap) = gap.filter(|gap| !gap.blocked_by.is_empty()) {
                 assert_eq!(step.mark.get(), position, "{gap:?}");
                 assert_eq!(gap.from.get(), position + 1);
-                held_by = gap.held_by;
+                blocked_by = gap.blocked_by;
                 steps_since += 1;
             }
             assert!(started.elapsed() < LIMIT, "not held: {step:?}");
             pause(&step).await;
         }
-        held_by
+        blocked_by
     }
 
     /// Steps until the mark is at `position`, without ever finding a holder.
@@ -184,8 +184,8 @@ impl Stage {
         let started = Instant::now();
         loop {
             let step = self.step().await;
-            if let Some(gap) = step.gap.as_ref().filter(|gap| !gap.held_by.is_empty()) {
-                let holders = self.source.holders(gap).await.unwrap();
+            if let Some(gap) = step.gap.as_ref().filter(|gap| !gap.blocked_by.is_empty()) {
+                let holders = self.source.blockers(gap).await.unwrap();
                 panic!("held by {holders:?}");
             }
             if step.mark.get() == position {
@@ -207,14 +207,14 @@ impl Stage {
         }
     }
 
-    pub(super) async fn explained(&self, names: &[String]) -> Vec<HeldBy> {
+    pub(super) async fn explained(&self, names: &[String]) -> Vec<Blocker> {
         let gap = OpenGap {
             from: self.mark.next(),
             to: self.mark.next(),
             since: Instant::now(),
-            held_by: names.to_vec(),
+            blocked_by: names.to_vec(),
         };
-        self.source.holders(&gap).await.unwrap()
+        self.source.blockers(&gap).await.unwrap()
     }
 
     /// What was delivered so far, in the order of delivery.

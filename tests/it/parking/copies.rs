@@ -50,7 +50,7 @@ async fn parked(events: &str, way: &str) -> (TestDatabase, Client) {
         append_rows(&client, "b", version..=version).await;
     }
     caught_up(&run(&database, by_view(events, way)).await);
-    assert_eq!(letters(&client).await, [3, 5, 7], "{way}");
+    assert_eq!(dead_letters_at(&client).await, [3, 5, 7], "{way}");
     poisoned(&client, &[]).await;
     (database, client)
 }
@@ -59,7 +59,7 @@ async fn all_are_applied(client: &Client, way: &str) {
     let sql = "select position from applied.applied order by n";
     let in_order = positions(client, sql).await;
     assert_eq!(in_order, [1, 2, 4, 6, 8, 3, 5, 7], "{way}");
-    assert_eq!(letters(client).await, [0_i64; 0], "{way}");
+    assert_eq!(dead_letters_at(client).await, [0_i64; 0], "{way}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,7 +101,7 @@ async fn plays(partitions: impl Fn(&mut Random) -> u64) {
     caught_up(&run(&database, applied(&last)).await);
     retry(&database, Selection::All).await;
     caught_up(&run(&database, applied(&last)).await);
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
     is_in_order(&client).await;
     let missing = "select count(*) from highwater.event e
                     where not exists (select from applied.applied a where a.position = e.position)";

@@ -38,7 +38,7 @@ async fn a_projection_stops_before_the_first_key_that_it_may_not_park() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert_eq!(letters(&client).await, [6, 8, 11, 13]);
+    assert_eq!(dead_letters_at(&client).await, [6, 8, 11, 13]);
     is_in_order(&client).await;
     let sql = "select position from highwater.checkpoint";
     assert_eq!(one::<i64>(&client, sql).await, 13, "nothing is passed over");
@@ -48,7 +48,7 @@ async fn a_projection_stops_before_the_first_key_that_it_may_not_park() {
     let outcome = run_with(&database, at_most(2, 100)).await;
     assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
     assert_eq!(
-        letters(&client).await,
+        dead_letters_at(&client).await,
         [14, 19],
         "what was asked for goes first"
     );
@@ -66,14 +66,14 @@ async fn a_projection_stops_before_more_events_than_it_may_park() {
         error.message().contains("engine.dead_letters_max = 3"),
         "{error}"
     );
-    assert!(letters(&client).await.len() <= 3);
+    assert!(dead_letters_at(&client).await.len() <= 3);
     is_in_order(&client).await;
     let stopped = "select count(*) from highwater.checkpoint
                     where state = 'stopped' and last_error->>'kind' = 'parked_full'";
     assert_eq!(one::<i64>(&client, stopped).await, 1);
     let outcome = run_with(&database, at_most(10, 5)).await;
     assert!(matches!(outcome, Outcome::CaughtUp), "{outcome:?}");
-    assert_eq!(letters(&client).await, [8, 13, 18, 23, 28]);
+    assert_eq!(dead_letters_at(&client).await, [8, 13, 18, 23, 28]);
     is_in_order(&client).await;
 }
 
@@ -90,11 +90,11 @@ async fn two_poison_events_of_one_batch_park_a_key_each_with_errors_of_their_own
         .unwrap();
     assert_eq!(listed.shown.errors.len(), 1, "one cause: {listed:?}");
     assert_eq!(listed.shown.errors[0].parked_keys, 3);
-    let fingerprint = listed.shown.errors[0].fingerprint.clone().unwrap();
+    let fingerprint = listed.shown.errors[0].first.fingerprint.clone().unwrap();
     poisoned(&client, &[]).await;
     retry(&database, Selection::Fingerprint(fingerprint)).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
     is_in_order(&client).await;
 }
 
@@ -110,10 +110,10 @@ async fn a_rebuild_begins_without_dead_letters_and_brings_its_own() {
         Settings::default(),
     );
     rebuild.run(CancellationToken::new()).await.unwrap();
-    assert_eq!(letters(&client).await, [20]);
+    assert_eq!(dead_letters_at(&client).await, [20]);
     is_in_order(&client).await;
     drop_projection(&database.pooled(), &name()).await.unwrap();
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +134,7 @@ async fn an_accepted_change_keeps_what_was_parked_before_it() {
         .unwrap();
     retry(&database, Selection::All).await;
     caught_up(&run(&database, changed()).await);
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
     let sql = "select position from applied.applied where stream = 'c' order by n";
     assert_eq!(positions(&client, sql).await, [3, 13, 18]);
 }
@@ -163,16 +163,7 @@ async fn a_wait_never_calls_a_parked_event_visible() {
         "{waited}"
     );
     let waited = at(13).await;
-    assert!(
-        matches!(
-            waited,
-            Waited::SetAside {
-                discarded: false,
-                ..
-            }
-        ),
-        "{waited}"
-    );
+    assert!(matches!(waited, Waited::Parked { .. }), "{waited}");
     let waited = at(20).await;
     assert!(
         matches!(
@@ -193,16 +184,7 @@ async fn a_wait_never_calls_a_parked_event_visible() {
         .await
         .unwrap();
     let waited = at(13).await;
-    assert!(
-        matches!(
-            waited,
-            Waited::SetAside {
-                discarded: true,
-                ..
-            }
-        ),
-        "{waited}"
-    );
+    assert!(matches!(waited, Waited::Discarded { .. }), "{waited}");
     drop(client);
 }
 
@@ -221,7 +203,7 @@ async fn an_accepted_change_of_the_key_holds_the_later_events_of_the_new_key() {
     append("b", 1, "y").await;
     append("c", 1, "z").await;
     caught_up(&run(&database, applied("key = \"data->>'k'\"")).await);
-    assert_eq!(letters(&client).await, [2, 3]);
+    assert_eq!(dead_letters_at(&client).await, [2, 3]);
     let is_accepted = accept(&database.pooled(), &*applied(""), &*database.source())
         .await
         .unwrap();
@@ -230,9 +212,13 @@ async fn an_accepted_change_of_the_key_holds_the_later_events_of_the_new_key() {
     append("b", 2, "z").await;
     append("c", 2, "y").await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [2, 3, 5, 6]);
+    assert_eq!(dead_letters_at(&client).await, [2, 3, 5, 6]);
     poisoned(&client, &[]).await;
     retry(&database, Selection::Key(Some("a".to_owned()))).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [3, 6], "b is a key of its own now");
+    assert_eq!(
+        dead_letters_at(&client).await,
+        [3, 6],
+        "b is a key of its own now"
+    );
 }

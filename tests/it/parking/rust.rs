@@ -61,7 +61,10 @@ async fn parks_and_retries(database: &TestDatabase, client: &Client, source: Arc
     };
     run().await;
     // Every fifth event is one of c, which 8 parks; 31 and 36 are of a.
-    assert_eq!(letters(client).await, [8, 13, 18, 23, 28, 31, 33, 36, 38]);
+    assert_eq!(
+        dead_letters_at(client).await,
+        [8, 13, 18, 23, 28, 31, 33, 36, 38]
+    );
     let sql = "select position from applied.applied where stream in ('a', 'c') order by n";
     assert_eq!(positions(client, sql).await, [1, 3, 6, 11, 16, 21, 26]);
     let sql = "select error->>'kind' from highwater.dead_letter where position = 31";
@@ -70,7 +73,7 @@ async fn parks_and_retries(database: &TestDatabase, client: &Client, source: Arc
     *poison.lock().unwrap() = BTreeSet::from([33]);
     retry(database, Selection::All).await;
     run().await;
-    assert_eq!(letters(client).await, [33, 38]);
+    assert_eq!(dead_letters_at(client).await, [33, 38]);
     let sql = "select position from applied.applied where stream in ('a', 'c') order by stream, n";
     assert_eq!(
         positions(client, sql).await,
@@ -79,7 +82,7 @@ async fn parks_and_retries(database: &TestDatabase, client: &Client, source: Arc
     poison.lock().unwrap().clear();
     retry(database, Selection::Key(Some("c".to_owned()))).await;
     run().await;
-    assert_eq!(letters(client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(client).await, [0_i64; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +198,7 @@ async fn a_keyed_view_parks_what_it_cannot_read_and_a_fixed_one_reads_it() {
     };
     run(Arc::new(Keyed::new(Totals::<true>).unwrap())).await;
     assert_eq!(one::<String>(&client, sums).await, "a 1, b 30");
-    assert_eq!(letters(&client).await, [3, 4]);
+    assert_eq!(dead_letters_at(&client).await, [3, 4]);
     let message = "select error->>'message' from highwater.dead_letter where position = 3";
     assert!(one::<String>(&client, message).await.contains("cents"));
     let target = database.pooled();
@@ -204,7 +207,7 @@ async fn a_keyed_view_parks_what_it_cannot_read_and_a_fixed_one_reads_it() {
         .unwrap();
     run(Arc::new(Keyed::new(Totals::<false>).unwrap())).await;
     assert_eq!(one::<String>(&client, sums).await, "a 103, b 30");
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,14 +227,18 @@ async fn a_runner_that_reads_the_events_learns_of_a_discard_before_its_next_batc
         .await;
     };
     is_at(10).await;
-    assert_eq!(letters(&client).await, [8]);
+    assert_eq!(dead_letters_at(&client).await, [8]);
     let target = database.pooled();
     dead_letters::discard(&target, &name(), &Selection::All, "a test")
         .await
         .unwrap();
     append_rows(&client, "c", 3..=3).await;
     is_at(11).await;
-    assert_eq!(letters(&client).await, [0_i64; 0], "the key is free");
+    assert_eq!(
+        dead_letters_at(&client).await,
+        [0_i64; 0],
+        "the key is free"
+    );
     is_in_order(&client).await;
     stop.cancel();
     engine.await.unwrap().unwrap();

@@ -20,7 +20,7 @@ async fn a_process_with_one_session_for_batches_parks_and_continues() {
         let running = engine.run(Until::CaughtUp, CancellationToken::new());
         let report = tokio::time::timeout(LIMIT, running).await;
         caught_up(&report.expect("it waits for a turn").unwrap());
-        assert_eq!(letters(&client).await, [8, 13, 14, 18, 19]);
+        assert_eq!(dead_letters_at(&client).await, [8, 13, 14, 18, 19]);
         is_in_order(&client).await;
     }
 }
@@ -37,7 +37,7 @@ fn with_lease(database: &TestDatabase) -> Engine {
 async fn a_dead_letter_that_cannot_be_retried_now_blocks_no_other_key() {
     let (database, client) = log(4, &[8, 9]).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await, [8, 9, 13, 14, 18, 19]);
+    assert_eq!(dead_letters_at(&client).await, [8, 9, 13, 14, 18, 19]);
     // As where somebody holds a lock on the row that it writes.
     let is_locked = "create function public.is_locked() returns trigger language plpgsql as $$
         begin raise exception using errcode = '55P03', message = 'somebody has it'; end $$;
@@ -49,7 +49,7 @@ async fn a_dead_letter_that_cannot_be_retried_now_blocks_no_other_key() {
     let stop = CancellationToken::new();
     let engine = tokio::spawn(with_lease(&database).run(Until::Stopped, stop.clone()));
     eventually("the other key is free", LIMIT, async || {
-        letters(&client).await == [8, 13, 18]
+        dead_letters_at(&client).await == [8, 13, 18]
     })
     .await;
     append_rows(&client, "a", 5..=6).await;
@@ -64,7 +64,7 @@ async fn a_dead_letter_that_cannot_be_retried_now_blocks_no_other_key() {
     let sql = "drop trigger is_locked on applied.applied";
     client.batch_execute(sql).await.unwrap();
     eventually("it is tried again by itself", LIMIT, async || {
-        letters(&client).await.is_empty()
+        dead_letters_at(&client).await.is_empty()
     })
     .await;
     is_in_order(&client).await;
@@ -92,7 +92,7 @@ async fn a_run_that_is_to_end_waits_for_what_was_asked_for() {
     retry(&database, Selection::All).await;
     let running = with_lease(&database).run(Until::CaughtUp, CancellationToken::new());
     caught_up(&running.await.unwrap());
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
     is_in_order(&client).await;
 }
 
@@ -101,7 +101,7 @@ async fn other_keys_flow_while_many_dead_letters_are_retried() {
     let (database, client) = log(0, &[1]).await;
     append_rows(&client, "c", 1..=300).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await.len(), 300);
+    assert_eq!(dead_letters_at(&client).await.len(), 300);
     poisoned(&client, &[]).await;
     append_rows(&client, "a", 1..=1).await;
     retry(&database, Selection::All).await;
@@ -117,7 +117,7 @@ async fn where_nothing_more_may_be_parked_retries_make_room_instead_of_a_stop() 
     // Of each of a and b there are four; a limit of eight is full.
     let (database, client) = log(4, &[1, 2]).await;
     caught_up(&run(&database, applied("")).await);
-    assert_eq!(letters(&client).await.len(), 8);
+    assert_eq!(dead_letters_at(&client).await.len(), 8);
     poisoned(&client, &[]).await;
     retry(&database, Selection::All).await;
     append_rows(&client, "b", 5..=6).await;
@@ -128,6 +128,6 @@ async fn where_nothing_more_may_be_parked_retries_make_room_instead_of_a_stop() 
         .projection(applied(""));
     let running = engine.run(Until::CaughtUp, CancellationToken::new());
     caught_up(&running.await.unwrap());
-    assert_eq!(letters(&client).await, [0_i64; 0]);
+    assert_eq!(dead_letters_at(&client).await, [0_i64; 0]);
     is_in_order(&client).await;
 }

@@ -1,7 +1,7 @@
 //! A source with something happening on the way to it.
 
 use highwater::internal::source::{
-    Batch, BoxFuture, Filter, Follower, HeldBy, KeyedBatch, Keys, Lag, LogState, Middle, OpenGap,
+    Batch, Blocker, BoxFuture, Filter, Follower, KeyedBatch, Keys, Lag, LogState, Middle, OpenGap,
     PostgresLog, ReadRequest, RemovedIn, Source, Tally, Wakes,
 };
 use highwater::{Position, Range, Result};
@@ -137,8 +137,8 @@ impl<M: Meddling> PostgresLog for Meddled<M> {
         self.postgres_log().server()
     }
 
-    fn holders<'a>(&'a self, gap: &'a OpenGap) -> BoxFuture<'a, Result<Vec<HeldBy>>> {
-        self.postgres_log().holders(gap)
+    fn blockers<'a>(&'a self, gap: &'a OpenGap) -> BoxFuture<'a, Result<Vec<Blocker>>> {
+        self.postgres_log().blockers(gap)
     }
 
     fn recorded_after(&self, position: Position) -> BoxFuture<'_, Result<Option<Timestamp>>> {

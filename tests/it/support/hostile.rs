@@ -1,0 +1,27 @@
+//! What was read as a placeholder, a parameter, a comment or the end of a text somewhere.
+
+pub(crate) const HOSTILE: [&str; 23] = [
+    "A{parked}",
+    "{number}",
+    "{events}",
+    "/*parked:*/",
+    "/*:parked*/",
+    "/*events:*/ x /*:events*/",
+    "/*types:*/ true /*:types*/",
+    "it's",
+    "\"quoted\"",
+    "back\\slash",
+    "ends in \\",
+    "\\'",
+    "two\nlines",
+    "carriage\rreturn",
+    "-- comment",
+    "/*",
+    "*/",
+    "$1",
+    "$$",
+    "$tag$",
+    "ä€𝄞\u{202e}",
+    "; drop table t",
+    "'; drop table seen; --",
+];
