@@ -157,13 +157,13 @@ mod projection;
 mod retry;
 mod runner_state;
 mod source;
-mod sql_text;
 mod status;
 mod suggest;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod wait;
 
+use highwater_sql_text as sql_text;
 pub use tokio_postgres as postgres;
 
 pub use engine::{

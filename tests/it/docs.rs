@@ -24,8 +24,8 @@ fn modules() -> BTreeSet<String> {
             let path = entry.unwrap().path();
             let is_module =
                 path.extension().is_some_and(|e| e == "rs") && directory.ends_with("src");
-            if path.is_dir() || is_module {
-                let name = path.file_stem().unwrap().to_string_lossy();
+            let name = path.file_stem().unwrap().to_string_lossy();
+            if (path.is_dir() || is_module) && name != "tests" {
                 names.insert(name.into_owned());
             }
             if path.is_dir() {

@@ -116,12 +116,12 @@ const NO_SQL: [(&str, &str, &str); 9] = [
         "a part of a sentence",
     ),
     (
-        "sql_text/control.rs",
+        "crates/sql-text/src/control.rs",
         "set {}",
         "the name of what is refused",
     ),
     (
-        "sql_text/control.rs",
+        "crates/sql-text/src/control.rs",
         "copy with",
         "the name of what is refused",
     ),

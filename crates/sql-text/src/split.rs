@@ -3,7 +3,7 @@
 use super::lexer::{Kind, Piece};
 
 /// The statements among `pieces`, each from its first token to its last; empty ones are dropped.
-pub(crate) fn split<'p, 'a>(pieces: &'p [Piece<'a>]) -> Vec<&'p [Piece<'a>]> {
+pub fn split<'p, 'a>(pieces: &'p [Piece<'a>]) -> Vec<&'p [Piece<'a>]> {
     let mut statements = Vec::new();
     let mut nesting = Nesting::default();
     let mut start = 0;

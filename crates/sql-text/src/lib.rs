@@ -1,8 +1,4 @@
-//! PostgreSQL SQL as text: where its tokens, statements and comments begin and end.
-//!
-//! This is our own lexer because the hash of a projection is taken over [`normalise`], and that
-//! must stay the same for ever. It follows PostgreSQL's own scanner for text that PostgreSQL
-//! accepts (with `standard_conforming_strings = on`); the server judges all other text.
+#![doc = include_str!("../README.md")]
 
 mod batch;
 mod control;
@@ -12,15 +8,15 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch::{BatchPlace, batch_place};
-pub(crate) use control::refusal;
-pub(crate) use expression::expression;
-pub(crate) use lexer::{Kind, Piece, lex};
-pub(crate) use split::split;
+pub use batch::{BatchPlace, batch_place};
+pub use control::refusal;
+pub use expression::expression;
+pub use lexer::{Kind, Piece, lex};
+pub use split::split;
 
 /// A fault of a SQL text, and its byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// The byte where the faulty part begins.
     pub offset: usize,
     /// What is wrong, as one clause.
@@ -37,12 +33,12 @@ pub(crate) struct Fault {
 ///
 /// # Errors
 /// A quote or comment that never ends.
-pub(crate) fn normalise(text: &str) -> Result<String, Fault> {
+pub fn normalise(text: &str) -> Result<String, Fault> {
     Ok(join(&lex(text)?))
 }
 
 /// The tokens among `pieces`, joined as [`normalise`] says.
-pub(crate) fn join(pieces: &[Piece<'_>]) -> String {
+pub fn join(pieces: &[Piece<'_>]) -> String {
     let mut joined = String::new();
     for token in pieces.iter().filter(|piece| piece.is_token()) {
         if !joined.is_empty() {
@@ -58,16 +54,17 @@ pub(crate) fn join(pieces: &[Piece<'_>]) -> String {
 
 /// The lines of a text, to find the line of a byte.
 #[derive(Clone, Debug)]
-pub(crate) struct Lines(Vec<usize>);
+pub struct Lines(Vec<usize>);
 
 impl Lines {
-    pub(crate) fn of(text: &str) -> Lines {
+    /// The lines of this text.
+    pub fn of(text: &str) -> Lines {
         let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         Lines(after.map(|(at, _)| at + 1).collect())
     }
 
     /// The line, from 1, of the byte at `offset`.
-    pub(crate) fn line_at(&self, offset: usize) -> usize {
+    pub fn line_at(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset) + 1
     }
 }

@@ -6,7 +6,7 @@ use super::{Fault, Kind, Piece, join, lex};
 ///
 /// # Errors
 /// What is wrong with it. It does not check whether the server knows the names in it.
-pub(crate) fn expression(text: &str) -> Result<String, Fault> {
+pub fn expression(text: &str) -> Result<String, Fault> {
     let pieces = lex(text)?;
     let fault = |what: &str, hint: &str| {
         Err(Fault {

@@ -4,12 +4,16 @@ use super::Fault;
 
 /// What a piece of SQL text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Spaces and ends of lines.
     Blank,
+    /// `-- …`, without the end of its line.
     LineComment,
+    /// `/* … */`, with those inside it.
     BlockComment,
     /// A keyword or a name without quotes.
     Word,
+    /// A number without a sign.
     Number,
     /// `'…'` with or without a prefix, or `$tag$…$tag$`.
     Text,
@@ -17,6 +21,7 @@ pub(crate) enum Kind {
     Continuation,
     /// `"…"`.
     Quoted,
+    /// Such as `||` or `->>`.
     Operator,
     /// One of `( ) , ; [ ] .`, or `:`, `::`, `:=`.
     Punctuation,
@@ -26,15 +31,18 @@ pub(crate) enum Kind {
 
 /// One piece of an SQL text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Piece<'a> {
-    pub(crate) kind: Kind,
-    pub(crate) text: &'a str,
-    pub(crate) offset: usize,
+pub struct Piece<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// Its own text.
+    pub text: &'a str,
+    /// Its first byte in the whole text.
+    pub offset: usize,
 }
 
 impl Piece<'_> {
     /// Whether it is more than a blank or a comment.
-    pub(crate) fn is_token(&self) -> bool {
+    pub fn is_token(&self) -> bool {
         !matches!(
             self.kind,
             Kind::Blank | Kind::LineComment | Kind::BlockComment
@@ -42,23 +50,23 @@ impl Piece<'_> {
     }
 
     /// The byte after its last one.
-    pub(crate) fn end(&self) -> usize {
+    pub fn end(&self) -> usize {
         self.offset + self.text.len()
     }
 
     /// Whether it is this keyword (given in lower case).
-    pub(crate) fn is_word(&self, word: &str) -> bool {
+    pub fn is_word(&self, word: &str) -> bool {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(word)
     }
 
     /// Whether it is this punctuation.
-    pub(crate) fn is(&self, punctuation: &str) -> bool {
+    pub fn is(&self, punctuation: &str) -> bool {
         self.kind == Kind::Punctuation && self.text == punctuation
     }
 }
 
 /// All pieces of the text, in order and without a hole.
-pub(crate) fn lex(text: &str) -> Result<Vec<Piece<'_>>, Fault> {
+pub fn lex(text: &str) -> Result<Vec<Piece<'_>>, Fault> {
     let mut lexer = Lexer {
         text,
         at: 0,

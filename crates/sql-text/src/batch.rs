@@ -18,7 +18,7 @@ const TAKES_WITH: [&str; 8] = [
 
 /// Where `batch` is defined for this statement; `None` if it does not name it, defines it itself
 /// or is of a kind that takes no `with`.
-pub(crate) fn batch_place(statement: &[Piece<'_>]) -> Option<BatchPlace> {
+pub fn batch_place(statement: &[Piece<'_>]) -> Option<BatchPlace> {
     let tokens: Vec<&Piece<'_>> = statement.iter().filter(|p| p.is_token()).collect();
     let first = *tokens.iter().find(|p| !p.is("("))?;
     let takes_with = TAKES_WITH.iter().any(|word| first.is_word(word));

@@ -10,7 +10,7 @@ const OWNS_SEARCH_PATH: &str =
 const OWNS_SESSION: &str = "it would outlive the transaction on a connection that others use";
 
 /// Why a projection may not use this statement, if it may not.
-pub(crate) fn refusal(statement: &[Piece<'_>]) -> Option<Fault> {
+pub fn refusal(statement: &[Piece<'_>]) -> Option<Fault> {
     if let Some(meta) = statement.iter().find(|piece| is_backslash(piece)) {
         return Some(Fault {
             offset: meta.offset,
