@@ -77,7 +77,7 @@ pub fn resolve_database(
     }
 }
 
-/// Refuses a server that is older than [`OLDEST_SERVER`].
+/// Refuses a server that is older than PostgreSQL 14.
 ///
 /// # Errors
 /// [`ErrorKind::Database`], naming the version found and the one needed.
@@ -95,7 +95,8 @@ pub async fn check_server(client: &Client) -> Result<()> {
     check_version(number, &version)
 }
 
-fn check_version(number: i32, version: &str) -> Result<()> {
+/// The same of a `server_version_num` and its text.
+pub(super) fn check_version(number: i32, version: &str) -> Result<()> {
     if number >= OLDEST_SERVER * 10_000 {
         return Ok(());
     }

@@ -4,12 +4,9 @@ use tokio_postgres::GenericClient;
 
 use super::get;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg;
+use crate::pg::{self, connect};
 
 const STATE: &str = include_str!("../../../sql/queries/migrate/state.sql");
-
-/// The oldest server that highwater runs on, as `server_version_num` counts.
-const OLDEST_SERVER: i32 = 140_000;
 
 /// What there is, and what this role may do.
 pub(super) struct State {
@@ -54,14 +51,7 @@ impl State {
     }
 
     pub(super) fn check_server(&self) -> Result<()> {
-        if self.server_version >= OLDEST_SERVER {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Database,
-            format!("the server is PostgreSQL {}", self.server_version_text),
-        )
-        .with_hint("highwater needs PostgreSQL 14 or newer"))
+        connect::check_version(self.server_version, &self.server_version_text)
     }
 
     pub(super) fn check_ours(&self) -> Result<()> {
