@@ -22,13 +22,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub use crate::block::Change;
 use crate::block::{Block, Tally};
 use crate::engine::recorder::Coverage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::block::{self, Concern, GenerationPosition};
 use crate::pg::database::Database;
-use crate::position::{Position, Range};
+use crate::pg::projection::not_built;
+use crate::position::Position;
 use crate::source::{RemovedIn, Source};
 
 /// How many blocks are read at once.
@@ -45,7 +47,7 @@ pub struct Audit {
 }
 
 /// A log, and how much of it was compared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Log {
     /// The name of the source.
@@ -81,20 +83,6 @@ pub struct ReadModel {
     pub is_other_log: bool,
     /// Blocks that changed after it had passed them, found now or earlier.
     pub concerned_by: Vec<Change>,
-}
-
-/// A block that has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Change {
-    /// The positions of the block.
-    pub range: Range,
-    /// How many events it held, without those that were removed on purpose since.
-    pub events_before: u64,
-    /// How many it holds.
-    pub events_now: u64,
-    /// When that was found.
-    pub found_at: Timestamp,
 }
 
 /// The comparison of a block.
@@ -135,9 +123,7 @@ pub async fn audit(
         client.within(block::passed(&client, name)).await?
     };
     if let (Some(name), []) = (name, passed.as_slice()) {
-        let what = format!("projection \"{name}\" has no read model here");
-        let hint = format!("highwater run {name} builds it");
-        return Err(Error::new(ErrorKind::NotFound, what).with_hint(hint));
+        return Err(not_built(name));
     }
     let mut identities = BTreeMap::new();
     for source in sources {
@@ -188,13 +174,7 @@ async fn audit_log(
 ) -> Result<Log> {
     let mut log = Log {
         source: source.name().to_owned(),
-        blocks: 0,
-        events: 0,
-        counted_later: 0,
-        trimmed: 0,
-        removals_unknown: false,
-        changes: Vec::new(),
-        is_read_only: false,
+        ..Log::default()
     };
     let mut after = None;
     loop {
@@ -287,7 +267,8 @@ fn read_models(
         let recorded = concerns.iter().filter(|concern| {
             concern.projection == one.projection && concern.generation == one.generation
         });
-        let mut concerned_by: Vec<Change> = recorded.map(Change::from).collect();
+        let mut concerned_by: Vec<Change> =
+            recorded.map(|concern| concern.change.clone()).collect();
         // A change that could not be recorded was found just now, and affects every generation that
         // has passed it.
         let unrecorded = logs
@@ -307,17 +288,6 @@ fn read_models(
     passed.iter().map(read_model).collect()
 }
 
-impl From<&Concern> for Change {
-    fn from(concern: &Concern) -> Change {
-        Change {
-            range: concern.range,
-            events_before: concern.events_before,
-            events_now: concern.events_now,
-            found_at: concern.found_at,
-        }
-    }
-}
-
 impl Audit {
     /// Whether every read model is correct as far as the evidence shows.
     pub fn agrees(&self) -> bool {
@@ -331,6 +301,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::position::Range;
 
     fn tally(ids: &[u128]) -> Tally {
         let mut tally = Tally::default();

@@ -1,6 +1,7 @@
 //! Blocks: what a log held when it was read, so that `audit` can compare it with what the log holds
 //! later. A block is up to [`EVENTS_MAX`] events, counted and digested.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::key_hash;
@@ -46,6 +47,20 @@ impl Tally {
 
 fn digest(position: Position, id: Uuid) -> u64 {
     key_hash::hash_seeded(id.as_bytes(), position.get().cast_unsigned())
+}
+
+/// A block that has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The positions of the block.
+    pub range: Range,
+    /// How many events it held, without those that were removed on purpose since.
+    pub events_before: u64,
+    /// How many it holds.
+    pub events_now: u64,
+    /// When that was found.
+    pub found_at: Timestamp,
 }
 
 /// The events of a range as they were.

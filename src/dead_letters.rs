@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
-use crate::pg::{self, Parameter, column, migrate, projection};
+use crate::pg::{self, Parameter, column, projection};
 use crate::suggest;
 
 pub use act::{Discarded, Requested, discard, retry};
@@ -103,10 +103,13 @@ pub async fn counts(target: &Database) -> Result<Vec<(ProjectionName, Counts)>> 
 /// Checks that the projection exists.
 async fn check_name(target: &Database, name: &ProjectionName) -> Result<()> {
     let client = target.client().await?;
-    let stored = match projection::stored(&client, name).await {
+    let stored = projection::stored(&client, name).await;
+    let stored = match stored {
         Ok(stored) => stored,
-        // The error of a missing or old schema says more than that of a missing table.
-        Err(error) => return Err(migrate::verify(&**client).await.err().unwrap_or(error)),
+        Err(error) => {
+            drop(client);
+            return Err(target.explained(error).await);
+        }
     };
     if stored.is_some() {
         return Ok(());

@@ -6,15 +6,16 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::engine::transaction::{begin, end};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::name::ProjectionName;
 use crate::pg::action::{self, Action};
 use crate::pg::database::Database;
+use crate::pg::projection::not_built;
 use crate::pg::{self, Parameter, checkpoint, column, instance};
 use crate::position::Position;
 
 /// How often to poll whether the runners have ended.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const POLL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The outcome of a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) ->
     instance::wake(&client).await;
     let ended = async {
         while client.within(is_held(&client, name)).await? {
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(POLL_PAUSE).await;
         }
         Ok::<_, Error>(())
     };
@@ -90,11 +91,7 @@ async fn set(client: &Client, name: &ProjectionName, paused: bool) -> Result<boo
     let row = client.query_typed_opt(sql, &parameters).await;
     match row.map_err(|e| pg::own_error("cannot pause the projection", e))? {
         Some(row) => column(&row, 0),
-        None => Err(Error::new(
-            ErrorKind::NotFound,
-            format!("projection \"{name}\" has no read model here"),
-        )
-        .with_hint("highwater status shows the projections that have one")),
+        None => Err(not_built(name)),
     }
 }
 

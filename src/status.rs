@@ -11,6 +11,7 @@ mod render;
 mod source;
 mod stored;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -28,9 +29,9 @@ use crate::source::{Blocker, Source};
 
 #[cfg(feature = "cli")]
 pub(crate) use mark::{follow, proven_head, reported};
-#[cfg(feature = "cli")]
-pub(crate) use render::gap_text;
 pub(crate) use render::span;
+#[cfg(feature = "cli")]
+pub(crate) use render::{at, count, gap_text, thousands};
 
 /// The status at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -194,6 +195,13 @@ pub struct Gone {
     pub owner: String,
     /// When it was last seen.
     pub seen_at: Timestamp,
+}
+
+/// A source's status, and what the projections' lag is taken from.
+struct Measured {
+    status: SourceStatus,
+    /// Seconds since the first event after each position was recorded.
+    ages: HashMap<Position, f64>,
 }
 
 impl State {

@@ -15,7 +15,7 @@ use tokio_postgres::types::Type;
 
 use crate::error::{Error, ErrorKind, Result, StoredError};
 use crate::pg::database::Database;
-use crate::pg::{self, column, migrate, projection};
+use crate::pg::{self, column, projection};
 use crate::position::Position;
 use crate::projection::Definition;
 use crate::source::Source;
@@ -122,7 +122,7 @@ pub async fn until_visible(
     let first = poll(target, name).await;
     let mut polled = match first {
         Ok(polled) => polled,
-        Err(error) => return Err(schema_first(target, error).await),
+        Err(error) => return Err(target.explained(error).await),
     };
     let definition = known.iter().find(|d| d.name.as_str() == name);
     let source = polled.as_ref().map(|p| p.source.as_str());
@@ -254,17 +254,6 @@ async fn head(sources: &[Arc<dyn Source>], name: &str) -> Result<Position> {
             format!("the projection reads the source \"{name}\", which is not configured"),
         )
         .with_hint("configure it, or wait for a position")),
-    }
-}
-
-/// The error of a missing schema says more than that of a missing table.
-async fn schema_first(target: &Database, error: Error) -> Error {
-    let Ok(client) = target.client().await else {
-        return error;
-    };
-    match migrate::verify(&**client).await {
-        Err(reason) => reason,
-        Ok(()) => error,
     }
 }
 

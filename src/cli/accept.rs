@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
-use super::text::thousands;
+use super::text::at;
 use crate::engine::operate::accept;
 use crate::error::Result;
 use crate::name::ProjectionName;
@@ -37,7 +37,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     if ctx.wants_json() {
         ctx.json(&json!({ "name": name, "accepted": accepted, "position": after }))?;
     } else if after > before {
-        let [before, after] = [before, after].map(|p| thousands(p.since(Position::START)));
+        let [before, after] = [before, after].map(at);
         ctx.line(&format!(
             "{name}: accepted; it resumes after position {after}, and events after {before} up to \
              there are not in its read model"

@@ -137,8 +137,6 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::projection::file::ProjectionFile;
-    use crate::projection::test_file::TestFile;
 
     #[test]
     fn the_configuration_that_is_created_has_every_key_at_its_default() {
@@ -161,14 +159,5 @@ mod tests {
 
     fn is_key(text: &str) -> bool {
         text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-    }
-
-    #[test]
-    fn the_first_projection_and_its_test_can_be_read() {
-        let path = Path::new("projections/streams.sql");
-        let file = ProjectionFile::parse(path, FIRST[0].1).unwrap();
-        assert_eq!(file.name.as_str(), "streams");
-        let path = Path::new("projections/streams.test.toml");
-        assert_eq!(TestFile::parse(path, FIRST[1].1).unwrap().tests.len(), 1);
     }
 }

@@ -6,10 +6,9 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{Done, Exit};
-use super::text::thousands;
+use super::text::at;
 use crate::name::ProjectionName;
 use crate::pause::{pause, resume};
-use crate::position::Position;
 
 /// Beyond the grace of a batch in flight and the lease of an instance that died.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,7 +38,7 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     if ctx.wants_json() {
         ctx.json(&json!({ "name": name, "paused": true, "position": paused.position }))?;
     } else {
-        let at = thousands(paused.position.since(Position::START));
+        let at = at(paused.position);
         let word = if paused.is_new { "is" } else { "was already" };
         ctx.line(&format!(
             "{name}: {word} paused at position {at}; highwater resume {name} resumes it"

@@ -7,10 +7,9 @@ use serde_json::json;
 use super::context::Context;
 use super::exit::{Done, Exit};
 use super::run::Watch;
-use super::text::thousands;
+use super::text::at;
 use crate::engine::rebuild::{Rebuild, Rebuilt};
 use crate::error::Result;
-use crate::position::Position;
 use crate::projection::DynProjection;
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +33,6 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let done = rebuild.run(stop).await;
     watch.end();
     let name = &args.name;
-    let plain = |position: Position| thousands(position.since(Position::START));
     match done? {
         Rebuilt::Swapped {
             generation,
@@ -43,14 +41,14 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
             if ctx.wants_json() {
                 ctx.json(&json!({ "name": name, "generation": generation, "position": position }))?;
             } else {
-                let position = plain(position);
+                let position = at(position);
                 ctx.line(&format!(
                     "{name}: generation {generation} is live at position {position}"
                 ))?;
             }
         }
         Rebuilt::Interrupted { position } => {
-            let position = plain(position);
+            let position = at(position);
             ctx.ui().say(&format!(
                 "{name}: not swapped, the next generation is at position {position}; run the same \
                  command again to continue"

@@ -246,46 +246,56 @@ mod tests {
     }
 
     #[test]
-    fn a_run_ends_with_4_when_all_are_stopped_and_a_catch_up_when_any_is() {
-        let in_time = Clock::start(None);
-        let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &in_time);
-        let all = || vec![stopped(), stopped()];
-        let one = || vec![stopped(), Outcome::CaughtUp];
-        assert_eq!(code(all(), Until::Stopped), Exit::Stopped);
-        assert_eq!(code(one(), Until::CaughtUp), Exit::Stopped);
-        assert_eq!(
-            code(vec![stopped(), Outcome::Drained], Until::Stopped),
-            Exit::Done
-        );
-        assert_eq!(code(vec![Outcome::CaughtUp], Until::CaughtUp), Exit::Done);
-    }
-
-    #[test]
-    fn the_time_that_ran_out_is_reported_only_for_projections_that_were_cut_short() {
-        let late = Clock::run_out();
-        let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &late);
-        assert_eq!(
-            code(vec![Outcome::Drained, stopped()], Until::CaughtUp),
-            Exit::TimedOut
-        );
-        assert_eq!(code(vec![Outcome::CaughtUp], Until::CaughtUp), Exit::Done);
-        assert_eq!(code(vec![stopped()], Until::Stopped), Exit::Stopped);
-    }
-
-    #[test]
-    fn parked_keys_count_for_a_projection_that_caught_up_and_less_than_a_stop() {
-        let in_time = Clock::start(None);
+    fn the_exit_code_follows_from_the_outcomes_the_parked_keys_and_the_time() {
+        use Outcome::{CaughtUp, Drained};
         let counts = Counts {
             parked_keys: 1,
             dead_letters: 2,
         };
-        let parked = Parked::from([("files".parse().unwrap(), counts)]);
-        let code = |outcomes| exit(&report(outcomes), Until::CaughtUp, &parked, &in_time);
-        assert_eq!(code(vec![Outcome::CaughtUp]), Exit::Parked);
-        assert_eq!(code(vec![Outcome::Drained]), Exit::Done);
-        assert_eq!(code(vec![Outcome::CaughtUp, stopped()]), Exit::Stopped);
-        let other = Parked::from([("other".parse().unwrap(), counts)]);
-        let report = report(vec![Outcome::CaughtUp]);
-        assert_eq!(exit(&report, Until::CaughtUp, &other, &in_time), Exit::Done);
+        let parked = |name: &str| Parked::from([(name.parse().unwrap(), counts)]);
+        let (none, files, other) = (Parked::new(), parked("files"), parked("other"));
+        let (in_time, late) = (Clock::start(None), Clock::run_out());
+        let (live, catch_up) = (Until::Stopped, Until::CaughtUp);
+        for (outcomes, until, parked, clock, expected) in [
+            (
+                vec![stopped(), stopped()],
+                live,
+                &none,
+                &in_time,
+                Exit::Stopped,
+            ),
+            (vec![stopped(), Drained], live, &none, &in_time, Exit::Done),
+            (
+                vec![stopped(), CaughtUp],
+                catch_up,
+                &none,
+                &in_time,
+                Exit::Stopped,
+            ),
+            (vec![CaughtUp], catch_up, &none, &in_time, Exit::Done),
+            (
+                vec![Drained, stopped()],
+                catch_up,
+                &none,
+                &late,
+                Exit::TimedOut,
+            ),
+            (vec![CaughtUp], catch_up, &none, &late, Exit::Done),
+            (vec![stopped()], live, &none, &late, Exit::Stopped),
+            (vec![CaughtUp], catch_up, &files, &in_time, Exit::Parked),
+            (vec![Drained], catch_up, &files, &in_time, Exit::Done),
+            (
+                vec![CaughtUp, stopped()],
+                catch_up,
+                &files,
+                &in_time,
+                Exit::Stopped,
+            ),
+            (vec![CaughtUp], catch_up, &other, &in_time, Exit::Done),
+        ] {
+            let report = report(outcomes);
+            let found = exit(&report, until, parked, clock);
+            assert_eq!(found, expected, "{report:?} {until:?} {parked:?}");
+        }
     }
 }

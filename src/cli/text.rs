@@ -1,26 +1,9 @@
-//! Numbers, durations and paths as people read them.
+//! Numbers, durations and paths as people read them; some as the status shows them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// `1,234,567`.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `1 event`, `2,000 events`.
-pub(super) fn count(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", thousands(number))
-}
+pub(super) use crate::status::{at, count, thousands};
 
 /// `0.84 s`, `12 s`, `3 min 20 s`.
 pub(super) fn seconds(duration: Duration) -> String {
@@ -54,20 +37,6 @@ pub(super) fn seen_from_here(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_a_comma_after_every_third_digit_from_the_end() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1234567, "1,234,567"),
-        ] {
-            assert_eq!(thousands(number), text);
-        }
-        assert_eq!(count(1, "event"), "1 event");
-        assert_eq!(count(24_935, "event"), "24,935 events");
-    }
 
     #[test]
     fn durations_have_the_precision_that_matters() {

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use crate::block::{Block, Tally};
+use crate::block::{Block, Change, Tally};
 use crate::error::{Error, Result};
 use crate::name::ProjectionName;
 use crate::pg::{self, Parameter, column};
@@ -138,10 +138,7 @@ pub(crate) async fn passed(
 pub(crate) struct Concern {
     pub(crate) projection: ProjectionName,
     pub(crate) generation: i32,
-    pub(crate) range: Range,
-    pub(crate) events_before: u64,
-    pub(crate) events_now: u64,
-    pub(crate) found_at: jiff::Timestamp,
+    pub(crate) change: Change,
 }
 
 /// The recorded changes that affect a generation of one projection, or of all.
@@ -157,13 +154,15 @@ pub(crate) async fn concerns(
         Ok(Concern {
             projection: column::<String>(row, 0)?.parse()?,
             generation: column(row, 1)?,
-            range: Range::new(
-                Position::new(column(row, 2)?),
-                Position::new(column(row, 3)?),
-            ),
-            events_before: column::<i64>(row, 4)?.cast_unsigned(),
-            events_now: column::<i64>(row, 5)?.cast_unsigned(),
-            found_at: column(row, 6)?,
+            change: Change {
+                range: Range::new(
+                    Position::new(column(row, 2)?),
+                    Position::new(column(row, 3)?),
+                ),
+                events_before: column::<i64>(row, 4)?.cast_unsigned(),
+                events_now: column::<i64>(row, 5)?.cast_unsigned(),
+                found_at: column(row, 6)?,
+            },
         })
     });
     concerns.collect()

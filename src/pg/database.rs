@@ -12,8 +12,9 @@ use tokio_postgres::Client;
 
 use crate::config::ANSWER_TIMEOUT;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg;
 use crate::pg::connect::{self, Connector, Pool, PooledClient};
+use crate::pg::{self, migrate};
+use crate::retry::{Verdict, verdict};
 
 /// A database and its pool. Clones share the pool.
 #[derive(Clone)]
@@ -76,6 +77,19 @@ impl Database {
     pub async fn own(&self) -> Result<Short> {
         let opened = self.connector.open_session().await?;
         Ok(self.limited(Session::Own(opened)))
+    }
+
+    /// The error of a missing or old schema, if that is why a statement failed: it says more than
+    /// that of a missing table.
+    pub(crate) async fn explained(&self, error: Error) -> Error {
+        if verdict(error.kind()) == Verdict::Transient {
+            return error;
+        }
+        let Ok(client) = self.short().await else {
+            return error;
+        };
+        let verified = client.within(migrate::verify(&*client)).await;
+        verified.err().unwrap_or(error)
     }
 
     fn limited(&self, session: Session) -> Short {

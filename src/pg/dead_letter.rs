@@ -26,7 +26,7 @@ pub(crate) struct Cause {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ParkingLimits {
     pub(crate) keys_max: u32,
-    pub(crate) letters_max: u32,
+    pub(crate) dead_letters_max: u32,
 }
 
 impl ParkingLimits {
@@ -37,7 +37,7 @@ impl ParkingLimits {
             projection = Sql::literal(key.projection.as_str()),
             generation = Sql::number(key.generation),
             keys = Sql::number(self.keys_max),
-            letters = Sql::number(self.letters_max),
+            letters = Sql::number(self.dead_letters_max),
         )
     }
 }
@@ -153,7 +153,7 @@ pub(crate) async fn failed_again(
     client: &Client,
     key: &Key,
     epoch: Epoch,
-    letter: Position,
+    position: Position,
     cause: &Cause,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/dead_letter/failed_again.sql");
@@ -162,7 +162,7 @@ pub(crate) async fn failed_again(
         (&key.generation, Type::INT4),
         (&key.partition, Type::INT4),
         (&epoch.get(), Type::INT8),
-        (&letter.get(), Type::INT8),
+        (&position.get(), Type::INT8),
         (&cause.error, Type::JSONB),
         (&cause.fingerprint, Type::TEXT),
     ];
@@ -183,34 +183,34 @@ pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> 
 
 impl Fence<'_> {
     /// The fence of a dead letter that is retried: the checkpoint stays where it is.
-    pub(crate) fn of_letter(&self, letter: Position) -> Sql {
+    pub(crate) fn of_dead_letter(&self, position: Position) -> Sql {
         sql!(
-            "select highwater.begin_dead_letter({row}, {letter})",
+            "select highwater.begin_dead_letter({row}, {position})",
             row = self.row(),
-            letter = Sql::number(letter.get())
+            position = Sql::number(position.get())
         )
     }
 }
 
 /// The statement that deletes a dead letter after it was applied.
-pub(crate) fn settle(key: &Key, letter: Position) -> Sql {
+pub(crate) fn settle(key: &Key, position: Position) -> Sql {
     sql!(
-        "select highwater.settle({projection}, {generation}, {letter})",
+        "select highwater.settle({projection}, {generation}, {position})",
         projection = Sql::literal(key.projection.as_str()),
         generation = Sql::number(key.generation),
-        letter = Sql::number(letter.get()),
+        position = Sql::number(position.get()),
     )
 }
 
 /// The dead letter as a relation with the columns of an event.
-pub(crate) fn relation(key: &Key, letter: Position) -> Sql {
+pub(crate) fn relation(key: &Key, position: Position) -> Sql {
     sql!(
         "(select position, stream, version, type, data, metadata, id, recorded_at \
          from highwater.dead_letter \
-         where projection = {projection} and generation = {generation} and position = {letter})",
+         where projection = {projection} and generation = {generation} and position = {position})",
         projection = Sql::literal(key.projection.as_str()),
         generation = Sql::number(key.generation),
-        letter = Sql::number(letter.get()),
+        position = Sql::number(position.get()),
     )
 }
 

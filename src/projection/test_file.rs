@@ -26,7 +26,6 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::NewEvent;
 use crate::projection::file::{FILE_SIZE_MAX, read_text};
 use crate::projection::toml_text::TomlText;
 
@@ -87,21 +86,6 @@ pub struct ExpectedTable {
     pub rows: Vec<Row>,
     /// The line of the file on which they begin.
     pub line: usize,
-}
-
-impl GivenEvent {
-    /// The event as it is appended.
-    ///
-    /// # Errors
-    /// [`ErrorKind::BadEvent`] if its data or metadata cannot be written as JSON.
-    pub fn to_new_event(&self) -> Result<NewEvent> {
-        let event = NewEvent::new(self.event_type.as_str(), &self.data)?;
-        let event = event.with_metadata(&self.metadata)?;
-        Ok(match self.id {
-            Some(id) => event.with_id(id),
-            None => event,
-        })
-    }
 }
 
 impl TestFile {

@@ -70,11 +70,11 @@ impl Status {
         let lag = match (p.lag_events, p.lag_seconds) {
             (None, _) => "?".to_owned(),
             (Some(0), _) => "0".to_owned(),
-            (Some(events), None) => number(events),
-            (Some(events), Some(age)) => format!("{} ({})", number(events), span(age)),
+            (Some(events), None) => thousands(events),
+            (Some(events), Some(age)) => format!("{} ({})", thousands(events), span(age)),
         };
         let rate = match p.rate_per_second {
-            rate if rate >= 1.0 => format!("{}/s", number(rate as u64)),
+            rate if rate >= 1.0 => format!("{}/s", thousands(rate as u64)),
             _ => "-".to_owned(),
         };
         let eta = match p.eta_seconds {
@@ -151,13 +151,11 @@ impl Status {
 }
 
 fn parked(p: &ProjectionStatus) -> String {
-    let (keys, letters) = (p.parked_keys, p.dead_letters);
     format!(
-        "{} key{} parked with {} event{}; highwater dead-letters list {} shows why",
-        number(keys),
-        if keys == 1 { " is" } else { "s are" },
-        number(letters),
-        if letters == 1 { "" } else { "s" },
+        "{} {} parked with {}; highwater dead-letters list {} shows why",
+        count(p.parked_keys, "key"),
+        if p.parked_keys == 1 { "is" } else { "are" },
+        count(p.dead_letters, "event"),
         p.name
     )
 }
@@ -208,7 +206,7 @@ fn rebuilding(rebuild: &super::Rebuild, head: Option<Position>) -> String {
         let _ = write!(what, " of {} ({:.0} %)", at(head), share.floor().min(100.0));
         let left = head.since(rebuild.position);
         if rebuild.rate >= 1.0 && left > 0 {
-            let (rate, eta) = (number(rebuild.rate as u64), left as f64 / rebuild.rate);
+            let (rate, eta) = (thousands(rebuild.rate as u64), left as f64 / rebuild.rate);
             let _ = write!(what, ", {rate}/s, done in {}", span(eta));
         }
     }
@@ -291,8 +289,9 @@ fn painted(cell: &str, state: State) -> String {
     format!("\u{1b}[{code}m{cell}\u{1b}[0m")
 }
 
-fn at(position: Position) -> String {
-    number(position.since(Position::START))
+/// A position as people read it.
+pub(crate) fn at(position: Position) -> String {
+    thousands(position.since(Position::START))
 }
 
 fn since(now: Timestamp, then: Timestamp) -> String {
@@ -300,7 +299,7 @@ fn since(now: Timestamp, then: Timestamp) -> String {
 }
 
 /// A number with a comma after each thousand.
-fn number(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -310,6 +309,12 @@ fn number(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// `1 event`, `2,000 events`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", thousands(number))
 }
 
 /// A span of time in one unit, as people say it.
@@ -336,8 +341,10 @@ mod tests {
             (1_000, "1,000"),
             (1_234_567, "1,234,567"),
         ] {
-            assert_eq!(number(n), text);
+            assert_eq!(thousands(n), text);
         }
+        assert_eq!(count(1, "event"), "1 event");
+        assert_eq!(count(24_935, "event"), "24,935 events");
         for (seconds, text) in [
             (-1.0, "0 ms"),
             (0.25, "250 ms"),

@@ -4,17 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::stored::Stored;
-use super::{SourceStatus, mark};
+use super::{Measured, SourceStatus, mark};
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::source::Source;
-
-/// A source's status, and what the projections' lag is taken from.
-pub(super) struct Measured {
-    pub(super) status: SourceStatus,
-    /// Seconds since the first event after each position was recorded.
-    pub(super) ages: HashMap<Position, f64>,
-}
 
 /// Measures a source. The status says what failed, and what could be read.
 pub(super) async fn measure(source: &dyn Source, stored: &Stored) -> Measured {

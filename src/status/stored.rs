@@ -8,19 +8,17 @@ use tokio_postgres::{Client, Row};
 
 use super::blocked::Blocked;
 use super::mark;
-use super::source::Measured;
 use super::{
-    DefinitionState, Gone, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State,
+    DefinitionState, Gone, Measured, PartitionStatus, ProjectionStatus, Rebuild, Repartition, State,
 };
 use crate::engine::RunnerState;
 use crate::error::{Result, StoredError};
 use crate::name::ProjectionName;
 use crate::pg::checkpoint::Key;
 use crate::pg::database::Database;
-use crate::pg::{self, column_named, migrate};
+use crate::pg::{self, column_named};
 use crate::position::Position;
 use crate::projection::Definition;
-use crate::retry::{Verdict, verdict};
 
 /// The rows of one reading.
 pub(super) struct Stored {
@@ -63,15 +61,12 @@ struct Checkpoint {
 /// Reads what is stored, in one round trip.
 pub(super) async fn read(target: &Database) -> Result<Stored> {
     let client = target.short().await?;
-    match client.within(query(&client)).await {
+    let read = client.within(query(&client)).await;
+    // The session may owe an answer.
+    drop(client);
+    match read {
         Ok(stored) => Ok(stored),
-        // The session owes an answer, or is gone.
-        Err(error) if verdict(error.kind()) == Verdict::Transient => Err(error),
-        // A schema that is missing or too old has a better name than the table it lacks.
-        Err(error) => match client.within(migrate::verify(&*client)).await {
-            Err(reason) => Err(reason),
-            Ok(()) => Err(error),
-        },
+        Err(error) => Err(target.explained(error).await),
     }
 }
 

@@ -46,7 +46,7 @@ create type highwater.fence as (
 );
 
 -- What the present transaction is about: the value of the setting highwater.batch, until it ends.
--- `letter` is the position of a dead letter that is retried; `parks` says that keys of its
+-- `dead_letter` is the position of a dead letter that is retried; `parks` says that keys of its
 -- generation are parked.
 create type highwater.batch as (
     projection text,
@@ -55,7 +55,7 @@ create type highwater.batch as (
     partitions integer,
     after      bigint,
     through    bigint,
-    letter     bigint,
+    dead_letter bigint,
     parks      boolean
 );
 

@@ -11,7 +11,7 @@ return coalesce(((hashtextextended(key collate "C", 0) & 9223372036854775807) % 
 -- since, or have a type that is no longer wanted.
 create function highwater.batch_after() returns bigint
 language sql stable parallel safe
-return case when (highwater.current_batch()).letter is null then (highwater.current_batch()).after end;
+return case when (highwater.current_batch()).dead_letter is null then (highwater.current_batch()).after end;
 
 create function highwater.batch_through() returns bigint
 language sql stable parallel safe
@@ -39,13 +39,13 @@ language plpgsql stable parallel safe rows 1 set search_path = pg_catalog, pg_te
 declare
     batch highwater.batch := highwater.current_batch();
 begin
-    if batch.letter is null then
+    if batch.dead_letter is null then
         return;
     end if;
     return query
     select d.* from highwater.dead_letter d
      where d.projection = batch.projection and d.generation = batch.generation
-       and d.position = batch.letter;
+       and d.position = batch.dead_letter;
 end $$;
 
 -- A reader of the view "batch" needs the right to read the events themselves. Anybody can set the

@@ -1,7 +1,7 @@
 -- How dead letters are retried, deleted and limited.
 
 -- The fence of a dead letter that is retried: the checkpoint stays where it is.
-create function highwater.begin_dead_letter(fence highwater.fence, letter bigint) returns void
+create function highwater.begin_dead_letter(fence highwater.fence, dead_letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     moved highwater.checkpoint;
@@ -15,11 +15,11 @@ begin
        and c.parking = fence.parking
     returning * into moved;
     if not found then
-        perform highwater.raise_fenced(fence, letter - 1);
+        perform highwater.raise_fenced(fence, dead_letter - 1);
     end if;
     perform set_config('highwater.batch', row(
         moved.projection, moved.generation, moved.partition, moved.partitions,
-        letter - 1, letter, letter, false
+        dead_letter - 1, dead_letter, dead_letter, false
     )::highwater.batch::text, true);
 end $$;
 comment on function highwater.begin_dead_letter(highwater.fence, bigint) is
@@ -28,20 +28,20 @@ comment on function highwater.begin_dead_letter(highwater.fence, bigint) is
 -- Deletes a dead letter that was applied or is discarded. If it was the last of its key, `parking`
 -- of the partition that the key belongs to rises. The caller holds the lock on that partition's
 -- checkpoint.
-create function highwater.settle(projection text, generation integer, letter bigint) returns void
+create function highwater.settle(projection text, generation integer, dead_letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     gone highwater.dead_letter;
 begin
     delete from highwater.dead_letter d
      where d.projection = settle.projection and d.generation = settle.generation
-       and d.position = settle.letter
+       and d.position = settle.dead_letter
     returning * into gone;
     if not found then
         raise exception using
             errcode = 'HW101',
             message = format('"%s" no longer has a dead letter at position %s',
-                             settle.projection, settle.letter);
+                             settle.projection, settle.dead_letter);
     end if;
     -- A key is retried as a whole: the next of its dead letters is requested too.
     update highwater.dead_letter d

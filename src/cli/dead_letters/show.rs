@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::{events, keys};
-use crate::cli::text::thousands;
+use crate::cli::text::{at, thousands};
 use crate::dead_letters::{ByError, ByKey, FullDeadLetter, Listed, Shown};
 use crate::name::ProjectionName;
-use crate::position::Position;
 
 /// The most characters of an error in a list.
 const ERROR_MAX: usize = 160;
@@ -185,8 +184,4 @@ fn quoted(key: Option<&str>) -> String {
         Some(key) => format!("key \"{}\"", key.escape_debug()),
         None => "the key null".to_owned(),
     }
-}
-
-fn at(position: Position) -> String {
-    thousands(position.since(Position::START))
 }

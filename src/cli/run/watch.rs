@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use tokio::task::JoinHandle;
 
-use crate::cli::text::{seconds, thousands};
+use crate::cli::text::{at, seconds, thousands};
 use crate::cli::ui::Ui;
 use crate::engine::{Monitor, ProjectionProgress, RunnerState};
 use crate::position::Position;
@@ -77,12 +77,12 @@ async fn draw(monitor: Monitor, bars: Vec<ProgressBar>) {
 }
 
 fn describe(status: &ProjectionProgress) -> String {
-    let position = thousands(status.position.since(Position::START));
+    let position = at(status.position);
     let behind = status.target.since(status.position);
     if status.state != RunnerState::CatchingUp || behind == 0 {
         return format!("{position} {}", status.state);
     }
-    let target = thousands(status.target.since(Position::START));
+    let target = at(status.target);
     let rate = whole(status.rate);
     match eta(behind, status.rate) {
         Some(eta) => format!(

@@ -75,7 +75,7 @@ impl Runner {
             partition_filter,
             parking: ParkingLimits {
                 keys_max: settings.parked_keys_max,
-                letters_max: settings.dead_letters_max,
+                dead_letters_max: settings.dead_letters_max,
             },
             in_flight: self.in_flight.clone(),
             silence: settings.lease / 3,

@@ -266,21 +266,21 @@ impl Task {
 
     /// Tries to apply a dead letter. False if its key was put off.
     async fn try_again(&mut self, requested: Requested) -> Result<bool> {
-        let letter = requested.event;
+        let event = requested.event;
         self.applier.partition_filter.parking = requested.parking;
         let (client, _) = self.applier.session().await?;
-        let applying = self.applier.apply_dead_letter(client, letter.clone());
+        let applying = self.applier.apply_dead_letter(client, event.clone());
         let (in_flight, limit) = (&self.applier.in_flight, self.parts.settings.batch_timeout);
         let applied = self.parts.in_time(in_flight, limit, applying).await;
         match applied {
             Ok(()) => {
                 failpoint!("retry.committed");
-                tracing::info!(projection = %self.applier.key.projection, position = %letter.position, "a dead letter was applied");
+                tracing::info!(projection = %self.applier.key.projection, position = %event.position, "a dead letter was applied");
             }
             Err(error) => match verdict(error.kind()) {
-                Verdict::Poison => self.failed_again(error, &letter).await?,
+                Verdict::Poison => self.failed_again(error, &event).await?,
                 Verdict::Transient => {
-                    self.put_off(requested.key, &error, &letter);
+                    self.put_off(requested.key, &error, &event);
                     return Ok(false);
                 }
                 Verdict::Fatal => return Err(error),
@@ -291,22 +291,22 @@ impl Task {
     }
 
     /// The failure may pass by itself, and no other key has to wait for that.
-    fn put_off(&mut self, key: EventKey, error: &Error, letter: &RecordedEvent) {
+    fn put_off(&mut self, key: EventKey, error: &Error, event: &RecordedEvent) {
         let name = &self.applier.key.projection;
         self.parts.shared.failed(error);
         metrics::failure(name, error.kind());
-        tracing::warn!(projection = %name, position = %letter.position, error = %error, "a dead letter is retried later");
+        tracing::warn!(projection = %name, position = %event.position, error = %error, "a dead letter is retried later");
         self.put_off.push(key);
         self.status.send_modify(|status| status.some_wait = true);
     }
 
-    async fn failed_again(&self, error: Error, letter: &RecordedEvent) -> Result<()> {
+    async fn failed_again(&self, error: Error, event: &RecordedEvent) -> Result<()> {
         let name = &self.applier.key.projection;
-        let error = parked(error, name, letter);
-        let cause = cause(&error, letter);
+        let error = parked(error, name, event);
+        let cause = cause(&error, event);
         let (key, epoch) = (&self.applier.key, self.applier.epoch);
         let client = self.parts.target.short().await?;
-        let telling = dead_letter::failed_again(&client, key, epoch, letter.position, &cause);
+        let telling = dead_letter::failed_again(&client, key, epoch, event.position, &cause);
         client.within(telling).await?;
         failpoint!("retry.refused");
         metrics::failure(name, error.kind());

@@ -51,8 +51,6 @@ fn a_file_of_tests_is_read_with_its_lines() {
     );
     assert_eq!(deleted.version, Some(2));
     assert!(deleted.id.is_some() && deleted.recorded_at.is_some());
-    let new = deleted.to_new_event().expect("event");
-    assert_eq!((new.id, new.data.get()), (deleted.id, r#"{"blob":null}"#));
     let tables: Vec<_> = first
         .expect
         .iter()
