@@ -12,7 +12,8 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch::{BatchPlace, batch_place};
+pub use batch::BatchPlace;
+pub(crate) use batch::batch_place;
 pub(crate) use control::refusal;
 pub(crate) use expression::expression;
 pub(crate) use lexer::{Kind, Piece, lex};
