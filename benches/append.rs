@@ -6,6 +6,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use highwater::internal::event_store;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use serde_json::{Value, json};
 use support::{Bench, Db, Report, failed};
@@ -86,7 +87,7 @@ async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
 /// Events a second of so many writers.
 async fn rate(db: &Db, way: Way, run: usize, writers: usize, time: Duration) -> Result<f64> {
-    let store = EventStore::new(db.sessions(writers)?);
+    let store = event_store::in_database(db.sessions(writers)?);
     let mut ready = Vec::new();
     for writer in 0..writers {
         let stream = format!("{}-{run}-{writers}-{writer}", way as u8);

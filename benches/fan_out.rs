@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use highwater::internal::engine::Settings;
+use highwater::internal::event_store;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::live::{self, LiveEngine};
 use support::statements::{Asked, COUNTING, Statements};
@@ -70,7 +71,7 @@ async fn asked(bench: &Bench, projections: usize, appends: u64) -> Result<Asked>
     let all: Result<Vec<_>> = all.collect();
     let engine = LiveEngine::start(db.engine(&settings, all?)?);
     live::at_head(&db, projections as i64).await?;
-    let store = EventStore::new(db.pooled(&settings)?);
+    let store = event_store::in_database(db.pooled(&settings)?);
     let statements = Statements::of(&db).await?;
     append(&store, projections, appends / 10).await?;
     statements.begin().await?;

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use highwater::internal::engine::Settings;
-use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
+use highwater::internal::event_store;
+use highwater::{ExpectedVersion, NewEvent, Result};
 use support::live::{self, LiveEngine};
 use support::statements::{COUNTING, Statements};
 use support::{Bench, Budget, Report, sums};
@@ -47,7 +48,7 @@ async fn idle(
     settings.listen = listen;
     let all = (0..3).map(|n| sums::in_sql(&format!("sums_{n}")));
     let all: Result<Vec<_>> = all.collect();
-    let store = EventStore::new(db.pooled(&settings)?);
+    let store = event_store::in_database(db.pooled(&settings)?);
     let event = [NewEvent::new(
         "Booked",
         &serde_json::json!({ "amount": 1 }),

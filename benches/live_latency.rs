@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater::internal::engine::Settings;
+use highwater::internal::event_store;
 use highwater::internal::projection::DynProjection;
 use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
 use support::breakdown::Breakdown;
@@ -80,7 +81,7 @@ async fn measured(
 }
 
 async fn paced(db: &Db, settings: &Settings, appends: u64, breakdown: &Breakdown) -> Result<Times> {
-    let store = EventStore::new(db.pooled(settings)?);
+    let store = event_store::in_database(db.pooled(settings)?);
     let client = db.client().await?;
     let mut times = Times::default();
     // Caches and plans are warm then, as those of a server that has run for a while.
@@ -195,7 +196,7 @@ async fn burst(bench: &Bench, breakdown: &Breakdown, report: &mut Report) -> Res
     let wakes = live::Wakes::count(&db).await?;
     let engine = LiveEngine::start(db.engine(&settings, [sums::in_sql("sums")?])?);
     live::at_head(&db, 1).await?;
-    let store = EventStore::new(db.pooled(&settings)?);
+    let store = event_store::in_database(db.pooled(&settings)?);
     let before = wakes.so_far();
     breakdown.begin();
     let began = Instant::now();

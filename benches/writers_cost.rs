@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use highwater::{EventStore, ExpectedVersion, NewEvent, Result};
+use highwater::internal::event_store;
+use highwater::{ExpectedVersion, NewEvent, Result};
 use support::live::{self, LiveProcess};
 use support::processor;
 use support::{Bench, Budget, Db, Report, events, failed};
@@ -124,7 +125,7 @@ fn projections(count: i64) -> Result<tempfile::TempDir> {
 
 /// Appends a second.
 async fn rate(db: &Db, event_type: &'static str, time: Duration) -> Result<f64> {
-    let store = EventStore::new(db.sessions(WRITERS)?);
+    let store = event_store::in_database(db.sessions(WRITERS)?);
     let began = Instant::now();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {

@@ -26,7 +26,7 @@ pub struct Check<'a> {
     /// The directory of the projection files, if there is one.
     pub directory: Option<&'a Path>,
     /// The projections in Rust.
-    pub coded: &'a [Arc<dyn DynProjection>],
+    pub compiled: &'a [Arc<dyn DynProjection>],
     /// The database of the read models; without one only files are checked.
     pub database: Option<&'a Database>,
     /// The sources that are configured.
@@ -78,27 +78,27 @@ impl fmt::Display for Finding {
 
 /// A projection that is checked, with its file if it has one.
 struct Candidate {
-    runnable: Arc<dyn DynProjection>,
+    projection: Arc<dyn DynProjection>,
     file: Option<ProjectionFile>,
 }
 
 impl Candidate {
     fn of_file(file: ProjectionFile) -> Candidate {
         Candidate {
-            runnable: Arc::new(SqlProjection::new(file.clone())),
+            projection: Arc::new(SqlProjection::new(file.clone())),
             file: Some(file),
         }
     }
 
-    fn coded(runnable: &Arc<dyn DynProjection>) -> Candidate {
+    fn compiled(projection: &Arc<dyn DynProjection>) -> Candidate {
         Candidate {
-            runnable: runnable.clone(),
+            projection: projection.clone(),
             file: None,
         }
     }
 
     fn definition(&self) -> &Definition {
-        self.runnable.definition()
+        self.projection.definition()
     }
 
     fn place(&self) -> String {
@@ -121,7 +121,7 @@ impl Candidate {
 pub async fn run(check: Check<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut candidates = files::check(&check, &mut findings);
-    candidates.extend(check.coded.iter().map(Candidate::coded));
+    candidates.extend(check.compiled.iter().map(Candidate::compiled));
     files::check_sources(check.sources, &candidates, &mut findings);
     if let Some(target) = check.database {
         database::check(target, check.sources, &candidates, &mut findings).await;

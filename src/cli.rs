@@ -57,6 +57,7 @@ mod ui;
 mod wait;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::ExitCode;
@@ -78,6 +79,15 @@ pub struct App {
     projections: Vec<Arc<dyn DynProjection>>,
 }
 
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.projections.iter().map(|one| &one.definition().name);
+        f.debug_tuple("App")
+            .field(&names.collect::<Vec<_>>())
+            .finish()
+    }
+}
+
 impl App {
     /// The commands as `highwater` itself has them.
     pub fn new() -> App {
@@ -87,22 +97,20 @@ impl App {
     /// With a projection in Rust.
     ///
     /// # Errors
-    /// As [`RustProjection::new`].
+    /// If its name cannot name a schema, or its `up` is not SQL that can be run in a transaction.
     pub fn projection(self, projection: impl Projection) -> Result<App> {
-        Ok(self.runnable(Arc::new(RustProjection::new(projection)?)))
+        Ok(self.with_built(Arc::new(RustProjection::new(projection)?)))
     }
 
     /// With a keyed view.
     ///
     /// # Errors
-    /// As [`Keyed::new`].
+    /// If its name cannot name a schema, its event is no enum, or it has no key column.
     pub fn keyed(self, view: impl KeyedView) -> Result<App> {
-        Ok(self.runnable(Arc::new(Keyed::new(view)?)))
+        Ok(self.with_built(Arc::new(Keyed::new(view)?)))
     }
 
-    /// With a projection in the form in which the engine runs it.
-    #[must_use]
-    pub fn runnable(mut self, projection: Arc<dyn DynProjection>) -> App {
+    fn with_built(mut self, projection: Arc<dyn DynProjection>) -> App {
         self.projections.push(projection);
         self
     }

@@ -61,6 +61,11 @@ impl NewEvent {
     }
 }
 
+#[allow(clippy::expect_used, reason = "a constant that is JSON")]
+fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).expect("{} is JSON")
+}
+
 fn to_raw(value: &(impl serde::Serialize + ?Sized)) -> Result<Box<RawValue>, Error> {
     serde_json::value::to_raw_value(value).map_err(|e| {
         Error::new(ErrorKind::BadEvent, format!("this value is not JSON: {e}")).with_source(e)
@@ -91,6 +96,26 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
+    /// `event` as the log holds it: in a stream, at a place, recorded now; without an id it has a
+    /// random one. For a source of one's own.
+    pub fn new(
+        event: NewEvent,
+        position: Position,
+        stream: impl Into<String>,
+        version: i64,
+    ) -> RecordedEvent {
+        RecordedEvent {
+            position,
+            stream: stream.into(),
+            version,
+            event_type: event.event_type,
+            data: event.data,
+            metadata: event.metadata.unwrap_or_else(empty_object),
+            id: event.id.unwrap_or_else(Uuid::new_v4),
+            recorded_at: Timestamp::now(),
+        }
+    }
+
     /// The data, read as `T`.
     ///
     /// # Errors

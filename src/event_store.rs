@@ -88,14 +88,6 @@ impl fmt::Debug for EventStore {
 }
 
 impl EventStore {
-    /// The event table of `database`.
-    pub fn new(database: Database) -> EventStore {
-        EventStore {
-            waker: Waker::new(database.clone()),
-            database,
-        }
-    }
-
     /// Appends events to one stream in a transaction of its own, all or none, then wakes engines.
     ///
     /// `expected` is about the first event; each other one must follow the one before it if a
@@ -119,7 +111,7 @@ impl EventStore {
     ///
     /// # Errors
     /// As [`EventStore::append`]; the error does not name the event.
-    pub async fn append_batch(&self, events: &[NdjsonEvent]) -> Result<Appended> {
+    pub(crate) async fn append_batch(&self, events: &[NdjsonEvent]) -> Result<Appended> {
         let mut columns = Columns::default();
         for event in events {
             columns.push(&event.stream, event.expected.as_sql(), &event.event);
@@ -192,6 +184,14 @@ impl EventStore {
             self.waker.wake(last);
         }
         Ok(appended)
+    }
+}
+
+/// The event table of `database`.
+pub fn in_database(database: Database) -> EventStore {
+    EventStore {
+        waker: Waker::new(database.clone()),
+        database,
     }
 }
 

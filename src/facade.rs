@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, Report, Settings, Until};
 use crate::error::{Error, Result};
-use crate::event_store::EventStore;
+use crate::event_store::{self, EventStore};
 use crate::pg::connect::{self, Connector, check_server};
 use crate::pg::database::Database;
 use crate::pg::migrate;
@@ -26,7 +26,7 @@ pub use handle::Handle;
 
 /// How long a program tries to reach its database at the start.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Sessions for reading events: the runners take turns.
+/// Sessions for reading the events of one source: the runners take turns.
 const SOURCE_SESSIONS: usize = 4;
 
 /// A database with an event log and read models, and the projections that this program runs in it.
@@ -43,7 +43,8 @@ const SOURCE_SESSIONS: usize = 4;
 pub struct Highwater {
     connector: Connector,
     target: Database,
-    source: Arc<dyn Source>,
+    settings: Settings,
+    sources: Vec<Arc<dyn Source>>,
     store: EventStore,
     engine: Engine,
     definitions: Vec<Definition>,
@@ -74,26 +75,55 @@ impl Highwater {
         let mut client = connector.connect_within(CONNECT_LIMIT).await?;
         check_server(&client).await?;
         migrate::migrate(&mut client).await?;
-        let pool = |sessions| {
-            let database = Database::new(connector.clone(), sessions)?;
-            Ok::<_, Error>(database.with_answer_timeout(settings.answer_timeout))
-        };
         let sessions = settings.pool_size as usize;
-        let target = pool(sessions)?;
-        let direct = settings.listen.then(|| connector.direct());
-        let events = pool(SOURCE_SESSIONS)?;
-        let source = TableSource::new("default", events, direct, EventTable::own());
-        let source = Arc::new(source);
-        Ok(Highwater {
-            store: EventStore::new(pool(sessions)?),
-            engine: Engine::new(target.clone(), settings).source(source.clone()),
-            connector,
-            target,
-            source,
+        let target = pool(&connector, sessions, &settings)?;
+        let highwater = Highwater {
+            store: event_store::in_database(pool(&connector, sessions, &settings)?),
+            engine: Engine::new(target.clone(), settings.clone()),
+            sources: Vec::new(),
             definitions: Vec::new(),
             fault: None,
             stop: CancellationToken::new(),
-        })
+            connector,
+            target,
+            settings,
+        };
+        let events = event_table("default", &highwater.connector, &highwater.settings)?;
+        Ok(highwater.source(events))
+    }
+
+    /// Adds a source of events, for the projections that name it ([`Projection::source`]). One named
+    /// `default` takes the place of this database's own event table. A projection in SQL can only
+    /// read a source whose events are in this database.
+    ///
+    /// ```no_run
+    /// use highwater::source::Source;
+    /// use highwater::{Highwater, KeyedView, Until};
+    ///
+    /// # async fn example(orders: impl Source, view: impl KeyedView) -> highwater::Result<()> {
+    /// let highwater = Highwater::connect("postgresql://app@localhost/shop").await?;
+    /// let report = highwater.source(orders).keyed(view).run(Until::CaughtUp).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn source(mut self, source: impl Source) -> Highwater {
+        let source: Arc<dyn Source> = Arc::new(source);
+        self.sources.retain(|other| other.name() != source.name());
+        self.sources.push(source.clone());
+        Highwater {
+            engine: self.engine.source(source),
+            ..self
+        }
+    }
+
+    /// Adds highwater's event table in another database as the source `name`, for projections in Rust.
+    ///
+    /// # Errors
+    /// If the URL cannot be understood.
+    pub fn events_of(self, name: &str, url: &str) -> Result<Highwater> {
+        let events = event_table(name, &connect::parse(url)?, &self.settings)?;
+        Ok(self.source(events.elsewhere()))
     }
 
     /// Adds a projection in SQL, from its file.
@@ -165,7 +195,7 @@ impl Highwater {
     pub fn handle(&self) -> Handle {
         Handle::new(handle::Parts {
             target: self.target.clone(),
-            source: self.source.clone(),
+            sources: self.sources.clone(),
             definitions: self.definitions.clone(),
             monitor: self.engine.monitor(),
             stop: self.stop.clone(),
@@ -183,6 +213,17 @@ impl Highwater {
             None => self.engine.run(until, self.stop).await,
         }
     }
+}
+
+fn pool(connector: &Connector, sessions: usize, settings: &Settings) -> Result<Database> {
+    let database = Database::new(connector.clone(), sessions)?;
+    Ok(database.with_answer_timeout(settings.answer_timeout))
+}
+
+fn event_table(name: &str, connector: &Connector, settings: &Settings) -> Result<TableSource> {
+    let events = pool(connector, SOURCE_SESSIONS, settings)?;
+    let direct = settings.listen.then(|| connector.direct());
+    Ok(TableSource::new(name, events, direct, EventTable::own()))
 }
 
 impl fmt::Debug for Highwater {

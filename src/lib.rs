@@ -100,6 +100,7 @@
 //! - A projection is a SQL file, a [`KeyedView`] (one row per key, folded from typed events) or a
 //!   [`Projection`] (a batch and the open transaction, [`Tx`]).
 //! - [`EventStore`] appends and reads events.
+//! - [`source`] is for events that are elsewhere: a source of your own.
 //! - [`Error`] has a kind, a location, a hint, and the event and the SQLSTATE it is about. A projection's own
 //!   code may fail with any error; [`Error::poison`] and [`Error::transient`] say what the engine
 //!   does about it.
@@ -123,6 +124,13 @@
 //! On these conditions: the position comes from a sequence with CACHE 1, drawn inside the
 //! transaction that inserts the event; events are not changed; what the table must be is checked
 //! while it runs and refused by name ([`ErrorKind::Precondition`]).
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Much is public for the module `internal` alone.
+#![cfg_attr(
+    not(feature = "internal"),
+    allow(dead_code, unreachable_pub, unused_imports)
+)]
 
 mod append;
 mod audit;
@@ -156,7 +164,7 @@ mod position;
 mod projection;
 mod retry;
 mod runner_state;
-mod source;
+pub mod source;
 mod status;
 mod suggest;
 #[cfg(feature = "testing")]
@@ -180,10 +188,14 @@ pub use pg::value::{SqlElement, SqlType, SqlValue};
 pub use position::{Position, Range};
 pub use projection::{BatchWriter, KeyedView, OnError, OnUnknown, Projection};
 pub use source::Batch;
-pub use status::{Gap, PartitionStatus, ProjectionStatus, SourceStatus, State, Status};
+pub use status::{
+    DefinitionState, Gap, Gone, PartitionStatus, ProjectionStatus, Rebuild, Repartition,
+    SourceStatus, State, Status,
+};
 pub use wait::{Target, Waited};
 
 /// The implementation, for highwater's own tests, benchmarks and examples. It may change at any time.
+#[cfg(feature = "internal")]
 #[doc(hidden)]
 pub mod internal {
     macro_rules! internal {

@@ -30,7 +30,7 @@ pub const STATE: &str = "highwater_runner_state";
 pub enum Phase {
     /// Events are read out of the source, where the server does not read them by itself.
     Read,
-    /// The transaction is opened, the ledger counts the range, the checkpoint moves.
+    /// The transaction is opened and the checkpoint moves.
     Checkpoint,
     /// The projection's own statements or code.
     Apply,

@@ -10,7 +10,6 @@ use crate::error::{BoxError, Error, Result};
 use crate::name::ProjectionName;
 use crate::pg::transaction::{TextStatement, Tx};
 use crate::source::{Batch, BoxFuture, Keys};
-use crate::sql_text::BatchPlace;
 
 mod failure;
 pub mod file;
@@ -21,6 +20,7 @@ pub mod test_file;
 mod toml_text;
 mod typed;
 
+pub use crate::sql_text::BatchPlace;
 pub use file::OnError;
 pub use keyed_view::{Keyed, KeyedView};
 pub use rust::RustProjection;
@@ -81,7 +81,7 @@ pub trait Projection: Send + Sync + 'static {
         Keys::STREAM
     }
 
-    /// How many partitions run side by side, by hash of the key; at most [`PARTITIONS_MAX`]. Free
+    /// How many partitions run side by side, by hash of the key; at most 1,024. Free
     /// to change.
     fn partitions(&self) -> u16 {
         1

@@ -1,4 +1,8 @@
 //! The seam to where events come from: head, batches up to the mark, a wake, an identity.
+//!
+//! Implement [`Source`] and its [`Follower`] to read events from elsewhere, and give it to
+//! [`Highwater::source`](crate::Highwater::source). `testing::conformance` (feature `testing`) shows
+//! whether it keeps its promises.
 
 use std::pin::Pin;
 
@@ -13,7 +17,10 @@ mod keys;
 pub(crate) mod pacing;
 mod postgres;
 mod select;
+#[cfg(feature = "internal")]
 pub mod table;
+#[cfg(not(feature = "internal"))]
+pub(crate) mod table;
 
 pub use crate::block::Tally;
 pub use follow::{Follower, OpenGap, RangeSummary, Step, Wakes};
@@ -86,6 +93,7 @@ pub trait Source: Send + Sync + 'static {
 
 /// The head of a log, and how far behind it positions are.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Lag {
     /// The highest committed position.
     pub head: Position,
@@ -96,6 +104,7 @@ pub struct Lag {
 
 /// The state of a log at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogState {
     /// [`Source::identity`].
     pub identity: String,
@@ -109,6 +118,26 @@ pub struct LogState {
     pub last: Option<(Position, Uuid)>,
     /// What was removed on purpose; `None` if the source does not record that.
     pub removed: Option<Removed>,
+}
+
+impl Lag {
+    /// With an age for each position that was asked for.
+    pub fn new(head: Position, ages: Vec<Option<f64>>) -> Lag {
+        Lag { head, ages }
+    }
+}
+
+impl LogState {
+    /// Of a log without events that does not record what was removed.
+    pub fn new(identity: impl Into<String>, reached: Position) -> LogState {
+        LogState {
+            identity: identity.into(),
+            reached,
+            oldest: None,
+            last: None,
+            removed: None,
+        }
+    }
 }
 
 /// What was removed from a log on purpose.
@@ -151,6 +180,13 @@ pub struct Batch {
     pub range: Range,
     /// The events, in the order of their position.
     pub events: Vec<RecordedEvent>,
+}
+
+impl Batch {
+    /// The wanted events of a range, in the order of their position.
+    pub fn new(range: Range, events: Vec<RecordedEvent>) -> Batch {
+        Batch { range, events }
+    }
 }
 
 /// One read result with the key of each event.

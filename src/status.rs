@@ -153,6 +153,7 @@ pub enum State {
 
 /// How the definition of this process compares with the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DefinitionState {
     /// They are the same.
     Same,
@@ -166,6 +167,7 @@ pub enum DefinitionState {
 
 /// A generation that is built beside the live one.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Rebuild {
     /// Its number.
     pub generation: i32,
@@ -179,6 +181,7 @@ pub struct Rebuild {
 
 /// A change of the number of partitions that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Repartition {
     /// How many there are.
     pub from: i32,
@@ -190,6 +193,7 @@ pub struct Repartition {
 
 /// An owner that ended without signing off.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Gone {
     /// The instance, as `host:pid`.
     pub owner: String,

@@ -1,17 +1,16 @@
 //! Its tests, with the feature `testing`.
 
-use std::sync::Arc;
-
-use highwater::testing::{MemorySource, RustProjection, TestDatabase, run_to_head};
-use highwater::{ErrorKind, NewEvent, Outcome, Result};
+use highwater::testing::{MemorySource, TestDatabase};
+use highwater::{ErrorKind, Highwater, NewEvent, Outcome, Result, Until};
 use serde_json::json;
 
 use crate::words::Words;
 
 /// Applies what the source has that is not applied yet.
 async fn run(database: &TestDatabase, source: &MemorySource) -> Result<Outcome> {
-    let words = Arc::new(RustProjection::new(Words)?);
-    let mut report = run_to_head(database, Arc::new(source.clone()), vec![words]).await?;
+    let highwater = Highwater::connect(database.url()).await?;
+    let highwater = highwater.source(source.clone()).projection(Words);
+    let mut report = highwater.run(Until::CaughtUp).await?;
     Ok(report.outcomes.remove(0).1)
 }
 

@@ -21,9 +21,9 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candi
     };
     let (files, faults) = load_sound(directory);
     findings.extend(faults.into_iter().map(Finding::error));
-    let coded = check.coded.iter().map(|c| c.definition().name.clone());
-    let coded: Vec<_> = coded.collect();
-    if let Err(faults) = refuse_taken_names(&files, &coded) {
+    let compiled = check.compiled.iter().map(|c| c.definition().name.clone());
+    let compiled: Vec<_> = compiled.collect();
+    if let Err(faults) = refuse_taken_names(&files, &compiled) {
         findings.extend(faults.into_iter().map(Finding::error));
     }
     for path in test_files(directory) {
@@ -31,10 +31,10 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Vec<Finding>) -> Vec<Candi
             findings.push(Finding::error(fault));
         }
         let file = projection_of(&path);
-        let is_coded = coded
+        let is_compiled = compiled
             .iter()
             .any(|name| file.file_stem() == Some(name.as_str().as_ref()));
-        if !file.exists() && !is_coded {
+        if !file.exists() && !is_compiled {
             findings.push(Finding::warning(orphan(&path)));
         }
     }

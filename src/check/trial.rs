@@ -70,7 +70,7 @@ async fn attempt(
     let begun = client.batch_execute(BEGIN).await;
     begun.map_err(|e| pg::error("cannot begin a transaction", e))?;
     read_model::create_schema(client, &schema).await?;
-    read_model::fill_schema(client, &*candidate.runnable, &schema).await?;
+    read_model::fill_schema(client, &*candidate.projection, &schema).await?;
     let Some(relation) = source.relation() else {
         return Ok(());
     };

@@ -11,7 +11,7 @@ use super::exit::{Done, Exit};
 use super::text::{count, thousands};
 use crate::append::{BATCH_EVENTS, Progress, Summary, append_ndjson_until};
 use crate::error::Result;
-use crate::event_store::EventStore;
+use crate::event_store::{self, EventStore};
 use crate::ndjson::Reader;
 
 #[derive(Debug, clap::Args)]
@@ -64,7 +64,7 @@ fn open(file: &str) -> Result<(Reader, Option<u64>)> {
 
 async fn store(ctx: &Context) -> Result<EventStore> {
     ctx.migrated().await?;
-    Ok(EventStore::new(ctx.target().await?))
+    Ok(event_store::in_database(ctx.target().await?))
 }
 
 fn bar(ctx: &Context, file: &str, size: Option<u64>) -> ProgressBar {

@@ -30,7 +30,7 @@ pub(super) async fn run(_: Args, ctx: &Context) -> Done {
     let findings = check::run(Check {
         config,
         directory: is_needed.then_some(directory.as_path()),
-        coded: ctx.compiled(),
+        compiled: ctx.compiled(),
         database: reached.as_ref().map(|(database, _)| database),
         sources: &sources,
     })

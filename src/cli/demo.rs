@@ -22,7 +22,7 @@ use crate::append::{BATCH_EVENTS, Progress, append_ndjson_until};
 use crate::cluster::{Cluster, DATABASE};
 use crate::engine::{Engine, Report, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event_store::EventStore;
+use crate::event_store;
 use crate::ndjson::Reader;
 use crate::pg::connect::{self, Connector};
 use crate::pg::database::Database;
@@ -119,7 +119,7 @@ async fn append(database: &Database, stop: &CancellationToken, ctx: &Context) ->
         bar.set_position(progress.bytes_read);
         bar.set_message(count(progress.appended, "event"));
     };
-    let store = EventStore::new(database.clone());
+    let store = event_store::in_database(database.clone());
     let reader = Reader::new("tokio-history.ndjson.gz", Cursor::new(EVENTS));
     let summary = append_ndjson_until(&store, reader, BATCH_EVENTS, show, stop).await;
     bar.finish_and_clear();

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::exit::{Done, Exit};
 use crate::engine::divergence;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event_store::EventStore;
+use crate::event_store::{self, EventStore};
 use crate::ndjson::to_line;
 use crate::position::Position;
 use crate::source::{Follower, Source};
@@ -65,7 +65,7 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
         (at, floor, marks.get(source.name()).copied())
     };
     let mut printer = Printer {
-        store: EventStore::new(database),
+        store: event_store::in_database(database),
         after: Position::new(args.after),
         left: args.limit.unwrap_or(usize::MAX),
         stream: args.stream,

@@ -22,7 +22,7 @@ pub struct Handle(Arc<Parts>);
 /// What a handle is made of.
 pub(super) struct Parts {
     pub(super) target: Database,
-    pub(super) source: Arc<dyn Source>,
+    pub(super) sources: Vec<Arc<dyn Source>>,
     pub(super) definitions: Vec<Definition>,
     pub(super) monitor: Monitor,
     pub(super) stop: CancellationToken,
@@ -88,11 +88,10 @@ impl Handle {
     ) -> Result<Waited> {
         let Parts {
             target: database,
-            source,
+            sources,
             definitions,
             ..
         } = &*self.0;
-        let sources = std::slice::from_ref(source);
         let target = target.into();
         wait::until_visible(database, sources, definitions, projection, target, timeout).await
     }
@@ -113,7 +112,6 @@ impl Handle {
     /// # Errors
     /// If the database cannot be read.
     pub async fn status(&self) -> Result<Status> {
-        let sources = std::slice::from_ref(&self.0.source);
-        status::read(&self.0.target, sources, &self.0.definitions).await
+        status::read(&self.0.target, &self.0.sources, &self.0.definitions).await
     }
 }

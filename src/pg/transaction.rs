@@ -1,5 +1,6 @@
 //! The open transaction that a projection writes its read model in.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,11 +93,22 @@ pub(crate) fn batch_name(key: &Key) -> String {
 
 /// A statement whose only parameter, `$1`, is a text.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TextStatement {
     /// The statement.
     pub sql: Arc<str>,
     /// What `$1` is.
     pub text: String,
+}
+
+impl TextStatement {
+    /// A statement, and what its `$1` is.
+    pub fn new(sql: impl Into<Arc<str>>, text: impl Into<String>) -> TextStatement {
+        TextStatement {
+            sql: sql.into(),
+            text: text.into(),
+        }
+    }
 }
 
 /// The transaction of one batch: the checkpoint has been moved in it and the engine will commit
@@ -108,6 +120,12 @@ pub struct TextStatement {
 #[derive(Clone, Copy)]
 pub struct Tx<'a> {
     client: &'a Client,
+}
+
+impl fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").finish_non_exhaustive()
+    }
 }
 
 impl<'a> Tx<'a> {

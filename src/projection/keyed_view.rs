@@ -123,7 +123,7 @@ pub trait KeyedView: Send + Sync + 'static {
         Keys::STREAM
     }
 
-    /// How many partitions run side by side, by hash of the key; at most [`PARTITIONS_MAX`](crate::projection::PARTITIONS_MAX). Free
+    /// How many partitions run side by side, by hash of the key; at most 1,024. Free
     /// to change.
     fn partitions(&self) -> u16 {
         1

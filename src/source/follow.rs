@@ -21,6 +21,7 @@ pub trait Follower: Send {
 
 /// What one step found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Step {
     /// The position of the mark.
     pub mark: Position,
@@ -34,6 +35,20 @@ pub struct Step {
     pub gap: Option<OpenGap>,
     /// When the next step makes sense, if the source knows better than to wait for news.
     pub again: Option<Duration>,
+}
+
+impl Step {
+    /// The mark moved over `passed`; which events it passed is not known, and no gap holds it.
+    pub fn new(passed: Range, head: Position) -> Step {
+        Step {
+            mark: passed.through(),
+            head,
+            passed,
+            occurred: None,
+            gap: None,
+            again: None,
+        }
+    }
 }
 
 /// A summary of the events of a range, for an engine that does not read the range itself.

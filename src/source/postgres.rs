@@ -93,6 +93,7 @@ pub struct RemovedIn {
 /// A transaction that others wait for: it holds the mark, or a lock. Fields that the role may not
 /// see are `None`; `pg_monitor` sees all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Blocker {
     /// Its name in the lock table, or that of the batch that waits for it.
     #[serde(skip)]

@@ -1,8 +1,9 @@
 //! What every source must do, as one suite: a source conforms if [`run`] ends.
 //!
-//! A [`Subject`] says how to write to the log of a source. It returns `None` for what cannot happen
-//! to the log (a rollback, a removal), and the cases about that are left out.
+//! A [`Subject`] says how to write to the log of a source. By default nothing else happens to the
+//! log (a rollback, a removal), and the cases about that are left out.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,20 +30,30 @@ pub trait Subject: Send + Sync {
 
     /// Begins to append an event: it has its position, and is not committed. `None` if in this log a
     /// position is always committed with those before it.
-    fn begin<'a>(&'a self, stream: &'a str, event: NewEvent) -> BoxFuture<'a, Option<Pending>>;
+    fn begin<'a>(&'a self, _stream: &'a str, _event: NewEvent) -> BoxFuture<'a, Option<Pending>> {
+        Box::pin(ready(None))
+    }
 
     /// Uses up positions without an event. False if this log has no holes.
-    fn burn(&self, count: u32) -> BoxFuture<'_, bool>;
+    fn burn(&self, _count: u32) -> BoxFuture<'_, bool> {
+        Box::pin(ready(false))
+    }
 
     /// Takes the log back to a position, as a restored backup does, and its positions too. False if
     /// that cannot be done here.
-    fn rewind(&self, to: Position) -> BoxFuture<'_, bool>;
+    fn rewind(&self, _to: Position) -> BoxFuture<'_, bool> {
+        Box::pin(ready(false))
+    }
 
     /// Removes the oldest events, up to a position, on purpose. False if that cannot be done here.
-    fn remove_through(&self, position: Position) -> BoxFuture<'_, bool>;
+    fn remove_through(&self, _position: Position) -> BoxFuture<'_, bool> {
+        Box::pin(ready(false))
+    }
 
     /// Cuts every connection to the log. False if it has none.
-    fn disconnect(&self) -> BoxFuture<'_, bool>;
+    fn disconnect(&self) -> BoxFuture<'_, bool> {
+        Box::pin(ready(false))
+    }
 }
 
 /// An append that is not committed yet.
@@ -66,11 +77,11 @@ pub trait PendingAppend: Send {
 ///
 /// # Panics
 ///
-/// If the source does not conform; the case is printed before.
+/// If the source does not conform; the case is logged before, at the level `info`.
 pub async fn run<S: Subject + 'static>(subject: impl AsyncFn() -> S) {
     macro_rules! run {
         ($($case:ident)*) => {$(
-            println!("conformance: {}", stringify!($case));
+            tracing::info!(case = stringify!($case), "conformance");
             let case = Case { subject: Box::new(subject().await) };
             Box::pin(cases::$case(&case)).await;
         )*};
@@ -147,6 +158,7 @@ fn positions(events: &[RecordedEvent]) -> Vec<Position> {
     events.iter().map(|event| event.position).collect()
 }
 
+#[track_caller]
 #[allow(clippy::panic, reason = "a test can do nothing else")]
 fn answer<T>(answer: crate::Result<T>) -> T {
     match answer {

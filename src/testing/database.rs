@@ -45,12 +45,14 @@ static SERVER: OnceCell<Server> = OnceCell::const_new();
 ///
 /// Its functions panic with the reason if there is no server or it refuses: a test can do nothing
 /// else.
+#[derive(Debug)]
 pub struct TestDatabase {
     server: &'static Server,
     name: String,
     url: String,
 }
 
+#[derive(Debug)]
 enum Server {
     Own(Cluster),
     Named(String),
@@ -82,35 +84,6 @@ impl TestDatabase {
         &self.url
     }
 
-    /// A pool on the database.
-    ///
-    /// # Panics
-    ///
-    /// If the URL cannot be understood; the message says why.
-    pub fn pooled(&self) -> Database {
-        let database = connect::parse(&self.url).and_then(|c| Database::new(c, SESSIONS));
-        match database {
-            Ok(database) => database,
-            Err(error) => panic!("no pool for this test: {error}"),
-        }
-    }
-
-    /// highwater's own event table in this database, as the source `default`, with LISTEN.
-    ///
-    /// # Panics
-    ///
-    /// Like [`TestDatabase::pooled`].
-    pub fn source(&self) -> Arc<dyn Source> {
-        let database = self.pooled();
-        let direct = Some(database.connector().clone());
-        Arc::new(TableSource::new(
-            "default",
-            database,
-            direct,
-            EventTable::own(),
-        ))
-    }
-
     /// The URL of another database of the same server.
     pub fn cluster_url(&self, database: &str) -> String {
         self.server.url(database)
@@ -123,6 +96,31 @@ impl TestDatabase {
     /// If the server refuses it; the message says why.
     pub async fn client(&self) -> Client {
         connect(&self.url).await
+    }
+}
+
+/// For highwater's own tests.
+#[cfg(feature = "internal")]
+impl TestDatabase {
+    /// A pool on the database.
+    pub fn pooled(&self) -> Database {
+        let database = connect::parse(&self.url).and_then(|c| Database::new(c, SESSIONS));
+        match database {
+            Ok(database) => database,
+            Err(error) => panic!("no pool for this test: {error}"),
+        }
+    }
+
+    /// highwater's own event table in this database, as the source `default`, with LISTEN.
+    pub fn source(&self) -> Arc<dyn Source> {
+        let database = self.pooled();
+        let direct = Some(database.connector().clone());
+        Arc::new(TableSource::new(
+            "default",
+            database,
+            direct,
+            EventTable::own(),
+        ))
     }
 }
 

@@ -1,9 +1,8 @@
 //! A source in memory, for the tests of projections in Rust.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -21,6 +20,15 @@ use crate::source::{
 /// leave them, are made with [`MemorySource::burn`].
 #[derive(Clone)]
 pub struct MemorySource(Arc<Shared>);
+
+impl fmt::Debug for MemorySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySource")
+            .field("name", &self.0.name)
+            .field("head", &*self.0.head.borrow())
+            .finish_non_exhaustive()
+    }
+}
 
 struct Shared {
     name: String,
@@ -52,16 +60,9 @@ impl MemorySource {
         let version = 1 + log.events.iter().filter(|e| e.stream == stream).count();
         let position = log.last.next();
         log.last = position;
-        log.events.push(RecordedEvent {
-            position,
-            stream: stream.to_owned(),
-            version: i64::try_from(version).unwrap_or(i64::MAX),
-            event_type: event.event_type,
-            data: event.data,
-            metadata: event.metadata.unwrap_or_else(empty_object),
-            id: event.id.unwrap_or_else(Uuid::new_v4),
-            recorded_at: Timestamp::now(),
-        });
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        let event = RecordedEvent::new(event, position, stream, version);
+        log.events.push(event);
         drop(log);
         self.0.head.send_replace(position);
         position
@@ -119,11 +120,6 @@ impl MemorySource {
             events,
         }
     }
-}
-
-#[allow(clippy::expect_used, reason = "a constant that is JSON")]
-fn empty_object() -> Box<RawValue> {
-    RawValue::from_string("{}".to_owned()).expect("{} is JSON")
 }
 
 impl Source for MemorySource {

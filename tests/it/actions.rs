@@ -12,13 +12,13 @@ use highwater::internal::pause;
 use highwater::internal::pg::database::Database;
 use highwater::internal::pg::migrate::migrate;
 use highwater::internal::projection::DynProjection;
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, ProjectionName};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{append_rows, one, sql_projection};
+use crate::support::{append_rows, one, run_to_head, sql_projection};
 
 /// Command, projection and detail.
 type Recorded = (String, String, Value);

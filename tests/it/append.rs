@@ -1,5 +1,6 @@
 //! Appending: versions, positions, conflicts, what cannot be stored; from Rust and from SQL.
 
+use highwater::internal::event_store;
 use highwater::internal::pg::database::Database;
 use highwater::{ErrorKind, EventStore, ExpectedVersion, NewEvent, Position};
 use serde_json::json;
@@ -11,7 +12,7 @@ use crate::database::test_database;
 
 pub(crate) async fn test_store() -> (Client, Database, EventStore) {
     let (client, database) = test_database().await;
-    let store = EventStore::new(database.clone());
+    let store = event_store::in_database(database.clone());
     (client, database, store)
 }
 
@@ -293,7 +294,7 @@ async fn an_append_in_a_transaction_that_is_rolled_back_leaves_nothing() {
 #[tokio::test]
 async fn appending_without_the_schema_says_what_to_run() {
     let (_client, database) = crate::database::empty_database().await;
-    let error = EventStore::new(database)
+    let error = event_store::in_database(database)
         .append("s", ExpectedVersion::Any, &[event("A", 1)])
         .await
         .unwrap_err();

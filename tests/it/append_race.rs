@@ -1,7 +1,8 @@
 //! Writers that append at the same time: none fails, none is lost, none waits in a circle.
 
+use highwater::internal::event_store;
 use highwater::internal::pg::database::Database;
-use highwater::{ErrorKind, EventStore, ExpectedVersion};
+use highwater::{ErrorKind, ExpectedVersion};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -173,7 +174,7 @@ async fn under_repeatable_read_a_lost_race_is_the_serialization_failure_of_the_s
     let set =
         format!("alter database {name} set default_transaction_isolation = 'repeatable read'");
     client.batch_execute(&set).await.unwrap();
-    let fresh = EventStore::new(Database::new(database.connector().clone(), 4).unwrap());
+    let fresh = event_store::in_database(Database::new(database.connector().clone(), 4).unwrap());
     let tasks: Vec<_> = (0..4)
         .map(|n| {
             let store = fresh.clone();

@@ -9,13 +9,13 @@ use highwater::internal::engine::rebuild::{Rebuild, Rebuilt};
 use highwater::internal::engine::{Engine, Settings};
 use highwater::internal::projection::DynProjection;
 use highwater::internal::source::Source;
-use highwater::testing::{MemorySource, TestDatabase, run_to_head};
+use highwater::testing::{MemorySource, TestDatabase};
 use highwater::{ErrorKind, ProjectionName};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::exactness::{Running, caught_up};
-use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
+use crate::support::{COUNTS, append_rows, eventually, one, run_to_head, sql_projection};
 
 const LIMIT: Duration = crate::support::PATIENCE;
 

@@ -169,7 +169,7 @@ impl<F> Calls<F>
 where
     F: Fn(&Batch) -> Result<Option<&'static str>> + Send + Sync + 'static,
 {
-    fn runnable(name: &str, deed: F) -> Arc<dyn DynProjection> {
+    fn compiled(name: &str, deed: F) -> Arc<dyn DynProjection> {
         let name = name.to_owned();
         Arc::new(RustProjection::new(Calls { name, deed }).unwrap())
     }
@@ -209,7 +209,7 @@ async fn a_failure_in_the_third_batch_leaves_nothing_of_the_first_two() {
     let (calls, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let watched = seen.clone();
-    let projection = Calls::runnable("calls", move |batch| {
+    let projection = Calls::compiled("calls", move |batch| {
         watched.lock().unwrap().push(batch.range.after());
         let is_third = calls.fetch_add(1, Ordering::SeqCst) == 2;
         if is_third && !has_failed.swap(true, Ordering::SeqCst) {
@@ -253,7 +253,7 @@ async fn a_projection_that_ends_a_transaction_of_several_batches_is_found_out() 
         fill(&client, 30_000, 10, 0).await;
         let done_at = Arc::new(AtomicI64::new(0));
         let first = done_at.clone();
-        let projection = Calls::runnable("calls", move |batch| {
+        let projection = Calls::compiled("calls", move |batch| {
             let after = batch.range.after().get();
             let is_first = first.load(Ordering::SeqCst) == 0 && after > 0;
             is_first.then(|| first.store(after, Ordering::SeqCst));
@@ -288,7 +288,7 @@ async fn no_batch_holds_more_than_it_may_and_a_larger_event_comes_alone() {
     fill_more(&client, 30_000, 10).await;
     let largest = Arc::new(Mutex::new((0, 0, 0)));
     let watched = largest.clone();
-    let projection = Calls::runnable("calls", move |batch| {
+    let projection = Calls::compiled("calls", move |batch| {
         let bytes = batch.events.iter();
         let bytes = bytes.map(|e| e.data.get().len() + e.metadata.get().len());
         let (bytes, events) = (bytes.sum::<usize>(), batch.events.len());
@@ -314,7 +314,7 @@ async fn projections_that_are_behind_share_the_smallest_pools_without_waiting_fo
         let client = database.client().await;
         fill(&client, 20_000, 10, 0).await;
         let projections = ["calls", "calls_b", "calls_c", "calls_d"];
-        let projections = projections.map(|name| Calls::runnable(name, |_| Ok(None)));
+        let projections = projections.map(|name| Calls::compiled(name, |_| Ok(None)));
         let mut settings = settings();
         settings.pool_size = pool_size;
         let own = EventTable::own();
@@ -350,7 +350,7 @@ async fn a_transaction_outlives_the_lease_while_its_batches_are_slow_to_read() {
     settings.lease = Duration::from_secs(1);
     let applied = Arc::new(AtomicUsize::new(0));
     let counted = applied.clone();
-    let projection = Calls::runnable("calls", move |_| {
+    let projection = Calls::compiled("calls", move |_| {
         counted.fetch_add(1, Ordering::SeqCst);
         Ok(None)
     });

@@ -8,9 +8,9 @@ use highwater::internal::check::{Check, Finding, Level, has_errors, render, run}
 use highwater::internal::pg::connect::Connector;
 use highwater::internal::pg::database::Database;
 use highwater::internal::source::Source;
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 
-use crate::support::{COUNTS, one, sql_projection, table_source};
+use crate::support::{COUNTS, one, run_to_head, sql_projection, table_source};
 
 /// Files that go with the directory.
 fn files(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -29,7 +29,7 @@ async fn check_in(
     run(Check {
         config: None,
         directory: Some(directory),
-        coded: &[],
+        compiled: &[],
         database: Some(database),
         sources,
     })
@@ -117,11 +117,11 @@ async fn files_are_checked_without_a_database_and_all_faults_are_reported_at_onc
         ("Bad.sql", COUNTS),
         ("highwater.toml", "[engine]\nlese = \"1s\"\n"),
     ]);
-    let coded = [sql_projection("counts", COUNTS)];
+    let compiled = [sql_projection("counts", COUNTS)];
     let findings = run(Check {
         config: Some(&directory.path().join("highwater.toml")),
         directory: Some(directory.path()),
-        coded: &coded,
+        compiled: &compiled,
         database: None,
         sources: &[],
     })
@@ -250,7 +250,7 @@ async fn the_tests_of_a_projection_that_is_compiled_in_are_somebodys() {
     let findings = highwater::internal::check::run(Check {
         config: None,
         directory: Some(directory.path()),
-        coded: &[sql_projection("counts", COUNTS)],
+        compiled: &[sql_projection("counts", COUNTS)],
         database: None,
         sources: &[],
     })

@@ -1,11 +1,11 @@
 //! Dead letters from outside: list, show, retry, discard.
 
 use highwater::internal::dead_letters::{self, Selection};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, ProjectionName};
 use tokio_postgres::Client;
 
-use crate::support::{COUNTS, append_rows, one, sql_projection};
+use crate::support::{COUNTS, append_rows, one, run_to_head, sql_projection};
 
 const LIMIT: i64 = 100;
 

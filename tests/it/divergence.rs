@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use highwater::internal::engine::operate::accept;
 use highwater::internal::engine::{Engine, Settings, Until};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{Error, ErrorKind, Outcome, Position};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::exactness::{Running, ledger_in_rust, ledger_in_sql, positions};
-use crate::support::{append_rows, eventually, one};
+use crate::support::{append_rows, eventually, one, run_to_head};
 
 /// Events go as a log that goes back loses them, and not as somebody deletes them.
 async fn lose(client: &Client, events: &str) {

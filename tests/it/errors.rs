@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use highwater::internal::engine::{Engine, RunnerState, Settings};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Outcome};
 use tokio_postgres::Client;
 
 use crate::exactness::{LEDGER, Running, assert_exact, caught_up, positions};
-use crate::support::{append_rows, eventually, one, sql_projection};
+use crate::support::{append_rows, eventually, one, run_to_head, sql_projection};
 
 const LIMIT: Duration = crate::support::PATIENCE;
 

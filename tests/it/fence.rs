@@ -2,11 +2,11 @@
 
 use highwater::Outcome;
 use highwater::internal::engine::{Engine, Settings, Until};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append_rows, one, sql_projection};
+use crate::support::{COUNTS, append_rows, one, run_to_head, sql_projection};
 
 /// Events 1 to 10 are in the read model, under epoch 1.
 async fn built() -> (TestDatabase, Client) {

@@ -11,7 +11,7 @@ use highwater::internal::pg::quote_identifier;
 use highwater::internal::pg::transaction::Tx;
 use highwater::internal::projection::{DynProjection, Projection, RustProjection};
 use highwater::internal::source::Batch;
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{BoxError, Outcome, RecordedEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::hostile::HOSTILE;
 use crate::support::keyed_view::ByStream;
-use crate::support::{one, sql_projection};
+use crate::support::{one, run_to_head, sql_projection};
 
 /// The field of `data` that is the key.
 const FIELD: &str = "{key} it's /*key:*/ -- $1 $$ \\ */";

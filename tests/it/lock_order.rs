@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use highwater::internal::dead_letters::{self, Selection};
 use highwater::internal::engine::operate::{accept, drop_projection};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ProjectionName, Result};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
+use crate::support::{COUNTS, append_rows, eventually, one, run_to_head, sql_projection};
 
 const LIMIT: Duration = crate::support::PATIENCE;
 const REPARTITION: &str = "select highwater.repartition('counts')";

@@ -29,6 +29,7 @@ mod fence;
 mod given_expect;
 mod hangs;
 mod hostile;
+mod invariants;
 mod layers;
 mod live_view;
 mod lock_order;

@@ -66,6 +66,11 @@ async fn a_program_runs_projections_with_what_is_public_and_nothing_else() {
 }
 
 #[test]
+fn a_program_tests_a_source_and_projections_of_its_own() {
+    succeeded(cargo(&["test"]));
+}
+
+#[test]
 fn a_program_that_wants_only_projections_builds_without_what_else_there_is() {
     succeeded(cargo(&["check", "--no-default-features"]));
     let tree = [

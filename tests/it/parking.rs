@@ -14,12 +14,12 @@ use highwater::internal::dead_letters::{self, Selection};
 use highwater::internal::engine::Engine;
 use highwater::internal::engine::Settings;
 use highwater::internal::projection::DynProjection;
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Outcome, ProjectionName, Report, Until};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{append_rows, eventually, one, sql_projection};
+use crate::support::{append_rows, eventually, one, run_to_head, sql_projection};
 
 const LIMIT: Duration = crate::support::PATIENCE;
 

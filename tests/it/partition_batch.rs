@@ -7,12 +7,12 @@ use highwater::internal::engine::operate::accept;
 use highwater::internal::pg::transaction::Tx;
 use highwater::internal::projection::{DynProjection, Projection, RustProjection};
 use highwater::internal::source::{Batch, Source};
-use highwater::testing::{MemorySource, TestDatabase, run_to_head};
+use highwater::testing::{MemorySource, TestDatabase};
 use highwater::{BoxError, ErrorKind, NewEvent, Outcome, Result};
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::support::{append_rows, one, sql_projection};
+use crate::support::{append_rows, one, run_to_head, sql_projection};
 
 const KEY: &str = "data->>'customer'";
 

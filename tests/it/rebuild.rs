@@ -8,12 +8,12 @@ use std::time::Duration;
 use highwater::internal::engine::operate::{accept, drop_projection};
 use highwater::internal::engine::rebuild::{Rebuild, Rebuilt};
 use highwater::internal::engine::{Engine, Settings, Until};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Outcome};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{append_rows, eventually, one, sql_projection};
+use crate::support::{append_rows, eventually, one, run_to_head, sql_projection};
 
 const COUNTS: &str = "
 -- highwater: up

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use highwater::internal::engine::rebuild::Rebuild;
 use highwater::internal::engine::{Engine, Settings, Until};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Outcome};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append_rows, eventually, one, sql_projection};
+use crate::support::{COUNTS, append_rows, eventually, one, run_to_head, sql_projection};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sql_projection_reads_what_was_appended_and_ends_at_the_head() {

@@ -9,13 +9,13 @@ use highwater::internal::pg::transaction::Tx;
 use highwater::internal::projection::{Keyed, KeyedView, OnUnknown, Projection, RustProjection};
 use highwater::internal::source::Batch;
 use highwater::internal::source::table::{EventTable, TableSource};
-use highwater::testing::{MemorySource, TestDatabase, run_to_head};
+use highwater::testing::{MemorySource, TestDatabase};
 use highwater::{BoxError, Error, ErrorKind, NewEvent, Outcome, RecordedEvent, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{append_rows, eventually, one};
+use crate::support::{append_rows, eventually, one, run_to_head};
 
 #[derive(Deserialize)]
 enum Account {

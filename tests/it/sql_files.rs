@@ -83,6 +83,16 @@ fn no_file_of_the_source_is_longer_than_500_lines() {
 }
 
 #[test]
+fn half_of_the_files_of_the_engine_are_not_longer_than_150_lines() {
+    let files = files_below(&root().join("src")).into_iter();
+    let lines = files.map(|file| fs::read_to_string(file).unwrap().lines().count());
+    let mut lines: Vec<usize> = lines.collect();
+    lines.sort_unstable();
+    let median = lines[lines.len() / 2];
+    assert!(median <= 150, "{median} lines");
+}
+
+#[test]
 fn no_migration_is_longer_than_200_lines() {
     for file in files_below(&root().join("sql/migrations")) {
         let lines = fs::read_to_string(&file).unwrap().lines().count();

@@ -9,13 +9,13 @@ use highwater::internal::engine::Settings;
 use highwater::internal::projection::Definition;
 use highwater::internal::source::{BoxFuture, Follower, Source};
 use highwater::internal::status::{self, DefinitionState, Status};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{Error, ErrorKind, Position, Result, Until};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::meddled::{Meddled, Meddling};
-use crate::support::{COUNTS, append, eventually, sql_projection, table_source};
+use crate::support::{COUNTS, append, eventually, run_to_head, sql_projection, table_source};
 
 const LIMIT: Duration = crate::support::PATIENCE;
 

@@ -11,13 +11,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use highwater::internal::engine::Engine;
 use highwater::internal::projection::file::ProjectionFile;
 use highwater::internal::projection::{DynProjection, SqlProjection};
 use highwater::internal::source::Source;
 use highwater::internal::source::table::{EventTable, TableSource};
 use highwater::testing::TestDatabase;
+use highwater::{Report, Settings, Until};
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSql;
+use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for what must come: no machine is that busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
@@ -40,6 +43,17 @@ pub(crate) fn sql_projection(name: &str, text: &str) -> Arc<dyn DynProjection> {
     let path = format!("projections/{name}.sql");
     let file = ProjectionFile::parse(Path::new(&path), text).expect("a projection file");
     Arc::new(SqlProjection::new(file))
+}
+
+/// Runs `projections` over `source` until each has passed its head or stopped.
+pub(crate) async fn run_to_head(
+    database: &TestDatabase,
+    source: Arc<dyn Source>,
+    projections: Vec<Arc<dyn DynProjection>>,
+) -> highwater::Result<Report> {
+    let engine = Engine::new(database.pooled(), Settings::default()).source(source);
+    let engine = projections.into_iter().fold(engine, Engine::projection);
+    engine.run(Until::CaughtUp, CancellationToken::new()).await
 }
 
 /// Appends an event of type `T` for each version, as anybody's plain insert does, each in a

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use highwater::Outcome;
 use highwater::internal::append::append_ndjson;
 use highwater::internal::engine::{Engine, Settings, Until};
+use highwater::internal::event_store;
 use highwater::internal::ndjson::Reader;
 use highwater::internal::projection::file::load_directory;
 use highwater::internal::projection::{DynProjection, Keyed, SqlProjection};
 use highwater::testing::TestDatabase;
-use highwater::{EventStore, Outcome};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::one;
@@ -37,7 +38,7 @@ fn projections() -> Vec<Arc<dyn DynProjection>> {
 
 async fn with_history() -> TestDatabase {
     let database = TestDatabase::new().await;
-    let store = EventStore::new(database.pooled());
+    let store = event_store::in_database(database.pooled());
     let reader = Reader::open(&data("tokio-history.ndjson.gz")).unwrap();
     let summary = append_ndjson(&store, reader, 1_000, |_| {}).await.unwrap();
     assert_eq!(summary.appended, 24_935);

@@ -6,11 +6,11 @@ use highwater::internal::engine::Engine;
 use highwater::internal::engine::Settings;
 use highwater::internal::pause::pause;
 use highwater::internal::wait::{Target, Waited, until_visible};
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Position, Result, Until};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{COUNTS, append, eventually, one, sql_projection, table_source};
+use crate::support::{COUNTS, append, eventually, one, run_to_head, sql_projection, table_source};
 
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(60);

@@ -1,5 +1,6 @@
 //! Wakes: after the commit, coalesced, and never inside an append.
 
+use highwater::internal::event_store;
 use highwater::internal::pg::connect::Notifications;
 use highwater::internal::pg::database::Database;
 use highwater::{EventStore, ExpectedVersion};
@@ -25,7 +26,7 @@ async fn wakes_that_wait_become_one_that_names_the_last_position() {
     let (mut client, database) = test_database().await;
     let mut wakes = listen(&database).await;
     let narrow = Database::new(database.connector().clone(), 1).unwrap();
-    let store = EventStore::new(narrow.clone());
+    let store = event_store::in_database(narrow.clone());
     let session = narrow.client().await.unwrap();
     for n in 0..10 {
         let transaction = client.transaction().await.unwrap();

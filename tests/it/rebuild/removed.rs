@@ -1,12 +1,12 @@
 //! A rebuild from a log that lacks its oldest events.
 
-use highwater::testing::{TestDatabase, run_to_head};
+use highwater::testing::TestDatabase;
 use highwater::{ErrorKind, Outcome};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::{COUNTS, DOUBLED, built, rebuild, total};
-use crate::support::{one, sql_projection};
+use crate::support::{one, run_to_head, sql_projection};
 
 /// What a rebuild leaves behind: its number, its checkpoints and its schema.
 const LEFT: &str =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use highwater::internal::source::{BoxFuture, Source};
 use highwater::testing::MemorySource;
-use highwater::testing::conformance::{Pending, Subject};
+use highwater::testing::conformance::Subject;
 use highwater::{NewEvent, Position};
 
 pub(super) struct InMemory(pub(super) MemorySource);
@@ -19,10 +19,6 @@ impl Subject for InMemory {
         Box::pin(ready(self.0.append(stream, event)))
     }
 
-    fn begin<'a>(&'a self, _: &'a str, _: NewEvent) -> BoxFuture<'a, Option<Pending>> {
-        Box::pin(ready(None))
-    }
-
     fn burn(&self, count: u32) -> BoxFuture<'_, bool> {
         self.0.burn(u64::from(count));
         Box::pin(ready(true))
@@ -31,13 +27,5 @@ impl Subject for InMemory {
     fn rewind(&self, to: Position) -> BoxFuture<'_, bool> {
         self.0.rewind(to);
         Box::pin(ready(true))
-    }
-
-    fn remove_through(&self, _: Position) -> BoxFuture<'_, bool> {
-        Box::pin(ready(false))
-    }
-
-    fn disconnect(&self) -> BoxFuture<'_, bool> {
-        Box::pin(ready(false))
     }
 }

@@ -1,6 +1,11 @@
 //! Runs three read models in the database of its first argument, one of them from the file of its second, and
 //! prints what it sees.
 
+#[cfg(test)]
+mod own_log;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::time::Duration;
 

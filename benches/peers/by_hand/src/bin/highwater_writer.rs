@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use by_hand::{Columns, Insert, connect};
+use highwater::internal::event_store;
 use highwater::internal::pg::connect::Connector;
 use highwater::internal::pg::database::Database;
 use highwater::{EventStore, ExpectedVersion, NewEvent};
@@ -69,7 +70,7 @@ impl Peer for Highwater {
         if way == "EventStore::append" {
             let open = async || {
                 let database = Database::new(Connector::parse(url)?, SESSIONS_MAX)?;
-                anyhow::Ok(EventStore::new(database))
+                anyhow::Ok(event_store::in_database(database))
             };
             return Ok(Own::Store(self.store.get_or_try_init(open).await?.clone()));
         }
