@@ -107,9 +107,11 @@ pub(super) enum Response {
     Stop,
 }
 
-pub(super) fn response(error: &Error, retries: bool) -> Response {
+/// What follows from an error. `retries`: dead letters are being retried; `has_read`: reading the
+/// checkpoint again has led to this error.
+pub(super) fn response(error: &Error, retries: bool, has_read: bool) -> Response {
     match error.kind() {
-        ErrorKind::Fenced if error.sqlstate().is_some() => Response::ReadAgain,
+        ErrorKind::Fenced if error.sqlstate().is_some() && !has_read => Response::ReadAgain,
         ErrorKind::Fenced => Response::Lose,
         ErrorKind::ParkedFull if retries => Response::AwaitRetries,
         kind if verdict(kind) == Verdict::Transient => Response::Retry,
@@ -245,23 +247,23 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_retried_stops_or_has_the_checkpoint_read_again() {
+    fn an_error_is_retried_stops_or_has_the_checkpoint_read_again_once() {
         let error = |kind| Error::new(kind, "an error");
-        for (error, retries, expected) in [
-            (
-                error(ErrorKind::Fenced).with_sqlstate("HW101"),
-                false,
-                Response::ReadAgain,
-            ),
-            (error(ErrorKind::Fenced), false, Response::Lose),
-            (error(ErrorKind::ConnectionLost), false, Response::Retry),
-            (error(ErrorKind::Locked), true, Response::Retry),
-            (error(ErrorKind::ParkedFull), true, Response::AwaitRetries),
-            (error(ErrorKind::ParkedFull), false, Response::Stop),
-            (error(ErrorKind::Apply), true, Response::Stop),
-            (error(ErrorKind::Config), false, Response::Stop),
+        let by_the_fence = || error(ErrorKind::Fenced).with_sqlstate("HW101");
+        for (error, retries, has_read, expected) in [
+            (by_the_fence(), false, false, Response::ReadAgain),
+            (by_the_fence(), false, true, Response::Lose),
+            (error(ErrorKind::Fenced), false, false, Response::Lose),
+            (error(ErrorKind::ConnectionLost), false, true, Response::Retry),
+            (error(ErrorKind::Locked), true, false, Response::Retry),
+            (error(ErrorKind::ParkedFull), true, false, Response::AwaitRetries),
+            (error(ErrorKind::ParkedFull), false, false, Response::Stop),
+            (error(ErrorKind::Changed), true, true, Response::Stop),
+            (error(ErrorKind::Apply), true, false, Response::Stop),
+            (error(ErrorKind::Config), false, false, Response::Stop),
         ] {
-            assert_eq!(response(&error, retries), expected, "{error} {retries}");
+            let found = response(&error, retries, has_read);
+            assert_eq!(found, expected, "{error} {retries} {has_read}");
         }
     }
 }
