@@ -156,6 +156,7 @@ impl Parts {
             return Ok(false);
         }
         projection::check_hash(name, &self.definition().hash, &stored.hash)?;
+        projection::check_key_hash(name, &stored.key_hash)?;
         Ok(true)
     }
 }
