@@ -3,6 +3,9 @@
 //! The hash is `hashtextextended(key collate "C", 0)`, Bob Jenkins' lookup3 as the server has it.
 //! It decides which partition has seen which event, so it must stay the same for ever.
 
+/// Its name, which is stored with each build.
+pub(crate) const NAME: &str = "hashtextextended";
+
 /// The partition, below `of`, that `key` belongs to; the key null belongs to the first.
 pub(crate) fn partition_of(key: Option<&str>, of: i32) -> i32 {
     let Some(key) = key else { return 0 };

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -21,6 +22,9 @@ use crate::projection::Definition;
 use crate::source::Source;
 use crate::status::{self, ProjectionStatus, SourceStatus, span};
 use crate::suggest;
+
+#[cfg(test)]
+mod tests;
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
@@ -295,7 +299,7 @@ async fn timed_out(
         projection.state.as_str(),
         projection.position,
         span(timeout.as_secs_f64()),
-        reason(projection, source, &status, goal),
+        reason(projection, source, status.at, goal),
     );
     Ok(Waited::TimedOut {
         position: projection.position,
@@ -305,10 +309,11 @@ async fn timed_out(
     })
 }
 
+/// Why a projection is not at `goal`, and what to do.
 fn reason(
     projection: &ProjectionStatus,
     source: Option<&SourceStatus>,
-    status: &status::Status,
+    now: Timestamp,
     goal: Position,
 ) -> String {
     let name = &projection.name;
@@ -321,7 +326,7 @@ fn reason(
     if projection.state == status::State::Idle && projection.paused_at.is_none() {
         return format!("no instance runs it; start highwater run {name}");
     }
-    if let Some(obstacle) = obstacle(projection, source, status, goal) {
+    if let Some(obstacle) = obstacle(projection, source, now, goal) {
         return obstacle;
     }
     match projection.eta_seconds {
@@ -334,7 +339,7 @@ fn reason(
 pub(crate) fn obstacle(
     projection: &ProjectionStatus,
     source: Option<&SourceStatus>,
-    status: &status::Status,
+    now: Timestamp,
     goal: Position,
 ) -> Option<String> {
     if projection.paused_at.is_some() {
@@ -344,12 +349,12 @@ pub(crate) fn obstacle(
     if let Some(problem) = source.and_then(|s| s.problem.as_ref()) {
         return Some(problem.to_string());
     }
-    if let Some(blocked) = projection.blocked(status.at) {
+    if let Some(blocked) = projection.blocked(now) {
         return Some(blocked);
     }
     if let Some(source) = source
         && source.mark.is_some_and(|mark| mark < goal)
-        && let Some(held) = source.blocked(status.at)
+        && let Some(held) = source.blocked(now)
     {
         return Some(held);
     }

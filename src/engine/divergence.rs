@@ -243,3 +243,152 @@ fn accepted_position(checkpoint: &Checkpoint, log: &LogState, difference: &Diffe
     };
     checkpoint.position.max(cut)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Difference::{Behind, Gone, Identity, NewEvent, OtherEvent, Stranded, TakenAgain};
+    use super::*;
+    use crate::source::Removed;
+
+    const KNOWN: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn at(position: i64) -> Position {
+        Position::new(position)
+    }
+
+    /// What was removed: the oldest events up to a position, and others.
+    fn removed(through: i64, others: &[i64]) -> Option<Removed> {
+        Some(Removed {
+            through: at(through),
+            others: others.iter().copied().map(at).collect(),
+        })
+    }
+
+    #[test]
+    fn a_log_must_have_the_known_event_and_no_later_one_or_have_recorded_its_removal() {
+        let known = Some((8, KNOWN));
+        let none = || removed(0, &[]);
+        for (number, (known, last, oldest, removed, expected)) in [
+            (None, None, None, none(), Ok(())),
+            (
+                None,
+                Some((8, OTHER)),
+                Some(8),
+                none(),
+                Err(NewEvent(at(8), OTHER)),
+            ),
+            (known, known, Some(1), none(), Ok(())),
+            (
+                known,
+                Some((9, OTHER)),
+                Some(1),
+                none(),
+                Err(NewEvent(at(9), OTHER)),
+            ),
+            (
+                known,
+                Some((8, OTHER)),
+                Some(1),
+                none(),
+                Err(OtherEvent(at(8), KNOWN, OTHER)),
+            ),
+            (
+                known,
+                Some((5, OTHER)),
+                Some(1),
+                none(),
+                Err(Gone(at(8), KNOWN)),
+            ),
+            (known, Some((5, OTHER)), Some(1), removed(0, &[8]), Ok(())),
+            (
+                known,
+                Some((5, OTHER)),
+                Some(5),
+                removed(6, &[]),
+                Err(TakenAgain(at(5))),
+            ),
+            (known, None, Some(11), removed(8, &[]), Ok(())),
+            (
+                known,
+                None,
+                Some(11),
+                removed(7, &[]),
+                Err(Gone(at(8), KNOWN)),
+            ),
+            // It keeps no record of removals.
+            (
+                known,
+                Some((5, OTHER)),
+                Some(5),
+                None,
+                Err(Gone(at(8), KNOWN)),
+            ),
+            (known, None, None, None, Err(Gone(at(8), KNOWN))),
+            (known, None, Some(12), None, Err(Stranded(Some(at(12))))),
+            // Events after the checkpoint were removed.
+            (
+                known,
+                None,
+                Some(13),
+                removed(12, &[]),
+                Err(Stranded(Some(at(13)))),
+            ),
+            (None, None, None, removed(12, &[]), Err(Stranded(None))),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let place = |(position, id)| (at(position), id);
+            let checkpoint = checkpoint(known.map(place));
+            let log = LogState {
+                last: last.map(place),
+                oldest: oldest.map(at),
+                removed,
+                ..log()
+            };
+            assert_eq!(compare(&checkpoint, &log), expected, "row {number}");
+        }
+    }
+
+    #[test]
+    fn another_log_and_one_that_went_back_are_known_before_any_event_is_compared() {
+        let checkpoint = checkpoint(Some((at(8), KNOWN)));
+        let behind = LogState {
+            reached: at(9),
+            ..log()
+        };
+        assert_eq!(compare(&checkpoint, &behind), Err(Behind(at(9))));
+        let another = LogState {
+            identity: "another".into(),
+            ..behind
+        };
+        assert_eq!(
+            compare(&checkpoint, &another),
+            Err(Identity("another".into()))
+        );
+    }
+
+    /// At position 10.
+    fn checkpoint(last_event: checkpoint::LastEvent) -> Checkpoint {
+        Checkpoint {
+            position: at(10),
+            epoch: checkpoint::Epoch::default(),
+            source_identity: "log".into(),
+            last_event,
+            partitions: 1,
+            drain_at: None,
+            parking: 0,
+        }
+    }
+
+    fn log() -> LogState {
+        LogState {
+            identity: "log".into(),
+            reached: at(10),
+            oldest: None,
+            last: None,
+            removed: None,
+        }
+    }
+}

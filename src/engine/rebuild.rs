@@ -33,6 +33,7 @@ use super::transaction::{begin, end, lock_live, warn_if_blocked};
 use super::{Engine, Monitor, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
+use crate::key_hash;
 use crate::name::ProjectionName;
 use crate::pg::action::{self, Action};
 use crate::pg::database::Database;
@@ -141,7 +142,8 @@ impl Rebuild {
     /// The next generation of an earlier attempt, if it has the same definition.
     async fn goes_on(&self, client: &Client, stored: &StoredProjection) -> Result<Option<i32>> {
         let definition = self.projection.definition();
-        let is_same = stored.next_hash.as_deref() == Some(&definition.hash);
+        let is_same = stored.next_hash.as_deref() == Some(&definition.hash)
+            && stored.next_key_hash.as_deref() == Some(key_hash::NAME);
         match stored.next_generation {
             Some(next) if is_same => {
                 let is_there = schema_exists(client, &next_schema(&definition.name)).await?;

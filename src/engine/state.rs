@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::error::Error;
+use crate::metrics;
 use crate::name::ProjectionName;
 use crate::position::Position;
 use crate::runner_state::RunnerState;
@@ -126,9 +128,22 @@ impl Shared {
         self.change(|inner| inner.moved_to(position));
     }
 
-    pub(super) fn failed(&self, error: &crate::error::Error) {
+    pub(super) fn failed(&self, error: &Error) {
         self.change(|inner| inner.status.last_error = Some(error.to_string()));
     }
+
+    /// An error has stopped the runner: the log says so.
+    pub(super) fn stopped(&self, error: &Error) {
+        self.failed(error);
+        self.set_state(RunnerState::Stopped);
+        log_stop(&self.get().name, error);
+    }
+}
+
+/// The only place that logs a stop.
+fn log_stop(name: &ProjectionName, error: &Error) {
+    metrics::state(name, RunnerState::Stopped);
+    tracing::error!(projection = %name, kind = %error.kind(), error = %error, "stopped");
 }
 
 impl Inner {
@@ -271,8 +286,21 @@ impl Board {
         self.change(|inner| inner.state = state);
     }
 
-    pub(super) fn failed(&self, error: &crate::error::Error) {
+    pub(super) fn failed(&self, error: &Error) {
         self.change(|inner| inner.last_error = Some(error.to_string()));
+    }
+
+    /// The run of it was stopped by an error: the log says so, unless it has, for a runner.
+    pub(super) fn stopped(&self, error: &Error) {
+        self.failed(error);
+        self.set_state(RunnerState::Stopped);
+        let told = |runner: &RunnerStatus| {
+            let last_error = runner.last_error.as_deref();
+            runner.state == RunnerState::Stopped && last_error == Some(&error.to_string())
+        };
+        if !self.runners().iter().any(told) {
+            log_stop(&self.lock().name, error);
+        }
     }
 
     /// The position of the projection, by its checkpoints. The view of them may be older than what

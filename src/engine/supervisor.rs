@@ -89,9 +89,12 @@ impl Supervisor {
         while self.runners.join_next().await.is_some() {}
         self.parts.board.over();
         self.parts.wake.notify_one();
+        self.ended_with(outcome)
+    }
+
+    fn ended_with(&self, outcome: Outcome) -> Outcome {
         if let Outcome::Stopped(error) = &outcome {
-            self.parts.board.failed(error);
-            self.parts.board.set_state(RunnerState::Stopped);
+            self.parts.board.stopped(error);
         }
         outcome
     }
@@ -101,7 +104,7 @@ impl Supervisor {
         let partitions = match self.partitions_of(generation, &stop).await {
             Ok(Some(partitions)) => partitions,
             Ok(None) => return Outcome::Drained,
-            Err(error) => return Outcome::Stopped(error),
+            Err(error) => return self.ended_with(Outcome::Stopped(error)),
         };
         for partition in 0..partitions {
             self.start(partition, Build::Next(generation), generation, &stop);
@@ -114,7 +117,7 @@ impl Supervisor {
                 self.end_all();
             }
         }
-        outcome
+        self.ended_with(outcome)
     }
 
     /// Observes, plans and carries out, until the run is over.
@@ -252,6 +255,7 @@ impl Supervisor {
 
     fn start(&mut self, partition: i32, build: Build, generation: i32, stop: &CancellationToken) {
         let parts = &self.parts;
+        let shared = parts.board.add(partition);
         let runner = Runner::new(runner::Parts {
             target: parts.target.clone(),
             source: parts.source.clone(),
@@ -264,7 +268,7 @@ impl Supervisor {
             instance: parts.instance,
             cluster: parts.cluster.clone(),
             settings: parts.settings.clone(),
-            shared: parts.board.add(partition),
+            shared: shared.clone(),
             fenced: parts.fenced.clone(),
             wake: parts.wake.clone(),
             permits: parts.permits.clone(),
@@ -276,7 +280,11 @@ impl Supervisor {
         self.runners.spawn(async move {
             // Outside of a batch: after a panic inside one, the runner stops the projection.
             let ended = AssertUnwindSafe(runner.run(stop)).catch_unwind().await;
-            let ended = ended.unwrap_or_else(|panic| Ended::Stopped(apply::panicked(&*panic)));
+            let ended = ended.unwrap_or_else(|panic| {
+                let error = apply::panicked(&*panic);
+                shared.stopped(&error);
+                Ended::Stopped(error)
+            });
             (id, ended)
         });
     }

@@ -102,7 +102,8 @@ error_kinds! {
     Changed = ("changed", Fatal, 1, None),
     /// Another instance runs this projection now, under a higher epoch.
     Fenced = ("fenced", Fatal, 1, Some("highwater status shows which instance runs it")),
-    /// The source is not the one the checkpoint was taken from, or it went back.
+    /// The source is not the one the checkpoint was taken from, or it went back; or the read model is
+    /// not at the position of its checkpoint.
     Diverged = ("diverged", Fatal, 1, None),
     /// The source no longer has events that the projection has not read.
     Stranded = ("stranded", Fatal, 1, None),

@@ -33,6 +33,7 @@ pub(crate) enum Action<'a> {
         hash: &'a str,
         definition_changed: bool,
         log_differed: bool,
+        position_differed: bool,
     },
     /// `drop`.
     Dropped,
@@ -88,10 +89,12 @@ impl Action<'_> {
                 hash,
                 definition_changed,
                 log_differed,
+                position_differed,
             } => json!({
                 "hash": hash,
                 "definition_changed": definition_changed,
                 "log_differed": log_differed,
+                "position_differed": position_differed,
             }),
             Action::Dropped | Action::Paused | Action::Resumed => json!({}),
             Action::Retried(selected) => selected.detail(json!({})),

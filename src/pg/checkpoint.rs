@@ -12,6 +12,10 @@
 //! **Consequences.** A runner with an old epoch can burn CPU but never commit. The position only
 //! rises.
 //!
+//! **Beside the read model.** The second statement of the fence moves `highwater_position` in the
+//! schema of the read model from the same position to the same. It raises HW105 if the row is not
+//! there or at another position: then read model or checkpoint was restored without the other.
+//!
 //! **The order of locks.** A transaction that locks more than one row locks the projection's first,
 //! in a statement of its own and `for no key update` (a batch that parks refers to it), then its
 //! checkpoints in the order of partitions. A later statement sees the rows of the transaction that
@@ -49,7 +53,7 @@ pub struct Key {
 }
 
 /// The fencing number of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(i64);
 
 impl Epoch {
@@ -123,13 +127,17 @@ impl Fence<'_> {
     fn sql(&self, range: Range, last: &Sql, from: &Sql) -> Sql {
         sql!(
             "select highwater.begin_batch({row}, {after}, {through}, {last}){from};\n\
-             update {schema}.highwater_position set position = {through} where partition = {partition}",
+             with moved as (update {schema}.highwater_position set position = {through} \
+             where partition = {partition} and position = {after} returning 1) \
+             select highwater.raise_misplaced({name}, {partition}, {after}) \
+             where not exists (select from moved)",
             row = self.row(),
             after = Sql::number(range.after().get()),
             through = Sql::number(range.through().get()),
             last = last,
             from = from,
             schema = Sql::identifier(self.schema),
+            name = Sql::literal(self.schema),
             partition = Sql::number(self.key.partition),
         )
     }

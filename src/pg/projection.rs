@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::key_hash;
 use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, column};
@@ -18,6 +19,9 @@ pub(crate) struct StoredProjection {
     pub(crate) source: String,
     pub(crate) next_generation: Option<i32>,
     pub(crate) next_hash: Option<String>,
+    /// The hash that deals keys to partitions, by name.
+    pub(crate) key_hash: String,
+    pub(crate) next_key_hash: Option<String>,
 }
 
 /// Reads a projection's row; `None` if it has no read model here.
@@ -37,6 +41,8 @@ pub(crate) async fn stored(
         source: column(&row, 2)?,
         next_generation: column(&row, 3)?,
         next_hash: column(&row, 4)?,
+        key_hash: column(&row, 5)?,
+        next_key_hash: column(&row, 6)?,
     }))
 }
 
@@ -99,7 +105,7 @@ pub(crate) struct NewProjection<'a> {
 /// that is doing so.
 pub(crate) async fn insert(client: &Client, new: NewProjection<'_>) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/insert.sql");
-    let parameters: [(&Parameter<'_>, Type); 7] = [
+    let parameters: [(&Parameter<'_>, Type); 8] = [
         (&new.name.as_str(), Type::TEXT),
         (&new.hash, Type::TEXT),
         (&new.source, Type::TEXT),
@@ -107,6 +113,7 @@ pub(crate) async fn insert(client: &Client, new: NewProjection<'_>) -> Result<bo
         (&new.partitions, Type::INT4),
         (&new.key, Type::TEXT),
         (&new.text, Type::TEXT),
+        (&key_hash::NAME, Type::TEXT),
     ];
     let inserted = client.execute_typed(sql, &parameters).await;
     let inserted = inserted.map_err(|e| pg::own_error("cannot create the projection's rows", e))?;
@@ -132,14 +139,15 @@ pub(crate) async fn create_positions(
         .map_err(|e| pg::own_error("cannot create highwater_position", e))
 }
 
-/// Sets `highwater_position` of the live read model to the positions of its checkpoints.
-pub(crate) async fn set_positions(client: &Client, name: &ProjectionName) -> Result<()> {
+/// Sets `highwater_position` of the live read model to the positions of its checkpoints. Returns
+/// whether that changed any.
+pub(crate) async fn set_positions(client: &Client, name: &ProjectionName) -> Result<bool> {
     let sql = include_str!("../../sql/queries/projection/set_positions.sql");
-    let set = client
-        .execute_typed(sql, &[(&name.as_str(), Type::TEXT)])
+    let row = client
+        .query_typed_one(sql, &[(&name.as_str(), Type::TEXT)])
         .await;
-    set.map(drop)
-        .map_err(|e| pg::own_error("cannot move highwater_position", e))
+    let row = row.map_err(|e| pg::own_error("cannot move highwater_position", e))?;
+    column(&row, 0)
 }
 
 /// Deletes a projection with its checkpoints.
@@ -187,6 +195,22 @@ pub(crate) fn check_hash(name: &ProjectionName, hash: &str, stored: &str) -> Res
         true => Ok(()),
         false => Err(changed(name)),
     }
+}
+
+/// Refuses a build whose keys were dealt to partitions by another hash: a partition would get keys
+/// that it has not seen.
+pub(crate) fn check_key_hash(name: &ProjectionName, stored: &str) -> Result<()> {
+    if stored == key_hash::NAME {
+        return Ok(());
+    }
+    let what = format!(
+        "the keys of \"{name}\" were dealt to its partitions by the hash \"{stored}\", and this \
+         highwater has only \"{}\"",
+        key_hash::NAME
+    );
+    Err(Error::new(ErrorKind::Database, what).with_hint(format!(
+        "run the version of highwater that built it, or highwater rebuild {name}"
+    )))
 }
 
 /// The error of a projection whose definition is not the one its read model was built with.

@@ -134,6 +134,17 @@ impl Sql {
             .with_hint("write schema.table, quoted where it must be"))
     }
 
+    /// Statements of a projection's file, or a part of them, as the user wrote them. Other `Sql` of
+    /// the same message stands before and after them, never inside of a token.
+    pub(crate) fn of_projection(statements: &str) -> Sql {
+        Sql(statements.to_owned().into())
+    }
+
+    /// Statements to be sent together.
+    pub(crate) fn message(statements: impl IntoIterator<Item = Sql>) -> Sql {
+        Sql::join(statements, ";\n")
+    }
+
     /// All of them, with a separator between.
     pub(crate) fn join(parts: impl IntoIterator<Item = Sql>, separator: &'static str) -> Sql {
         let parts: Vec<Sql> = parts.into_iter().collect();

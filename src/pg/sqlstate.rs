@@ -55,6 +55,7 @@ fn exact(code: &str) -> Option<ErrorKind> {
         "HW102" => ErrorKind::Internal,
         "HW103" => ErrorKind::ParkedFull,
         "HW104" => ErrorKind::Stranded,
+        "HW105" => ErrorKind::Diverged,
         "25006" | "53300" | "HV00N" => ErrorKind::ConnectionLost,
         "55P03" | "55006" => ErrorKind::Locked,
         "57014" | "25P03" | "25P04" => ErrorKind::TimedOut,

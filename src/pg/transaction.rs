@@ -20,6 +20,9 @@ pub(crate) const BEGIN: &str = "begin isolation level read committed; \
                                 select set_config('client_connection_check_interval', '1000', true) \
                                 where version() like '%linux%'";
 
+/// The end of a transaction.
+pub(crate) const COMMIT: Sql = Sql::trusted("commit");
+
 /// How the transaction of a batch begins: read committed, also where the role's default
 /// or the database's is another level, and `highwater.open_batch`, which does what [`BEGIN`] does, and
 ///
@@ -55,9 +58,8 @@ impl Prologue {
         ))
     }
 
-    /// The statements, without a semicolon at the end.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
+    pub(crate) fn sql(&self) -> Sql {
+        self.0.clone()
     }
 }
 

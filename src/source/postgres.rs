@@ -20,10 +20,10 @@ pub trait PostgresLog: Send + Sync {
     /// that is the database of the read models and the relation may be read there.
     fn relation(&self) -> Option<&str>;
 
-    /// A statement as SQL text that raises HW104 if events after `read_up_to` were removed, for a
-    /// transaction that reads [`PostgresLog::relation`].
-    fn check_unread(&self, _read_up_to: Position) -> Option<String> {
-        None
+    /// Whether `highwater.check_unread` there raises HW104 if events of this log were removed that a
+    /// transaction did not read.
+    fn records_removals(&self) -> bool {
+        false
     }
 
     /// As [`super::Source::read`], only the events whose key is wanted.

@@ -115,6 +115,7 @@ async fn accept_is_recorded_where_the_definition_changed() {
         "hash": changed.definition().hash,
         "definition_changed": true,
         "log_differed": false,
+        "position_differed": false,
     });
     assert_eq!(recorded(&client).await, only("accept", detail));
     let unknown = sql_projection("unknown", "-- highwater: apply\nselect 1");

@@ -582,6 +582,7 @@ async fn taken_back(url: &str) {
         .batch_execute(
             "delete from highwater.event where position > 1;
              delete from in_sql.ledger where position > 1;
+             update in_sql.highwater_position set position = 1;
              update highwater.checkpoint
                 set (position, event_position, event_id) =
                     (select position, position, id from highwater.event);
@@ -661,6 +662,7 @@ async fn hard_to_read_again(url: &str) {
     client
         .batch_execute(
             "delete from highwater.event where position > 3;
+             update in_sql.highwater_position set position = 3;
              update highwater.checkpoint
                 set (position, event_position, event_id) =
                     (select position, position, id from highwater.event

@@ -42,6 +42,7 @@ mod parking;
 mod partition_batch;
 mod partitions;
 mod pooler;
+mod positions;
 mod rebuild;
 mod runner;
 mod rust_projection;

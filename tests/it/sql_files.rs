@@ -105,7 +105,7 @@ fn no_migration_is_longer_than_200_lines() {
 }
 
 /// Texts that begin like SQL and are none that is sent; and the one statement without the builder.
-const NO_SQL: [(&str, &str, &str); 9] = [
+const NO_SQL: [(&str, &str, &str); 10] = [
     ("check/index.rs", "create index concurrently", "a hint"),
     ("source/table/gap.rs", "alter sequence", "a hint"),
     ("given_expect/scratch.rs", "alter role", "a hint"),
@@ -114,6 +114,7 @@ const NO_SQL: [(&str, &str, &str); 9] = [
         "select pg_terminate_backend",
         "a hint",
     ),
+    ("status/render/holders.rs", "commit prepared", "a hint"),
     ("crates/cluster/src/locate.rs", "set {VARIABLE}", "a hint"),
     (
         "crates/connect/src/listen.rs",
@@ -138,11 +139,12 @@ const NO_SQL: [(&str, &str, &str); 9] = [
 ];
 
 /// What statements begin with.
-const STATEMENTS: [&str; 24] = [
+const STATEMENTS: [&str; 26] = [
     "alter",
     "begin",
     "call",
     "comment",
+    "commit",
     "copy",
     "create",
     "delete",
@@ -156,6 +158,7 @@ const STATEMENTS: [&str; 24] = [
     "notify",
     "reset",
     "revoke",
+    "rollback",
     "savepoint",
     "select",
     "set",
@@ -182,7 +185,7 @@ fn sql_is_put_together_by_the_builder_alone() {
                 "{name} has {sign}: use sql! or query!"
             );
         }
-        for formatted in formatted(text).filter(|text| begins_like_sql(text)) {
+        for formatted in formatted(text).filter(|text| looks_like_sql(text)) {
             let excuse = NO_SQL
                 .iter()
                 .find(|(file, begin, _)| *file == name && formatted.starts_with(begin));
@@ -204,6 +207,34 @@ fn formatted(source: &str) -> impl Iterator<Item = &str> {
         .into_iter()
         .flat_map(|call| source.split(call).skip(1));
     behind.filter_map(|text| text.trim_start().strip_prefix('"')?.split('"').next())
+}
+
+/// Also where it begins with a value that is put in, and where statements follow each other.
+fn looks_like_sql(text: &str) -> bool {
+    text.contains("};\\n") || begins_like_sql(after_values(text))
+}
+
+/// What follows the values that a text begins with.
+fn after_values(mut text: &str) -> &str {
+    while let Some((_, rest)) = text.strip_prefix('{').and_then(|text| text.split_once('}')) {
+        text = rest.trim_start_matches([';', ' ']);
+        text = text.trim_start_matches("\\n");
+    }
+    text
+}
+
+#[test]
+fn sql_is_found_behind_the_values_that_a_text_begins_with() {
+    for text in [
+        "{begin};\\n{fence}",
+        "{}{last}{end};\\ncommit",
+        "{with} select 1",
+    ] {
+        assert!(looks_like_sql(text), "{text}");
+    }
+    for text in ["{name}: select one", "{socket}.lock", "{a}; {b}"] {
+        assert!(!looks_like_sql(text), "{text}");
+    }
 }
 
 fn begins_like_sql(text: &str) -> bool {

@@ -371,8 +371,8 @@ async fn a_changed_definition_and_a_rebuild_are_reported() {
         .batch_execute(
             "update highwater.projection set next_generation = 2;
              update highwater.generation set hash = 'another';
-             insert into highwater.generation (projection, number, hash, source)
-                 select projection, 2, 'x', source from highwater.generation;
+             insert into highwater.generation (projection, number, hash, source, key_hash)
+                 select projection, 2, 'x', source, key_hash from highwater.generation;
              insert into highwater.checkpoint
                     (projection, generation, partition, source, partitions, position, source_identity)
              select projection, 2, 0, source, 1, 1, source_identity from highwater.checkpoint",

@@ -29,6 +29,7 @@ create table highwater.generation (
     source     text not null,
     mapping    jsonb,
     cut_by     text,
+    key_hash   text not null,
     created_at timestamptz not null default clock_timestamp(),
     primary key (projection, number)
 );
@@ -44,6 +45,8 @@ comment on column highwater.generation.mapping is
     'How the source''s table is read, as it was resolved; null for highwater''s own event table.';
 comment on column highwater.generation.cut_by is
     'The key by which its partitions are cut; null until it runs.';
+comment on column highwater.generation.key_hash is
+    'Name of the hash that deals keys to partitions. Another one would deal them otherwise.';
 
 create table highwater.checkpoint (
     projection      text not null references highwater.projection (name) on delete cascade,
@@ -70,6 +73,10 @@ create table highwater.checkpoint (
     check (drain_at >= position)
 ) with (fillfactor = 50);
 comment on table highwater.checkpoint is 'How far each partition of a generation is in its source.';
+-- A projection reads one source, so statements find a row by the first three columns of the key, and
+-- the fence fails if it finds two. The source is in the key for projections that read several.
+comment on column highwater.checkpoint.source is
+    'Name of the source that position is in: that of the generation.';
 comment on column highwater.checkpoint.partitions is
     'Of how many partitions this is one: keys whose highwater.partition_of(key, partitions) is its number.';
 comment on column highwater.checkpoint.partitioning is

@@ -1,7 +1,8 @@
 -- Purpose: inserts the rows of a new projection: itself, its first generation and the checkpoints
 -- of its partitions.
 -- Parameters: $1 projection; $2 hash; $3 source; $4 the source's identity; $5 partitions;
--- $6 the key that they are cut by; $7 the text of its definition, null for one in Rust.
+-- $6 the key that they are cut by; $7 the text of its definition, null for one in Rust; $8 the name
+-- of the hash of keys.
 -- Must hold: in the transaction that runs `up`. It waits for another instance that does the same
 -- and then inserts nothing. Epochs continue where a dropped projection of the name ended, so that a
 -- runner of that one is fenced.
@@ -11,8 +12,8 @@ with made as (
     on conflict (name) do nothing
     returning name, generation, partitions
 ), built as (
-    insert into highwater.generation (projection, number, hash, definition, source, cut_by)
-    select name, generation, $2, $7, $3, $6 from made
+    insert into highwater.generation (projection, number, hash, definition, source, cut_by, key_hash)
+    select name, generation, $2, $7, $3, $6, $8 from made
 )
 insert into highwater.checkpoint
     (projection, generation, partition, source, partitions, source_identity, epoch)

@@ -1,6 +1,7 @@
 -- Purpose: inserts the rows of the next generation, in place of those of an earlier attempt.
 -- Parameters: $1 projection; $2 hash of the definition it is built with; $3 source's identity;
--- $4 its source; $5 the text of the definition, null for one in Rust.
+-- $4 its source; $5 the text of the definition, null for one in Rust; $6 the name of the
+-- hash of keys.
 -- Must hold: in the transaction that creates its schema, with the projection's row locked, so that
 -- a swap that was waited for is seen. A rebuild that another process has begun is replaced: its
 -- runner is fenced, because its row is gone.
@@ -19,8 +20,8 @@ with earlier as (
      where name = $1
     returning name, next_generation, partitions
 ), built as (
-    insert into highwater.generation (projection, number, hash, definition, source)
-    select name, next_generation, $2, $5, $4 from marked
+    insert into highwater.generation (projection, number, hash, definition, source, key_hash)
+    select name, next_generation, $2, $5, $4, $6 from marked
 )
 insert into highwater.checkpoint
     (projection, generation, partition, source, partitions, source_identity, epoch)

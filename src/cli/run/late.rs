@@ -86,7 +86,7 @@ async fn read(ctx: &Context, monitor: &Monitor) -> Result<Late> {
         };
         let source = status.source(&projection.source);
         let head = source.and_then(|s| s.head).unwrap_or(run.target);
-        if let Some(why) = obstacle(projection, source, &status, head) {
+        if let Some(why) = obstacle(projection, source, status.at, head) {
             late.insert(run.name, why);
         } else if projection.state == State::Idle {
             let why = "it had hardly begun; run it again with more time";

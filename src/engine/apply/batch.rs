@@ -79,7 +79,7 @@ pub(in crate::engine) fn of_types(types: Types<'_>) -> Sql {
 
 /// The statements of a projection with `batch` defined in them.
 pub(super) struct RewrittenSql {
-    pub(super) text: String,
+    pub(super) text: Sql,
     /// Where text was inserted, and how much of it: counted in characters of the original text.
     inserted: Vec<(usize, usize)>,
 }
@@ -94,10 +94,7 @@ impl RewrittenSql {
             "batch as not materialized (\n{batch}\n)",
             batch = batch.free(range)?
         );
-        let mut rewritten = RewrittenSql {
-            text: String::with_capacity(statements.text.len()),
-            inserted: Vec::new(),
-        };
+        let (mut parts, mut inserted) = (Vec::new(), Vec::new());
         let (mut rest, mut taken, mut characters) = (statements.text, 0, 0);
         for place in statements.batch {
             let Some((before, after)) = rest.split_at_checked(place.at - taken) else {
@@ -108,15 +105,13 @@ impl RewrittenSql {
                 false => sql!("with {definition} ", definition = definition),
             };
             characters += before.chars().count();
-            rewritten
-                .inserted
-                .push((characters, insert.chars().count()));
-            rewritten.text.push_str(before);
-            rewritten.text.push_str(&insert);
+            inserted.push((characters, insert.chars().count()));
+            parts.extend([Sql::of_projection(before), insert]);
             (rest, taken) = (after, place.at);
         }
-        rewritten.text.push_str(rest);
-        Ok(rewritten)
+        parts.push(Sql::of_projection(rest));
+        let text = Sql::join(parts, "");
+        Ok(RewrittenSql { text, inserted })
     }
 
     /// The character of the projection's own text that is at `at` in this text.

@@ -10,11 +10,11 @@ use crate::failpoint::failpoint;
 use crate::pg;
 use crate::pg::checkpoint::{self, Fence, LastEvent};
 use crate::pg::dead_letter;
-use crate::pg::sql::Sql;
-use crate::pg::transaction::Prologue;
+use crate::pg::sql::{Sql, sql};
+use crate::pg::transaction::{COMMIT, Prologue};
 use crate::position::{Position, Range};
 use crate::projection::Statements;
-use crate::source::{BoxFuture, Filter};
+use crate::source::{BoxFuture, Filter, PostgresLog};
 
 use super::batch::{BatchText, RewrittenSql};
 use super::executor::{Executor, Limits, Work};
@@ -76,15 +76,15 @@ impl Work for InServerRange<'_> {
 
 /// The parts of the one message that a batch in the server is, in their order.
 pub(super) struct Message<'a> {
-    pub(super) fence: &'a str,
+    pub(super) fence: Sql,
     /// How many statements the fence is.
     pub(super) fence_statements: usize,
     pub(super) statements: Statements<'a>,
     /// What the statements see as `batch`, of this range.
     pub(super) batch: &'a BatchText<'a>,
     pub(super) range: Range,
-    /// Statements to follow those of the projection, each with its semicolon.
-    pub(super) last: &'a str,
+    /// Statements to follow those of the projection.
+    pub(super) last: Vec<Sql>,
 }
 
 impl InServerRange<'_> {
@@ -103,16 +103,20 @@ impl InServerRange<'_> {
         let mut last = applier.park_events(&batch, range)?;
         // After the statements that read: events that are removed later were read.
         let log = applier.source.postgres();
-        if let Some(check) = log.and_then(|log| log.check_unread(self.read_up_to)) {
-            last.push_str(&format!("{check};\n"));
+        if log.is_some_and(PostgresLog::records_removals) {
+            let read_up_to = Sql::number(self.read_up_to.get());
+            last.push(sql!(
+                "select highwater.check_unread({read_up_to})",
+                read_up_to = read_up_to
+            ));
         }
         let message = Message {
-            fence: &fence,
+            fence,
             fence_statements: Fence::STATEMENTS,
             statements,
             batch: &batch,
             range,
-            last: &last,
+            last,
         };
         applier.run_statements(session, message).await?;
         Ok(range.through())
@@ -130,12 +134,12 @@ impl InServer<'_> {
             generation: applier.key.generation,
         };
         let message = Message {
-            fence: &applier.fence().of_dead_letter(position),
+            fence: applier.fence().of_dead_letter(position),
             fence_statements: 1,
             statements: self.statements,
             batch: &batch,
             range,
-            last: &format!("{};\n", dead_letter::settle(&applier.key, position)),
+            last: vec![dead_letter::settle(&applier.key, position)],
         };
         applier.run_statements(session, message).await
     }
@@ -156,11 +160,12 @@ impl Applier {
             range,
             last,
         } = message;
-        let (prologue, path) = (self.prologue.as_str(), self.set_search_path());
-        let before = format!("{prologue};\n{fence};\n{path};\n");
+        let opening = Sql::message([self.prologue.sql(), fence, self.set_search_path()]);
+        let before = sql!("{opening};\n", opening = opening);
         let rewritten = RewrittenSql::of(&statements, batch, range)?;
-        let end = checkpoint::end_batch(range);
-        let text = format!("{before}{}{last}{end};\ncommit", rewritten.text);
+        let end = [checkpoint::end_batch(range), COMMIT];
+        let after = Sql::message(last.into_iter().chain(end));
+        let text = Sql::join([before.clone(), rewritten.text.clone(), after], "");
         let timer = self.phase_timer();
         let mut answer = Answer::default();
         match run(session, &text, &mut answer).await {

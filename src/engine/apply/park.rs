@@ -7,6 +7,8 @@ use crate::pg;
 use crate::pg::checkpoint;
 use crate::pg::connect::PooledClient;
 use crate::pg::dead_letter::{self, Cause};
+use crate::pg::sql::Sql;
+use crate::pg::transaction::COMMIT;
 use crate::position::Range;
 use crate::source::{EventKey, Parked, ReadRequest};
 
@@ -37,17 +39,17 @@ impl Applier {
         let (position, id) = (dead_letter.1.position, dead_letter.1.id);
         let range = Range::new(position.previous(), position);
         let fence = self.fence().text(range, Some((position, id)));
-        let begin = format!("{};\n{fence}", self.prologue.as_str());
+        let begin = Sql::message([self.prologue.sql(), fence]);
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin to park", e))?;
         dead_letter::insert(session.client(), &self.key, &[dead_letter], Some(cause)).await?;
         failpoint!("park.inserted");
-        let end = format!(
-            "{};\n{};\n{};\ncommit",
+        let end = Sql::message([
             dead_letter::raise_parking(&self.key),
             self.parking.check(&self.key),
-            checkpoint::end_batch(range)
-        );
+            checkpoint::end_batch(range),
+            COMMIT,
+        ]);
         let ended = session.client().batch_execute(&end).await;
         ended.map_err(|e| self.explain_full(pg::error("cannot park the key", e)))
     }
@@ -85,13 +87,13 @@ impl Applier {
 
     /// The statements that store a batch's events of parked keys as dead letters, where the server
     /// can read the log itself; none where no key is parked.
-    pub(super) fn park_events(&self, batch: &BatchText<'_>, range: Range) -> Result<String> {
+    pub(super) fn park_events(&self, batch: &BatchText<'_>, range: Range) -> Result<Vec<Sql>> {
         if self.partition_filter.parked.is_empty() {
-            return Ok(String::new());
+            return Ok(Vec::new());
         }
         let most = u64::from(self.parking.dead_letters_max) + 1;
         let insert = batch.park_events(range, &self.key, most)?;
-        Ok(format!("{insert};\n{};\n", self.parking.check(&self.key)))
+        Ok(vec![insert, self.parking.check(&self.key)])
     }
 
     /// What to do when a limit of parking is reached.

@@ -154,10 +154,10 @@ async fn apply_one(
     let range = read.batch.range;
     let mut transaction = Transaction::new(applier, session, range)?;
     let fence = applier.fence().text(range, last);
-    let rows = transaction.open(&fence, &read.batch).await?;
+    let rows = transaction.open(fence, &read.batch).await?;
     transaction.take(&read, Some(rows)).await?;
     let write = transaction.last_write().await?;
-    transaction.commit(write, range, "").await
+    transaction.commit(write, range, Vec::new()).await
 }
 
 /// A group of batches that are read one after the other.
@@ -172,7 +172,7 @@ async fn apply_many(
     let at_the_start = Range::new(range.after(), range.after());
     let mut transaction = Transaction::new(applier, session, at_the_start)?;
     let fence = applier.fence().text(at_the_start, None);
-    let rows = transaction.open(&fence, &first.batch).await?;
+    let rows = transaction.open(fence, &first.batch).await?;
     let mut keepalive = Keepalive::new(session, applier.silence);
     let rest = Range::new(first.batch.range.through(), range.through());
     let (events_max, mut ahead) = (reader.events_max.clone(), Ahead::read(reader, rest));
@@ -200,9 +200,7 @@ async fn apply_many(
     // projection's own just as well.
     let check = checkpoint::end_batch(at_the_start);
     let fence = applier.fence().text(taken, last);
-    transaction
-        .commit(write, taken, &format!("{check};\n{fence};\n"))
-        .await
+    transaction.commit(write, taken, vec![check, fence]).await
 }
 
 async fn apply_dead_letter(
@@ -218,12 +216,10 @@ async fn apply_dead_letter(
     });
     let mut transaction = Transaction::new(applier, session, range)?;
     let fence = applier.fence().of_dead_letter(position);
-    let rows = transaction.open(&fence, &read.batch).await?;
+    let rows = transaction.open(fence, &read.batch).await?;
     transaction.take(&read, Some(rows)).await?;
     let write = transaction.last_write().await?;
     let settle = dead_letter::settle(&applier.key, position);
-    transaction
-        .commit(write, range, &format!("{settle};\n"))
-        .await?;
+    transaction.commit(write, range, vec![settle]).await?;
     Ok(())
 }

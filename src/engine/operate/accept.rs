@@ -14,9 +14,9 @@ use crate::pg::{self, Parameter, column, dead_letter, projection};
 use crate::projection::{Definition, DynProjection};
 use crate::source::Source;
 
-/// Accepts a changed definition as one that builds the same read model, and a log that differs from
-/// what the checkpoints know as the same log: the projection resumes where it is. False if nothing
-/// had changed.
+/// Accepts a changed definition as one that builds the same read model, a log that differs from what
+/// the checkpoints know as the same log, and a read model that was restored to another time as one
+/// that is where its checkpoint is: the projection resumes there. False if nothing had changed.
 ///
 /// # Errors
 /// If the projection has no read model yet, the log is behind a checkpoint, or the database refuses.
@@ -45,17 +45,19 @@ pub async fn accept(
         dead_letter::rekey(&client, &definition.name, &definition.key).await?;
         show_batch(&client, projection, source, definition.name.as_str()).await?;
         let differed = divergence::accept(&client, &definition.name, source).await?;
-        projection::set_positions(&client, &definition.name).await?;
+        let moved = projection::set_positions(&client, &definition.name).await?;
         let accepted = Action::Accepted {
             hash: &definition.hash,
             definition_changed: changed > 0,
             log_differed: differed,
+            position_differed: moved && !differed,
         };
-        if changed > 0 || differed {
+        let accepts = changed > 0 || differed || moved;
+        if accepts {
             action::record(&client, &definition.name, accepted).await?;
         }
         failpoint!("accept.changed");
-        Ok(changed > 0 || differed)
+        Ok(accepts)
     };
     let accepted = end(&client, done.await).await?;
     failpoint!("accept.committed");

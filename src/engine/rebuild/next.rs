@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 use crate::engine::read_model::{drop_schema, next_schema};
 use crate::engine::transaction::{begin, end, warn_if_blocked};
 use crate::error::{Error, ErrorKind, Result};
+use crate::key_hash;
 use crate::name::ProjectionName;
 use crate::pg::action::{self, Action};
 use crate::pg::projection::{self, not_built};
@@ -21,12 +22,13 @@ pub(super) async fn insert(
     source_identity: &str,
 ) -> Result<i32> {
     let sql = include_str!("../../../sql/queries/rebuild/begin.sql");
-    let parameters: [(&Parameter<'_>, Type); 5] = [
+    let parameters: [(&Parameter<'_>, Type); 6] = [
         (&definition.name.as_str(), Type::TEXT),
         (&definition.hash, Type::TEXT),
         (&source_identity, Type::TEXT),
         (&definition.source, Type::TEXT),
         (&definition.text, Type::TEXT),
+        (&key_hash::NAME, Type::TEXT),
     ];
     // One row for each partition.
     let rows = client.query_typed(sql, &parameters).await;

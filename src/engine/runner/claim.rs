@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::claimed::Claimed;
 use super::retries::Retries;
-use super::{Build, Ended, Parts, Runner, Step, park};
+use super::{Build, Ended, Parts, Runner, Step, decide, park};
 use crate::engine::apply::Applier;
 use crate::engine::batch_size::BatchSize;
 use crate::engine::divergence;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::pg::checkpoint::{self, Checkpoint, Claiming, Key};
 use crate::pg::dead_letter::ParkingLimits;
-use crate::pg::transaction::{Commit, Prologue};
+use crate::pg::transaction::Prologue;
 use crate::pg::{instance, projection};
 use crate::runner_state::RunnerState;
 
@@ -63,8 +63,10 @@ impl Runner {
         let parts = &self.parts;
         let settings = &parts.settings;
         let partition_filter = park::partition_filter(&parts.target, &key, checkpoint).await?;
+        let in_one_database = parts.source.relation().is_some();
+        let commit = decide::commit(parts.until.is_some(), in_one_database, settings.await_disk);
         let applier = Applier {
-            prologue: Prologue::new(&key, settings.batch_timeout, settings.lease, parts.commit()),
+            prologue: Prologue::new(&key, settings.batch_timeout, settings.lease, commit),
             transaction_time: settings.transaction_time,
             target: parts.target.clone(),
             source: parts.source.clone(),
@@ -154,17 +156,7 @@ impl Parts {
             return Ok(false);
         }
         projection::check_hash(name, &self.definition().hash, &stored.hash)?;
+        projection::check_key_hash(name, &stored.key_hash)?;
         Ok(true)
-    }
-
-    /// A run that ends by itself reports that it has caught up, and no later run resumes behind it.
-    /// One that follows resumes wherever a crash left its checkpoint, if the crash also undoes what
-    /// was removed from the log since: that is, where both are in one database.
-    fn commit(&self) -> Commit {
-        let follows = self.until.is_none() && self.source.relation().is_some();
-        match follows && !self.settings.await_disk {
-            true => Commit::Visible,
-            false => Commit::Durable,
-        }
     }
 }

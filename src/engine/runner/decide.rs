@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::position::Position;
+use crate::pg::transaction::Commit;
+use crate::position::{Position, Range};
+use crate::projection::OnError;
 use crate::retry::{Verdict, verdict};
 use crate::runner_state::RunnerState;
 
@@ -107,13 +109,67 @@ pub(super) enum Response {
     Stop,
 }
 
-pub(super) fn response(error: &Error, retries: bool) -> Response {
+/// What follows from an error. `retries`: dead letters are being retried; `has_read`: reading the
+/// checkpoint again has led to this error.
+pub(super) fn response(error: &Error, retries: bool, has_read: bool) -> Response {
     match error.kind() {
-        ErrorKind::Fenced if error.sqlstate().is_some() => Response::ReadAgain,
+        ErrorKind::Fenced if error.sqlstate().is_some() && !has_read => Response::ReadAgain,
         ErrorKind::Fenced => Response::Lose,
         ErrorKind::ParkedFull if retries => Response::AwaitRetries,
         kind if verdict(kind) == Verdict::Transient => Response::Retry,
         _ => Response::Stop,
+    }
+}
+
+/// What becomes of an event that cannot be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Poisoned {
+    /// The projection stops before it.
+    Stop,
+    /// The events before it in the batch come first, so that the checkpoint moves over it alone.
+    PassBefore,
+    /// Its key is parked.
+    Park,
+}
+
+/// `at` is the position of the event that made the batch over `range` fail.
+pub(super) fn poisoned(on_error: OnError, range: Range, at: Position) -> Poisoned {
+    match on_error {
+        OnError::Stop => Poisoned::Stop,
+        OnError::Park if range.after() < at.previous() => Poisoned::PassBefore,
+        OnError::Park => Poisoned::Park,
+    }
+}
+
+/// What follows from the error of a dead letter that was retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retried {
+    /// It stays parked, with this error.
+    StaysParked,
+    /// Its key is retried after all others.
+    PutOff,
+    /// The checkpoint is not as it was: the next one is read under the present row.
+    Later,
+    /// The projection stops.
+    Stop,
+}
+
+pub(super) fn retried(kind: ErrorKind) -> Retried {
+    match verdict(kind) {
+        _ if kind == ErrorKind::Fenced => Retried::Later,
+        Verdict::Poison => Retried::StaysParked,
+        Verdict::Transient => Retried::PutOff,
+        Verdict::Fatal => Retried::Stop,
+    }
+}
+
+/// A run that ends by itself reports that it has caught up, and no later run resumes behind it. One
+/// that follows resumes wherever a crash left its checkpoint, if the crash also undoes what was
+/// removed from the log since: that is, where both are in one database.
+pub(super) fn commit(ends_by_itself: bool, in_one_database: bool, await_disk: bool) -> Commit {
+    match !ends_by_itself && in_one_database && !await_disk {
+        true => Commit::Visible,
+        false => Commit::Durable,
     }
 }
 
@@ -245,23 +301,80 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_retried_stops_or_has_the_checkpoint_read_again() {
+    fn an_error_is_retried_stops_or_has_the_checkpoint_read_again_once() {
         let error = |kind| Error::new(kind, "an error");
-        for (error, retries, expected) in [
+        let by_the_fence = || error(ErrorKind::Fenced).with_sqlstate("HW101");
+        for (error, retries, has_read, expected) in [
+            (by_the_fence(), false, false, Response::ReadAgain),
+            (by_the_fence(), false, true, Response::Lose),
+            (error(ErrorKind::Fenced), false, false, Response::Lose),
             (
-                error(ErrorKind::Fenced).with_sqlstate("HW101"),
+                error(ErrorKind::ConnectionLost),
                 false,
-                Response::ReadAgain,
+                true,
+                Response::Retry,
             ),
-            (error(ErrorKind::Fenced), false, Response::Lose),
-            (error(ErrorKind::ConnectionLost), false, Response::Retry),
-            (error(ErrorKind::Locked), true, Response::Retry),
-            (error(ErrorKind::ParkedFull), true, Response::AwaitRetries),
-            (error(ErrorKind::ParkedFull), false, Response::Stop),
-            (error(ErrorKind::Apply), true, Response::Stop),
-            (error(ErrorKind::Config), false, Response::Stop),
+            (error(ErrorKind::Locked), true, false, Response::Retry),
+            (
+                error(ErrorKind::ParkedFull),
+                true,
+                false,
+                Response::AwaitRetries,
+            ),
+            (error(ErrorKind::ParkedFull), false, false, Response::Stop),
+            (error(ErrorKind::Changed), true, true, Response::Stop),
+            (error(ErrorKind::Apply), true, false, Response::Stop),
+            (error(ErrorKind::Config), false, false, Response::Stop),
         ] {
-            assert_eq!(response(&error, retries), expected, "{error} {retries}");
+            let found = response(&error, retries, has_read);
+            assert_eq!(found, expected, "{error} {retries} {has_read}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_applied_stops_the_projection_or_is_parked_once_it_is_the_next() {
+        use Poisoned::{Park, PassBefore, Stop};
+        let range = Range::new(at(10), at(20));
+        for (on_error, event, expected) in [
+            (OnError::Stop, 11, Stop),
+            (OnError::Stop, 15, Stop),
+            (OnError::Park, 11, Park),
+            (OnError::Park, 12, PassBefore),
+            (OnError::Park, 20, PassBefore),
+        ] {
+            let found = poisoned(on_error, range, at(event));
+            assert_eq!(found, expected, "{on_error:?} {event}");
+        }
+    }
+
+    #[test]
+    fn a_retried_dead_letter_that_fails_stays_parked_unless_another_cause_is_known() {
+        for (kind, expected) in [
+            (ErrorKind::Apply, Retried::StaysParked),
+            (ErrorKind::Undigestible, Retried::StaysParked),
+            (ErrorKind::Locked, Retried::PutOff),
+            (ErrorKind::ConnectionLost, Retried::PutOff),
+            (ErrorKind::Fenced, Retried::Later),
+            (ErrorKind::Config, Retried::Stop),
+            (ErrorKind::Changed, Retried::Stop),
+        ] {
+            assert_eq!(retried(kind), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_commit_waits_for_the_disk_unless_a_crash_undoes_all_that_depends_on_it() {
+        for (ends_by_itself, in_one_database, await_disk, expected) in [
+            (false, true, false, Commit::Visible),
+            (true, true, false, Commit::Durable),
+            (false, false, false, Commit::Durable),
+            (false, true, true, Commit::Durable),
+        ] {
+            let found = commit(ends_by_itself, in_one_database, await_disk);
+            assert_eq!(
+                found, expected,
+                "{ends_by_itself} {in_one_database} {await_disk}"
+            );
         }
     }
 }

@@ -12,7 +12,6 @@ use crate::engine::apply::{InFlight, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
 use crate::pg::checkpoint;
-use crate::retry::{Verdict, verdict};
 use crate::runner_state::RunnerState;
 
 /// How long storing a state may take: the log and the exit code report it too.
@@ -20,30 +19,22 @@ pub(in crate::engine) const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
 impl Runner {
     /// What becomes of the runner after an error.
-    pub(super) async fn failed(&mut self, error: Error) -> Step {
+    pub(super) async fn failed(&mut self, mut error: Error) -> Step {
         self.attempts = self.attempts.saturating_add(1);
         let claimed = self.claimed.as_ref();
         let retries = claimed.is_some_and(|claimed| claimed.retries.may_make_room());
-        match response(&error, retries) {
-            Response::ReadAgain => match self.read_again().await {
-                Ok(step) => step,
-                Err(error) => self.failed_for_good(error).await,
-            },
-            Response::AwaitRetries => Step::Wait(None),
-            Response::Lose | Response::Retry | Response::Stop => self.failed_for_good(error).await,
-        }
-    }
-
-    /// The same, where reading the checkpoint again would not help or has been done.
-    async fn failed_for_good(&mut self, error: Error) -> Step {
-        if error.kind() == ErrorKind::Fenced {
-            return self.lost(error);
-        }
-        self.parts.shared.failed(&error);
-        metrics::failure(&self.parts.definition().name, error.kind());
-        match verdict(error.kind()) {
-            Verdict::Transient => self.retry(error).await,
-            Verdict::Poison | Verdict::Fatal => self.stopped(error).await,
+        let mut has_read = false;
+        loop {
+            match response(&error, retries, has_read) {
+                Response::ReadAgain => match self.read_again().await {
+                    Ok(step) => return step,
+                    Err(found) => (error, has_read) = (found, true),
+                },
+                Response::AwaitRetries => return Step::Wait(None),
+                Response::Lose => return self.lost(error),
+                Response::Retry => return self.retry(error).await,
+                Response::Stop => return self.stopped(error).await,
+            }
         }
     }
 
@@ -53,21 +44,24 @@ impl Runner {
     }
 
     async fn stopped(&self, error: Error) -> Step {
-        self.parts.set_state(RunnerState::Stopped);
-        tracing::error!(projection = %self.parts.definition().name, kind = %error.kind(), error = %error, "stopped");
+        metrics::failure(&self.parts.definition().name, error.kind());
+        self.parts.shared.stopped(&error);
         self.report(RunnerState::Stopped, &error).await;
         Step::End(Ended::Stopped(error))
     }
 
     /// After a lost connection the checkpoint is read again: a commit may have succeeded.
     async fn retry(&mut self, error: Error) -> Step {
+        let name = &self.parts.definition().name;
+        metrics::failure(name, error.kind());
+        self.parts.shared.failed(&error);
         self.parts.set_state(RunnerState::Retrying);
-        tracing::warn!(projection = %self.parts.definition().name, attempt = self.attempts, error = %error, "retrying");
+        tracing::warn!(projection = %name, attempt = self.attempts, error = %error, "retrying");
         self.report(RunnerState::Retrying, &error).await;
         match self.read_again().await {
             Ok(Step::End(ended)) => Step::End(ended),
             Ok(_) => Step::Retry,
-            Err(error) if error.kind() == ErrorKind::Fenced => self.lost(error),
+            Err(found) if response(&found, false, true) == Response::Lose => self.lost(found),
             Err(_) => {
                 // The next step begins with that, and fails the same way or finds out.
                 if let Some(claimed) = &mut self.claimed {

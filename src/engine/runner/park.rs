@@ -1,6 +1,7 @@
 //! Parking: an event that cannot be applied becomes a dead letter, and its key is parked.
 
 use super::claimed::Claimed;
+use super::decide::{self, Poisoned};
 use super::limit;
 use crate::engine::apply::PartitionFilter;
 use crate::engine::isolate::{self, Suspect, reference};
@@ -14,7 +15,6 @@ use crate::pg::checkpoint::{self, Checkpoint, Key};
 use crate::pg::database::Database;
 use crate::pg::dead_letter::{self, Cause};
 use crate::position::{Position, Range};
-use crate::projection::OnError;
 use crate::retry::{Verdict, verdict};
 
 impl Claimed {
@@ -49,13 +49,15 @@ impl Claimed {
 
     /// An event cannot be applied: the projection stops before it, or its key is parked.
     async fn poisoned(&mut self, error: Error, range: Range, event: RecordedEvent) -> Result<()> {
-        if self.definition().on_error == OnError::Stop {
-            return Err(isolate::poison(error, &self.definition().name, &event));
-        }
-        if range.after() < event.position.previous() {
-            // The events before it come first, so that the checkpoint moves over this event alone.
-            self.isolation.pass_before(event.position);
-            return Ok(());
+        match decide::poisoned(self.definition().on_error, range, event.position) {
+            Poisoned::Stop => {
+                return Err(isolate::poison(error, &self.definition().name, &event));
+            }
+            Poisoned::PassBefore => {
+                self.isolation.pass_before(event.position);
+                return Ok(());
+            }
+            Poisoned::Park => {}
         }
         let position = event.position;
         self.park(error, event).await?;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::claimed::observed;
+use super::decide::{Retried, retried};
 use super::park::{cause, parked};
 use super::{Parts, limit};
 use crate::engine::apply::{Applier, InFlight};
@@ -31,7 +32,6 @@ use crate::failpoint::failpoint;
 use crate::metrics;
 use crate::pg::checkpoint::Key;
 use crate::pg::dead_letter::{self, Requested};
-use crate::retry::{Verdict, verdict};
 use crate::source::EventKey;
 
 /// The longest time for retries in a row; otherwise they get as long as the last batch took.
@@ -192,7 +192,7 @@ impl Task {
                     pauses = self.parts.pauses();
                     next
                 }
-                Err(error) if is_permanent(&error) => {
+                Err(error) if is_permanent(error.kind()) => {
                     let error = Some(Arc::new(error));
                     self.status.send_modify(|status| status.failed = error);
                     return;
@@ -277,13 +277,13 @@ impl Task {
                 failpoint!("retry.committed");
                 tracing::info!(projection = %self.applier.key.projection, position = %event.position, "a dead letter was applied");
             }
-            Err(error) => match verdict(error.kind()) {
-                Verdict::Poison => self.failed_again(error, &event).await?,
-                Verdict::Transient => {
+            Err(error) => match retried(error.kind()) {
+                Retried::StaysParked => self.failed_again(error, &event).await?,
+                Retried::PutOff => {
                     self.put_off(requested.key, &error, &event);
                     return Ok(false);
                 }
-                Verdict::Fatal => return Err(error),
+                Retried::Later | Retried::Stop => return Err(error),
             },
         }
         self.status.send_modify(|status| status.tried += 1);
@@ -315,10 +315,10 @@ impl Task {
     }
 }
 
-/// Whether the projection has to stop for it. Not for a failed fence: the next dead letter is read
-/// under the present row, and the runner notices if it lost the checkpoint.
-fn is_permanent(error: &Error) -> bool {
-    error.kind() != ErrorKind::Fenced && verdict(error.kind()) != Verdict::Transient
+/// Whether a round that ended with it is the last. A poison cannot come from a dead letter here: a
+/// statement of our own failed.
+fn is_permanent(kind: ErrorKind) -> bool {
+    matches!(retried(kind), Retried::Stop | Retried::StaysParked)
 }
 
 #[cfg(test)]
@@ -346,7 +346,6 @@ mod tests {
 
     #[test]
     fn a_fence_or_something_transient_stops_no_projection() {
-        let is_permanent = |kind| is_permanent(&Error::new(kind, "an error"));
         assert!(!is_permanent(ErrorKind::Fenced));
         assert!(!is_permanent(ErrorKind::Locked));
         assert!(is_permanent(ErrorKind::Config));

@@ -23,7 +23,6 @@ impl Supervisor {
     pub(super) async fn prepared(&self, stop: &CancellationToken) -> Result<Option<i32>> {
         let prepared = self.retried(stop, || self.prepare()).await;
         if let Err(error) = &prepared {
-            tracing::error!(projection = %self.definition().name, error = %error, "stopped");
             self.report_unstarted(error).await;
         }
         prepared

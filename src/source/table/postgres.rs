@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use super::{TableSource, gap, log_state};
 use crate::error::Result;
 use crate::pg::database;
-use crate::pg::sql::{Sql, query, sql};
+use crate::pg::sql::query;
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
@@ -19,16 +19,8 @@ impl PostgresLog for TableSource {
         (!self.is_elsewhere).then_some(self.table.relation.as_str())
     }
 
-    fn check_unread(&self, read_up_to: Position) -> Option<String> {
-        let is_ours = self.table.identity.is_none();
-        is_ours.then(|| {
-            let position = Sql::number(read_up_to.get());
-            sql!(
-                "select highwater.check_unread({position})",
-                position = position
-            )
-            .into()
-        })
+    fn records_removals(&self) -> bool {
+        self.table.identity.is_none()
     }
 
     fn read_keys<'a>(

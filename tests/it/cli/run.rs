@@ -4,7 +4,7 @@ use highwater::testing::TestDatabase;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{LIMIT, PICKY, Shop};
+use super::{LIMIT, PICKY, Ran, Shop};
 use crate::support::{append, append_rows, eventually, one};
 
 const ASLEEP: &str = "select count(*) from pg_stat_activity \
@@ -194,6 +194,7 @@ async fn a_changed_projection_is_reported_with_its_position() {
     );
     let ran = shop.run(url, &["run", "--json"]).await;
     let projection = ran.expect(4).json()["projections"][0].clone();
+    assert_eq!(logged_stops(&ran), ["changed"], "{ran:?}");
     assert_eq!(projection["error"]["kind"], "changed");
     assert_eq!(projection["position"], 10);
     let status = shop.run(url, &["status", "--json"]).await.expect(0).json();
@@ -202,6 +203,35 @@ async fn a_changed_projection_is_reported_with_its_position() {
         (&error["kind"], &error["position"]),
         (&json!("changed"), &json!(10))
     );
+}
+
+/// The kinds of the stops of `counts` in the log.
+fn logged_stops(ran: &Ran) -> Vec<&str> {
+    let stops = ran.stderr.split("stopped projection=counts kind=").skip(1);
+    stops.filter_map(|stop| stop.split(' ').next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_each_stop_once_with_its_kind() {
+    let shop = Shop::new();
+    shop.write_counts();
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    append_rows(&client, "a", 1..=3).await;
+    let url = Some(database.url());
+    let run = shop.start(url, &["run"]);
+    run.says("live").await;
+    let changed = super::COUNTS.replace("count(*)", "2 * count(*)");
+    shop.write("projections/counts.sql", &changed);
+    shop.run(url, &["accept", "counts"]).await.expect(0);
+    let ran = run.end().await;
+    ran.expect(4);
+    assert_eq!(logged_stops(&ran), ["changed"], "{ran:?}");
+    let another = "update highwater.checkpoint set source_identity = 'another log'";
+    client.batch_execute(another).await.unwrap();
+    let ran = shop.run(url, &["run"]).await;
+    ran.expect(4);
+    assert_eq!(logged_stops(&ran), ["diverged"], "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,8 +92,8 @@ impl<M: Meddling> PostgresLog for Meddled<M> {
         self.postgres_log().relation()
     }
 
-    fn check_unread(&self, read_up_to: Position) -> Option<String> {
-        self.postgres_log().check_unread(read_up_to)
+    fn records_removals(&self) -> bool {
+        self.postgres_log().records_removals()
     }
 
     fn read_keys<'a>(

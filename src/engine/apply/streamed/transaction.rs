@@ -17,7 +17,8 @@ use crate::metrics::{self, Phase};
 use crate::pg;
 use crate::pg::checkpoint;
 use crate::pg::dead_letter;
-use crate::pg::transaction::{TextStatement, Tx};
+use crate::pg::sql::Sql;
+use crate::pg::transaction::{COMMIT, TextStatement, Tx};
 use crate::position::{Position, Range};
 use crate::projection::BatchWriter;
 use crate::source::Batch;
@@ -65,12 +66,9 @@ impl<'s> Transaction<'s> {
     }
 
     /// Opens it, and reads what the projection reads first of a batch: both are sent at once.
-    pub(super) async fn open(&mut self, fence: &str, batch: &Batch) -> Result<Vec<Row>> {
-        let (prologue, path) = (
-            self.applier.prologue.as_str(),
-            self.applier.set_search_path(),
-        );
-        let begin = format!("{prologue};\n{fence};\n{path}");
+    pub(super) async fn open(&mut self, fence: Sql, batch: &Batch) -> Result<Vec<Row>> {
+        let (prologue, path) = (self.applier.prologue.sql(), self.applier.set_search_path());
+        let begin = Sql::message([prologue, fence, path]);
         let tx = Tx::new(self.session.client());
         let first_read = self.first_read(batch);
         let read =
@@ -166,16 +164,13 @@ impl<'s> Transaction<'s> {
         self,
         write: Option<TextStatement>,
         range: Range,
-        before: &str,
+        before: Vec<Sql>,
     ) -> Result<Position> {
         let ending = Instant::now();
         let applier = self.applier;
-        let limits = match self.parks {
-            true => format!("{};\n", applier.parking.check(&applier.key)),
-            false => String::new(),
-        };
-        let check = checkpoint::end_batch(range);
-        let end = format!("{limits}{before}{check};\ncommit");
+        let limits = self.parks.then(|| applier.parking.check(&applier.key));
+        let last = [checkpoint::end_batch(range), COMMIT];
+        let end = Sql::message(limits.into_iter().chain(before).chain(last));
         let ended = async {
             failpoint!("batch.applied");
             let ended = self.session.client().batch_execute(&end).await;
