@@ -45,13 +45,11 @@ impl Log {
         }
         if self.removals_unknown && !self.changes.is_empty() {
             text += &format!(
-                "source {source}: it does not record what was removed on purpose, so a removal \
-                 counts as a change too\n"
+                "source {source}: does not record removals, so removed events count as changes too\n"
             );
         }
         if self.is_read_only {
-            text +=
-                &format!("source {source}: this role may not write, so none of this is recorded\n");
+            text += &format!("source {source}: read-only role: results were not stored\n");
         }
         text
     }

@@ -89,12 +89,12 @@ fn bar(ctx: &Context, file: &str, size: Option<u64>) -> ProgressBar {
 fn tell(ctx: &Context, summary: &Summary, cut_short: bool) -> Result<()> {
     if cut_short {
         ctx.ui()
-            .warn("stopped before the end of the input; what is counted here is appended");
+            .warn("stopped before the end of the input; the events counted here are appended");
     }
     if summary.without_id > 0 {
         let events = count(summary.without_id, "event");
         ctx.ui().warn(&format!(
-            "{events} had no id: appending them again would append them a second time"
+            "{events} had no id; appending this file again duplicates them"
         ));
     }
     if ctx.wants_json() {

@@ -25,11 +25,11 @@ pub(super) struct Args {
 enum Action {
     /// List the parked keys, or their errors
     List(List),
-    /// Show dead letters in full: event, error, attempts, how many follow
+    /// Show dead letters with event, error and attempts, and how many follow
     Show(Show),
     /// Retry all dead letters of the named keys, in order
     Retry(Retry),
-    /// Discard dead letters for good; their events are never applied
+    /// Discard dead letters; their events are never applied
     Discard(Discard),
 }
 
@@ -40,7 +40,7 @@ struct List {
     name: ProjectionName,
     #[command(flatten)]
     which: Which,
-    /// Group errors that are alike, the one that parks most keys first
+    /// Group by error fingerprint; the one that parks most keys comes first
     #[arg(long)]
     by_error: bool,
     /// The most keys or errors to list
@@ -64,9 +64,8 @@ struct Show {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-This requests a retry: the instance that runs the projection does it within a second. It retries \
-all dead letters of a key in the order of their positions; if one fails again, the key stays \
-parked.")]
+Requests a retry: the instance that runs the projection does it within a second. It retries all \
+dead letters of a key in the order of their positions. If one fails again, the key stays parked.")]
 struct Retry {
     /// The projection
     #[arg(value_name = "NAME")]
@@ -77,9 +76,9 @@ struct Retry {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-This takes effect at once, and is recorded in highwater.discarded. Only the named dead letters are \
-discarded: what follows a discarded event stays parked until it is retried or discarded too. --key \
-names all dead letters of the key, --fingerprint those that failed with this error themselves.")]
+Takes effect at once and is recorded in highwater.discarded. Only the named dead letters are \
+discarded: later events of the key stay parked until they are retried or discarded too. --key names \
+all dead letters of the key, --fingerprint those that failed with this error themselves.")]
 struct Discard {
     /// The projection
     #[arg(value_name = "NAME")]
@@ -94,19 +93,19 @@ struct Discard {
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct Which {
-    /// All of them
+    /// All dead letters
     #[arg(long)]
     all: bool,
-    /// Those of this key
+    /// Dead letters of this key
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     key: Option<String>,
-    /// Those of the key null
+    /// Dead letters of the key null
     #[arg(long)]
     null_key: bool,
     /// The dead letter of this event
     #[arg(long, value_name = "ID")]
     event: Option<Uuid>,
-    /// Those whose error has this fingerprint
+    /// Dead letters with this error fingerprint
     #[arg(long, value_name = "FINGERPRINT")]
     fingerprint: Option<String>,
 }

@@ -109,9 +109,8 @@ impl Isolation {
 /// The error of a poison event: it names the event and what to do.
 pub(super) fn poison(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
     let next = format!(
-        "the projection stopped before this event and lost nothing: fix the cause, run highwater accept \
-         {name} if its file changed, then highwater run resumes; with on_error = \"park\" in its file \
-         the events of other keys continue meanwhile"
+        "stopped before this event; nothing is lost. Fix the cause (after a file change: highwater accept \
+         {name}), then highwater run. With on_error = \"park\" other keys would continue"
     );
     let hint = match error.hint() {
         Some(hint) => format!("{hint}; {next}"),

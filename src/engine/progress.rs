@@ -71,8 +71,7 @@ pub(super) struct Publisher {
     session: u64,
 }
 
-/// How many runners wait for the next step. While none does there is no hurry: all are behind, and
-/// each step would take a core from them.
+/// Number of waiting runners. At zero, poll slowly and leave the CPU to catch-up.
 #[derive(Default)]
 struct Awaited {
     by: AtomicUsize,

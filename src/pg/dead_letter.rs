@@ -26,18 +26,18 @@ pub(crate) struct Cause {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ParkingLimits {
     pub(crate) keys_max: u32,
-    pub(crate) letters_max: u32,
+    pub(crate) dead_letters_max: u32,
 }
 
 impl ParkingLimits {
     /// The statement that refuses more.
     pub(crate) fn check(&self, key: &Key) -> Sql {
         sql!(
-            "select highwater.check_parked({projection}, {generation}, {keys}, {letters})",
+            "select highwater.check_parked({projection}, {generation}, {keys}, {dead_letters})",
             projection = Sql::literal(key.projection.as_str()),
             generation = Sql::number(key.generation),
             keys = Sql::number(self.keys_max),
-            letters = Sql::number(self.letters_max),
+            dead_letters = Sql::number(self.dead_letters_max),
         )
     }
 }
@@ -47,13 +47,13 @@ impl ParkingLimits {
 pub(crate) async fn insert(
     client: &Client,
     key: &Key,
-    letters: &[(Option<String>, RecordedEvent)],
+    dead_letters: &[(Option<String>, RecordedEvent)],
     cause: Option<&Cause>,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/dead_letter/insert.sql");
-    let events = || letters.iter().map(|(_, event)| event);
+    let events = || dead_letters.iter().map(|(_, event)| event);
     let positions: Vec<i64> = events().map(|e| e.position.get()).collect();
-    let keys: Vec<Option<&str>> = letters.iter().map(|(key, _)| key.as_deref()).collect();
+    let keys: Vec<Option<&str>> = dead_letters.iter().map(|(key, _)| key.as_deref()).collect();
     let ids: Vec<_> = events().map(|e| e.id).collect();
     let streams: Vec<&str> = events().map(|e| e.stream.as_str()).collect();
     let versions: Vec<i64> = events().map(|e| e.version).collect();
@@ -153,7 +153,7 @@ pub(crate) async fn failed_again(
     client: &Client,
     key: &Key,
     epoch: Epoch,
-    letter: Position,
+    dead_letter: Position,
     cause: &Cause,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/dead_letter/failed_again.sql");
@@ -162,7 +162,7 @@ pub(crate) async fn failed_again(
         (&key.generation, Type::INT4),
         (&key.partition, Type::INT4),
         (&epoch.get(), Type::INT8),
-        (&letter.get(), Type::INT8),
+        (&dead_letter.get(), Type::INT8),
         (&cause.error, Type::JSONB),
         (&cause.fingerprint, Type::TEXT),
     ];
@@ -183,34 +183,34 @@ pub(crate) async fn rekey(client: &Client, name: &ProjectionName, key: &str) -> 
 
 impl Fence<'_> {
     /// The fence of a dead letter that is retried: the checkpoint stays where it is.
-    pub(crate) fn of_letter(&self, letter: Position) -> Sql {
+    pub(crate) fn for_dead_letter(&self, dead_letter: Position) -> Sql {
         sql!(
-            "select highwater.begin_dead_letter({row}, {letter})",
+            "select highwater.begin_dead_letter({row}, {dead_letter})",
             row = self.row(),
-            letter = Sql::number(letter.get())
+            dead_letter = Sql::number(dead_letter.get())
         )
     }
 }
 
 /// The statement that deletes a dead letter after it was applied.
-pub(crate) fn settle(key: &Key, letter: Position) -> Sql {
+pub(crate) fn settle(key: &Key, dead_letter: Position) -> Sql {
     sql!(
-        "select highwater.settle({projection}, {generation}, {letter})",
+        "select highwater.settle({projection}, {generation}, {dead_letter})",
         projection = Sql::literal(key.projection.as_str()),
         generation = Sql::number(key.generation),
-        letter = Sql::number(letter.get()),
+        dead_letter = Sql::number(dead_letter.get()),
     )
 }
 
 /// The dead letter as a relation with the columns of an event.
-pub(crate) fn relation(key: &Key, letter: Position) -> Sql {
+pub(crate) fn relation(key: &Key, dead_letter: Position) -> Sql {
     sql!(
         "(select position, stream, version, type, data, metadata, id, recorded_at \
          from highwater.dead_letter \
-         where projection = {projection} and generation = {generation} and position = {letter})",
+         where projection = {projection} and generation = {generation} and position = {dead_letter})",
         projection = Sql::literal(key.projection.as_str()),
         generation = Sql::number(key.generation),
-        letter = Sql::number(letter.get()),
+        dead_letter = Sql::number(dead_letter.get()),
     )
 }
 

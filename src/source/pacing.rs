@@ -5,22 +5,21 @@
 
 use std::time::Duration;
 
-/// From this many positions in one step on, more will most likely follow.
+/// A step over this many positions shows a busy source.
 const BUSY_FROM: u64 = 16;
 
 /// New rows are read cheaply: a gap that a commit fills is seen by the next poll.
 const GAP_POLL_MIN: Duration = Duration::from_millis(2);
 const GAP_POLL_MAX: Duration = Duration::from_millis(100);
 
-/// At most 50 lock snapshots a second, then ever fewer.
+/// At most 50 lock snapshots a second, fewer as a gap gets older.
 const LOCKS_PAUSE_MIN: Duration = Duration::from_millis(20);
 const LOCKS_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// How often a follower checks that positions did not go back.
 const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often an active source is polled that wakes arrive from, and one that is only polled; timers
-/// are late by up to a millisecond and a half.
+/// Poll interval of an active source with LISTEN, and without; timers are up to 1.5 ms late.
 const WOKEN_POLL: Duration = Duration::from_millis(1);
 const ACTIVE_POLL: Duration = Duration::from_micros(500);
 /// How long a source is active after its last event.

@@ -151,13 +151,13 @@ impl Status {
 }
 
 fn parked(p: &ProjectionStatus) -> String {
-    let (keys, letters) = (p.parked_keys, p.dead_letters);
+    let (keys, dead_letters) = (p.parked_keys, p.dead_letters);
     format!(
         "{} key{} parked with {} event{}; highwater dead-letters list {} shows why",
         number(keys),
         if keys == 1 { " is" } else { "s are" },
-        number(letters),
-        if letters == 1 { "" } else { "s" },
+        number(dead_letters),
+        if dead_letters == 1 { "" } else { "s" },
         p.name
     )
 }

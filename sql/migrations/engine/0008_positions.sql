@@ -1,8 +1,8 @@
--- The table highwater_position in the schema of each read model: how far it is, moved in the transaction
--- that writes it. It marks the schema as a build of ours, and readers label what they read by it.
+-- The table highwater_position in the schema of each read model: its position, updated in the
+-- transaction that writes it. It identifies the build, and tells readers how current the tables are.
 
--- Writes the rows again from the checkpoints of a generation.
--- Must hold: under the lock on these checkpoints.
+-- Replaces the rows with the checkpoints of a generation.
+-- Must hold: the caller has locked these checkpoints.
 create function highwater.set_positions(schema text, projection text, generation integer) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -27,7 +27,7 @@ begin
         primary key (partition, source)
     ) with (fillfactor = 50)', schema);
     execute format('comment on table %I.highwater_position is %L', schema,
-        'How far this read model is: every event at or before position is in it. highwater moves it.');
+        'Every event up to position is in this read model. highwater updates it.');
     perform highwater.set_positions(schema, projection, generation);
 end $$;
 comment on function highwater.create_positions(text, text, integer) is

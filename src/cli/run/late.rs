@@ -89,7 +89,7 @@ async fn read(ctx: &Context, monitor: &Monitor) -> Result<Late> {
         if let Some(why) = obstacle(projection, source, &status, head) {
             late.insert(run.name, why);
         } else if projection.state == State::Idle {
-            let why = "it had hardly begun; run it again with more time";
+            let why = "it had just started; run again with a longer --timeout";
             late.insert(run.name, why.to_owned());
         }
     }

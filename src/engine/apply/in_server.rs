@@ -61,7 +61,7 @@ impl<'a> Executor<'a> for InServer<'a> {
     where
         'a: 's,
     {
-        Box::pin(async move { self.apply_letter(session, event.position).await })
+        Box::pin(async move { self.apply_stored(session, event.position).await })
     }
 }
 
@@ -120,7 +120,7 @@ impl InServerRange<'_> {
 }
 
 impl InServer<'_> {
-    async fn apply_letter(&self, session: &Session, position: Position) -> Result<()> {
+    async fn apply_stored(&self, session: &Session, position: Position) -> Result<()> {
         let (applier, range) = (self.applier, Range::new(position.previous(), position));
         let relation = dead_letter::relation(&applier.key, position);
         let batch = BatchText {
@@ -130,7 +130,7 @@ impl InServer<'_> {
             generation: applier.key.generation,
         };
         let message = Message {
-            fence: &applier.fence().of_letter(position),
+            fence: &applier.fence().for_dead_letter(position),
             fence_statements: 1,
             statements: self.statements,
             batch: &batch,

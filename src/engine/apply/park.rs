@@ -19,11 +19,11 @@ impl Applier {
     pub(in crate::engine) async fn park(
         &self,
         client: PooledClient,
-        letter: (EventKey, RecordedEvent),
+        dead_letter: (EventKey, RecordedEvent),
         cause: &Cause,
     ) -> Result<()> {
         let session = Session::new(client, &self.in_flight);
-        let done = self.park_on(&session, letter, cause).await;
+        let done = self.park_on(&session, dead_letter, cause).await;
         session.finish(done.as_ref().err()).await;
         done
     }
@@ -31,16 +31,16 @@ impl Applier {
     async fn park_on(
         &self,
         session: &Session,
-        letter: (EventKey, RecordedEvent),
+        dead_letter: (EventKey, RecordedEvent),
         cause: &Cause,
     ) -> Result<()> {
-        let (position, id) = (letter.1.position, letter.1.id);
+        let (position, id) = (dead_letter.1.position, dead_letter.1.id);
         let range = Range::new(position.previous(), position);
         let fence = self.fence().text(range, Some((position, id)));
         let begin = format!("{};\n{fence}", self.prologue.as_str());
         let begun = session.client().batch_execute(&begin).await;
         begun.map_err(|e| pg::error("cannot begin to park", e))?;
-        dead_letter::insert(session.client(), &self.key, &[letter], Some(cause)).await?;
+        dead_letter::insert(session.client(), &self.key, &[dead_letter], Some(cause)).await?;
         failpoint!("park.inserted");
         let end = format!(
             "{};\n{};\n{};\ncommit",
@@ -89,7 +89,7 @@ impl Applier {
         if self.partition_filter.parked.is_empty() {
             return Ok(String::new());
         }
-        let most = u64::from(self.parking.letters_max) + 1;
+        let most = u64::from(self.parking.dead_letters_max) + 1;
         let insert = batch.park_events(range, &self.key, most)?;
         Ok(format!("{insert};\n{};\n", self.parking.check(&self.key)))
     }
@@ -101,7 +101,7 @@ impl Applier {
         }
         let name = &self.key.projection;
         error.with_hint(format!(
-            "highwater dead-letters list {name} --by-error shows why; fix it and highwater \
+            "highwater dead-letters list {name} --by-error shows why; fix it, then highwater \
              dead-letters retry {name} --all, or discard them, or raise the limit in \
              highwater.toml; then highwater run {name} resumes"
         ))

@@ -217,7 +217,7 @@ async fn apply_dead_letter(
         events: vec![event],
     });
     let mut transaction = Transaction::new(applier, session, range)?;
-    let fence = applier.fence().of_letter(position);
+    let fence = applier.fence().for_dead_letter(position);
     let rows = transaction.open(&fence, &read.batch).await?;
     transaction.take(&read, Some(rows)).await?;
     let write = transaction.last_write().await?;

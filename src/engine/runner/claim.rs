@@ -75,7 +75,7 @@ impl Runner {
             partition_filter,
             parking: ParkingLimits {
                 keys_max: settings.parked_keys_max,
-                letters_max: settings.dead_letters_max,
+                dead_letters_max: settings.dead_letters_max,
             },
             in_flight: self.in_flight.clone(),
             silence: settings.lease / 3,
@@ -157,9 +157,8 @@ impl Parts {
         Ok(true)
     }
 
-    /// A run that ends by itself reports that it has caught up, and no later run resumes behind it.
-    /// One that follows resumes wherever a crash left its checkpoint, if the crash also undoes what
-    /// was removed from the log since: that is, where both are in one database.
+    /// A run with an end commits durably. A live run may commit asynchronously if log and read model
+    /// share a database: a crash then undoes both alike.
     fn commit(&self) -> Commit {
         let follows = self.until.is_none() && self.source.relation().is_some();
         match follows && !self.settings.await_disk {

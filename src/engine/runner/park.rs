@@ -132,9 +132,8 @@ pub(super) fn cause(error: &Error, event: &RecordedEvent) -> Cause {
 /// The error of an event that becomes a dead letter: it names the event and what to do.
 pub(super) fn parked(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
     let next = format!(
-        "the key of this event is parked and nothing is lost: fix the cause (if the file changed, run \
-         highwater accept {name} and restart highwater run), then highwater dead-letters retry {name} \
-         --event {}",
+        "the key is parked. Fix the cause (after a file change: highwater accept {name}, then restart \
+         highwater run), then highwater dead-letters retry {name} --event {}",
         event.id
     );
     let hint = match error.hint() {

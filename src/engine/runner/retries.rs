@@ -37,15 +37,15 @@ use crate::source::EventKey;
 /// The longest time for retries in a row; otherwise they get as long as the last batch took.
 const IN_A_ROW_MAX: Duration = Duration::from_secs(1);
 
-/// How long the last batch took; the lock stands for the lock of the checkpoint's row.
-type Row = Mutex<Duration>;
+/// Serialises batches and retries; holds the duration of the last batch.
+type BatchLock = Mutex<Duration>;
 
 /// The retries of a claim, as its runner sees them.
 pub(super) struct Retries {
     status: watch::Receiver<Status>,
     cluster: watch::Receiver<ClusterView>,
     key: Key,
-    row: Arc<Row>,
+    row: Arc<BatchLock>,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
 }
@@ -73,7 +73,7 @@ impl Status {
 impl Retries {
     pub(super) fn start(parts: Arc<Parts>, applier: &Applier, stop: &CancellationToken) -> Retries {
         let (sender, status) = watch::channel(Status::default());
-        let row = Arc::new(Row::default());
+        let row = Arc::new(BatchLock::default());
         let stop = stop.child_token();
         let (cluster, key) = (parts.cluster.clone(), applier.key.clone());
         let task = Task {
@@ -155,7 +155,7 @@ struct Task {
     parts: Arc<Parts>,
     applier: Applier,
     cluster: watch::Receiver<ClusterView>,
-    row: Arc<Row>,
+    row: Arc<BatchLock>,
     status: watch::Sender<Status>,
     /// The keys with a transient failure; they come after all others.
     put_off: Vec<EventKey>,
@@ -266,21 +266,21 @@ impl Task {
 
     /// Tries to apply a dead letter. False if its key was put off.
     async fn try_again(&mut self, requested: Requested) -> Result<bool> {
-        let letter = requested.event;
+        let dead_letter = requested.event;
         self.applier.partition_filter.parking = requested.parking;
         let (client, _) = self.applier.session().await?;
-        let applying = self.applier.apply_dead_letter(client, letter.clone());
+        let applying = self.applier.apply_dead_letter(client, dead_letter.clone());
         let (in_flight, limit) = (&self.applier.in_flight, self.parts.settings.batch_timeout);
         let applied = self.parts.in_time(in_flight, limit, applying).await;
         match applied {
             Ok(()) => {
                 failpoint!("retry.committed");
-                tracing::info!(projection = %self.applier.key.projection, position = %letter.position, "a dead letter was applied");
+                tracing::info!(projection = %self.applier.key.projection, position = %dead_letter.position, "a dead letter was applied");
             }
             Err(error) => match verdict(error.kind()) {
-                Verdict::Poison => self.failed_again(error, &letter).await?,
+                Verdict::Poison => self.failed_again(error, &dead_letter).await?,
                 Verdict::Transient => {
-                    self.put_off(requested.key, &error, &letter);
+                    self.put_off(requested.key, &error, &dead_letter);
                     return Ok(false);
                 }
                 Verdict::Fatal => return Err(error),
@@ -291,22 +291,22 @@ impl Task {
     }
 
     /// The failure may pass by itself, and no other key has to wait for that.
-    fn put_off(&mut self, key: EventKey, error: &Error, letter: &RecordedEvent) {
+    fn put_off(&mut self, key: EventKey, error: &Error, dead_letter: &RecordedEvent) {
         let name = &self.applier.key.projection;
         self.parts.shared.failed(error);
         metrics::failure(name, error.kind());
-        tracing::warn!(projection = %name, position = %letter.position, error = %error, "a dead letter is retried later");
+        tracing::warn!(projection = %name, position = %dead_letter.position, error = %error, "a dead letter is retried later");
         self.put_off.push(key);
         self.status.send_modify(|status| status.some_wait = true);
     }
 
-    async fn failed_again(&self, error: Error, letter: &RecordedEvent) -> Result<()> {
+    async fn failed_again(&self, error: Error, dead_letter: &RecordedEvent) -> Result<()> {
         let name = &self.applier.key.projection;
-        let error = parked(error, name, letter);
-        let cause = cause(&error, letter);
+        let error = parked(error, name, dead_letter);
+        let cause = cause(&error, dead_letter);
         let (key, epoch) = (&self.applier.key, self.applier.epoch);
         let client = self.parts.target.short().await?;
-        let telling = dead_letter::failed_again(&client, key, epoch, letter.position, &cause);
+        let telling = dead_letter::failed_again(&client, key, epoch, dead_letter.position, &cause);
         client.within(telling).await?;
         failpoint!("retry.refused");
         metrics::failure(name, error.kind());

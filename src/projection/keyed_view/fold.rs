@@ -107,11 +107,8 @@ impl<'a, V: KeyedView> Folding<'a, V> {
         Ok(())
     }
 
-    /// Folds the events whose rows are known, and returns those that have to wait for theirs.
-    #[allow(
-        clippy::type_complexity,
-        reason = "a triple of the view's own types, named at once by who takes it apart"
-    )]
+    /// Folds the events whose rows are loaded, and returns the other events.
+    #[allow(clippy::type_complexity, reason = "the types are the view's own")]
     fn fold_known(&mut self, batch: &Batch) -> Result<Vec<(usize, V::Key, V::Event)>> {
         let mut waiting = Vec::new();
         for (index, recorded) in batch.events.iter().enumerate() {
