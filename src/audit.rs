@@ -23,7 +23,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::block::{Block, Tally};
-use crate::engine::recorder::Coverage;
+use crate::engine::recorder::BlockCoverage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 use crate::pg::block::{self, Concern, GenerationPosition};
@@ -254,7 +254,7 @@ async fn cover_rest(
     through: Position,
     log: &mut Log,
 ) -> Result<()> {
-    let mut coverage = Coverage::new(identity.to_owned());
+    let mut coverage = BlockCoverage::new(identity.to_owned());
     while !log.is_read_only {
         match coverage.extend(target, source, through).await {
             Ok(true) => {}

@@ -28,7 +28,7 @@ use super::read_model::{
     schema_exists, show_batch, swap_schemas,
 };
 use super::runner::Build;
-use super::state::Board;
+use super::state::SharedProgress;
 use super::transaction::{begin, end, lock_live, warn_if_blocked};
 use super::{Engine, Monitor, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,7 +49,7 @@ pub struct Rebuild {
     source: Arc<dyn Source>,
     projection: Arc<dyn DynProjection>,
     settings: Settings,
-    board: Board,
+    shared_progress: SharedProgress,
 }
 
 /// How a rebuild ended.
@@ -77,19 +77,19 @@ impl Rebuild {
         projection: Arc<dyn DynProjection>,
         settings: Settings,
     ) -> Rebuild {
-        let board = Board::new(projection.definition().name.clone());
+        let shared_progress = SharedProgress::new(projection.definition().name.clone());
         Rebuild {
             target,
             source,
             projection,
             settings,
-            board,
+            shared_progress,
         }
     }
 
     /// Watches it while it runs.
     pub fn monitor(&self) -> Monitor {
-        Monitor::new(vec![self.board.clone()], CancellationToken::new())
+        Monitor::new(vec![self.shared_progress.clone()], CancellationToken::new())
     }
 
     /// Fills the next generation, swaps and drops the old one.
@@ -107,7 +107,7 @@ impl Rebuild {
         drop(client);
         let head = self.source.head().await?;
         if !self.fill_or_give_up(generation, head, &stop).await? {
-            let position = self.board.get().position;
+            let position = self.shared_progress.get().position;
             return Ok(Rebuilt::Interrupted { position });
         }
         failpoint!("rebuild.filled");
@@ -212,7 +212,7 @@ impl Rebuild {
             .build(
                 self.projection.clone(),
                 Build::Next(generation),
-                self.board.clone(),
+                self.shared_progress.clone(),
             );
         let report = engine.run(Until::Passed(head), stop.clone()).await?;
         match report.outcomes.into_iter().next() {
@@ -233,7 +233,9 @@ impl Rebuild {
             let live = lock_live(&client, name)
                 .await?
                 .min(self.source.head().await?);
-            if self.board.get().position < live && !self.fill(generation, live, stop).await? {
+            if self.shared_progress.get().position < live
+                && !self.fill(generation, live, stop).await?
+            {
                 let what = "the rebuild was stopped right before the swap";
                 return Err(
                     Error::new(ErrorKind::TimedOut, what).with_hint("run it again to continue")
@@ -243,7 +245,7 @@ impl Rebuild {
             swap_schemas(&client, name).await?;
             action::record(&client, name, Action::RebuildSwapped(generation)).await?;
             failpoint!("swap.renamed");
-            Ok(live.max(self.board.get().position))
+            Ok(live.max(self.shared_progress.get().position))
         };
         end(&client, done.await).await
     }

@@ -58,7 +58,7 @@ pub(crate) fn is_sequence_due(since: Duration) -> bool {
 
 /// What the reader of a source knows after a step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stepped {
+pub(crate) struct PollFacts {
     /// How many positions the mark passed.
     pub(crate) positions: u64,
     /// When the follower wants to be polled.
@@ -81,7 +81,7 @@ pub(crate) enum Pause {
 }
 
 /// How long an idle source is not polled, after a pause of `before`.
-pub(crate) fn idle_poll(stepped: &Stepped, before: Duration, slowest: Duration) -> Duration {
+pub(crate) fn idle_poll(stepped: &PollFacts, before: Duration, slowest: Duration) -> Duration {
     let pause = match (stepped.since_event < ACTIVE_FOR, stepped.is_woken) {
         (true, true) => WOKEN_POLL,
         (true, false) => ACTIVE_POLL,
@@ -92,7 +92,7 @@ pub(crate) fn idle_poll(stepped: &Stepped, before: Duration, slowest: Duration) 
 
 /// When the reader polls next: at once if that tells something new, every 10 ms while the source is
 /// busy, at the pace of an idle source while no runner waits for it.
-pub(crate) fn reader_pause(stepped: &Stepped, idle: Duration, slowest: Duration) -> Pause {
+pub(crate) fn reader_pause(stepped: &PollFacts, idle: Duration, slowest: Duration) -> Pause {
     match stepped.follower_poll {
         Some(pause) if pause.is_zero() => Pause::UntilNews(pause),
         None if !stepped.is_awaited => Pause::UntilNews(slowest),
@@ -160,7 +160,7 @@ mod tests {
             (1_000, true, ms(150), SLOWEST),
             (1_000, true, ms(0), WOKEN_POLL),
         ] {
-            let stepped = Stepped {
+            let stepped = PollFacts {
                 positions: 0,
                 follower_poll: None,
                 since_event: ms(since_event),
@@ -170,7 +170,7 @@ mod tests {
             let pause = idle_poll(&stepped, before, SLOWEST);
             assert_eq!(pause, expected, "{since_event} {is_woken} {before:?}");
         }
-        let slow = Stepped {
+        let slow = PollFacts {
             positions: 1,
             follower_poll: None,
             since_event: ms(0),
@@ -223,7 +223,7 @@ mod tests {
                 Pause::UntilNews(SLOWEST),
             ),
         ] {
-            let stepped = Stepped {
+            let stepped = PollFacts {
                 positions,
                 follower_poll,
                 since_event: ms(0),

@@ -18,7 +18,7 @@ use crate::source::{BoxFuture, Filter};
 
 use super::batch::{BatchText, RewrittenSql};
 use super::executor::{Executor, Limits, Work};
-use super::timing::Answer;
+use super::timing::MessageResult;
 use super::{Applier, Session};
 
 /// The server reads the events and applies them, in one message.
@@ -162,7 +162,7 @@ impl Applier {
         let end = checkpoint::end_batch(range);
         let text = format!("{before}{}{last}{end};\ncommit", rewritten.text);
         let timer = self.phase_timer();
-        let mut answer = Answer::default();
+        let mut answer = MessageResult::default();
         match run(session, &text, &mut answer).await {
             Ok(()) => {
                 timer.answered(&answer);
@@ -241,7 +241,7 @@ fn explain_write(error: Error) -> Error {
 async fn run(
     session: &Session,
     text: &str,
-    answer: &mut Answer,
+    answer: &mut MessageResult,
 ) -> Result<(), tokio_postgres::Error> {
     let messages = session.client().simple_query_raw(text).await?;
     failpoint!("batch.sent", infallible);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use super::decide::{Response, response};
-use super::{Ended, Parts, Runner, Step};
+use super::decide::{ErrorResponse, response};
+use super::{Ended, Runner, RunnerParts, StepOutcome};
 use crate::engine::apply::{InFlight, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
@@ -20,22 +20,24 @@ pub(in crate::engine) const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
 impl Runner {
     /// What becomes of the runner after an error.
-    pub(super) async fn failed(&mut self, error: Error) -> Step {
+    pub(super) async fn failed(&mut self, error: Error) -> StepOutcome {
         self.attempts = self.attempts.saturating_add(1);
         let claimed = self.claimed.as_ref();
         let retries = claimed.is_some_and(|claimed| claimed.retries.may_make_room());
         match response(&error, retries) {
-            Response::ReadAgain => match self.read_again().await {
+            ErrorResponse::ReadAgain => match self.read_again().await {
                 Ok(step) => step,
                 Err(error) => self.failed_for_good(error).await,
             },
-            Response::AwaitRetries => Step::Wait(None),
-            Response::Lose | Response::Retry | Response::Stop => self.failed_for_good(error).await,
+            ErrorResponse::AwaitRetries => StepOutcome::Wait(None),
+            ErrorResponse::Lose | ErrorResponse::Retry | ErrorResponse::Stop => {
+                self.failed_for_good(error).await
+            }
         }
     }
 
     /// The same, where reading the checkpoint again would not help or has been done.
-    async fn failed_for_good(&mut self, error: Error) -> Step {
+    async fn failed_for_good(&mut self, error: Error) -> StepOutcome {
         if error.kind() == ErrorKind::Fenced {
             return self.lost(error);
         }
@@ -47,47 +49,47 @@ impl Runner {
         }
     }
 
-    fn lost(&self, error: Error) -> Step {
+    fn lost(&self, error: Error) -> StepOutcome {
         tracing::info!(projection = %self.parts.definition().name, partition = self.parts.partition, error = %error, "lost the checkpoint");
-        Step::End(Ended::Lost(error))
+        StepOutcome::End(Ended::Lost(error))
     }
 
-    async fn stopped(&self, error: Error) -> Step {
+    async fn stopped(&self, error: Error) -> StepOutcome {
         self.parts.set_state(RunnerState::Stopped);
         tracing::error!(projection = %self.parts.definition().name, kind = %error.kind(), error = %error, "stopped");
         self.report(RunnerState::Stopped, &error).await;
-        Step::End(Ended::Stopped(error))
+        StepOutcome::End(Ended::Stopped(error))
     }
 
     /// After a lost connection the checkpoint is read again: a commit may have succeeded.
-    async fn retry(&mut self, error: Error) -> Step {
+    async fn retry(&mut self, error: Error) -> StepOutcome {
         self.parts.set_state(RunnerState::Retrying);
         tracing::warn!(projection = %self.parts.definition().name, attempt = self.attempts, error = %error, "retrying");
         self.report(RunnerState::Retrying, &error).await;
         match self.read_again().await {
-            Ok(Step::End(ended)) => Step::End(ended),
-            Ok(_) => Step::Retry,
+            Ok(StepOutcome::End(ended)) => StepOutcome::End(ended),
+            Ok(_) => StepOutcome::Retry,
             Err(error) if error.kind() == ErrorKind::Fenced => self.lost(error),
             Err(_) => {
                 // The next step begins with that, and fails the same way or finds out.
                 if let Some(claimed) = &mut self.claimed {
                     claimed.session = 0;
                 }
-                Step::Retry
+                StepOutcome::Retry
             }
         }
     }
 
-    async fn read_again(&mut self) -> Result<Step> {
+    async fn read_again(&mut self) -> Result<StepOutcome> {
         match &mut self.claimed {
             Some(claimed) => claimed.read_again().await,
-            None => Ok(Step::Done),
+            None => Ok(StepOutcome::Done),
         }
     }
 
     /// The instance tries again to renew its lease.
     pub(super) fn waits_for_the_lease(&self) {
-        let trouble = self.following.progress.borrow().trouble.clone();
+        let trouble = self.subscriber.progress.borrow().trouble.clone();
         let trouble = trouble.unwrap_or_else(|| {
             let what = "the lease of this instance could not be renewed";
             Arc::new(Error::new(ErrorKind::ConnectionLost, what))
@@ -129,7 +131,7 @@ impl Runner {
     }
 }
 
-impl Parts {
+impl RunnerParts {
     /// The reader tries again; until then there is nothing to do.
     pub(super) fn waits_for_the_source(&self, trouble: &Error) {
         self.shared.failed(trouble);

@@ -3,7 +3,7 @@
 use super::claimed::Claimed;
 use super::limit;
 use crate::engine::apply::PartitionFilter;
-use crate::engine::isolate::{self, Suspect, reference};
+use crate::engine::isolate::{self, IsolationResult, reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
@@ -26,12 +26,12 @@ impl Claimed {
         let filter = self.applier.filter();
         let failed = self.isolation.failed(range, &*self.parts.source, filter);
         match limit::at_most(self.parts.settings.batch_timeout, failed).await? {
-            Suspect::Several => {
+            IsolationResult::Several => {
                 tracing::debug!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
                 Ok(())
             }
-            Suspect::None => Err(error),
-            Suspect::One(event) => self.poisoned(error, range, *event).await,
+            IsolationResult::None => Err(error),
+            IsolationResult::One(event) => self.poisoned(error, range, *event).await,
         }
     }
 

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::claimed::observed;
 use super::park::{cause, parked};
-use super::{Parts, limit};
+use super::{RunnerParts, limit};
 use crate::engine::apply::{Applier, InFlight};
 use crate::engine::instance::ClusterView;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,7 +71,11 @@ impl Status {
 }
 
 impl Retries {
-    pub(super) fn start(parts: Arc<Parts>, applier: &Applier, stop: &CancellationToken) -> Retries {
+    pub(super) fn start(
+        parts: Arc<RunnerParts>,
+        applier: &Applier,
+        stop: &CancellationToken,
+    ) -> Retries {
         let (sender, status) = watch::channel(Status::default());
         let row = Arc::new(BatchLock::default());
         let stop = stop.child_token();
@@ -152,7 +156,7 @@ fn requested(cluster: &ClusterView, key: &Key) -> Option<u64> {
 }
 
 struct Task {
-    parts: Arc<Parts>,
+    parts: Arc<RunnerParts>,
     applier: Applier,
     cluster: watch::Receiver<ClusterView>,
     row: Arc<BatchLock>,

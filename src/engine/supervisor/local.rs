@@ -149,7 +149,7 @@ impl Local {
                 is_final = is_of_all_partitions(error.kind());
                 self.stopped.insert(partition, error);
             }
-            Ended::Drained | Ended::Relaid | Ended::Busy | Ended::Lost(_) => {}
+            Ended::Drained | Ended::Repartitioned | Ended::Busy | Ended::Lost(_) => {}
         }
         AfterEnd {
             poll_after,
@@ -170,9 +170,11 @@ impl Local {
 fn poll_after(ended: &Ended) -> Duration {
     match ended {
         Ended::Busy => BUSY_PAUSE,
-        Ended::CaughtUp | Ended::Drained | Ended::Relaid | Ended::Lost(_) | Ended::Stopped(_) => {
-            Duration::ZERO
-        }
+        Ended::CaughtUp
+        | Ended::Drained
+        | Ended::Repartitioned
+        | Ended::Lost(_)
+        | Ended::Stopped(_) => Duration::ZERO,
     }
 }
 
@@ -183,7 +185,7 @@ pub(super) fn worse(outcome: Outcome, ended: Ended) -> Outcome {
         (Outcome::Stopped(error), _) => Outcome::Stopped(error),
         (_, Ended::Stopped(error) | Ended::Lost(error)) => Outcome::Stopped(error),
         (outcome, Ended::CaughtUp) => outcome,
-        (_, Ended::Drained | Ended::Relaid | Ended::Busy) => Outcome::Drained,
+        (_, Ended::Drained | Ended::Repartitioned | Ended::Busy) => Outcome::Drained,
     }
 }
 

@@ -84,8 +84,8 @@ impl Supervisor {
                 },
             };
             tracing::warn!(projection = %self.definition().name, error = %error, "retrying");
-            self.parts.board.failed(&error);
-            self.parts.board.set_state(RunnerState::Retrying);
+            self.parts.shared_progress.failed(&error);
+            self.parts.shared_progress.set_state(RunnerState::Retrying);
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
                 () = tokio::time::sleep(pauses.next().unwrap_or(longest)) => {}
@@ -99,7 +99,7 @@ impl Supervisor {
         let reported = async {
             let client = self.parts.target.short().await?;
             let position = client.within(checkpoint::lowest(&client, name)).await?;
-            self.parts.board.set_position(position, position);
+            self.parts.shared_progress.set_position(position, position);
             let value = checkpoint::error_value(error, position, 1);
             let instance = self.parts.instance;
             let reporting = checkpoint::report_unstarted(&client, name, instance, &value);
