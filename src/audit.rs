@@ -26,7 +26,7 @@ use crate::block::{Block, Tally};
 use crate::engine::recorder::BlockCoverage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::pg::block::{self, Concern, GenerationPosition};
+use crate::pg::block::{self, AffectedGeneration, GenerationPosition};
 use crate::pg::database::Database;
 use crate::position::{Position, Range};
 use crate::source::{RemovedIn, Source};
@@ -39,7 +39,7 @@ const BLOCKS_AT_ONCE: i64 = 1_000;
 #[non_exhaustive]
 pub struct Audit {
     /// Every log that a read model was built from, by the name of its source.
-    pub logs: Vec<Log>,
+    pub logs: Vec<AuditedLog>,
     /// Every read model, by name.
     pub read_models: Vec<ReadModel>,
 }
@@ -47,7 +47,7 @@ pub struct Audit {
 /// A log, and how much of it was compared.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Log {
+pub struct AuditedLog {
     /// The name of the source.
     pub source: String,
     /// How many blocks were compared, and how many events they hold.
@@ -99,7 +99,7 @@ pub struct Change {
 
 /// The comparison of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum BlockVerdict {
     Same,
     /// Some of the oldest events were removed, of which only the last position is known.
     Trimmed,
@@ -110,14 +110,14 @@ enum Verdict {
 }
 
 /// Compares a block with its present events and with those removed from it on purpose.
-fn compare(block: &Block, now: Tally, removed: &RemovedIn) -> Verdict {
+fn compare(block: &Block, now: Tally, removed: &RemovedIn) -> BlockVerdict {
     if removed.through > block.range.after() {
-        return Verdict::Trimmed;
+        return BlockVerdict::Trimmed;
     }
     let expected = block.tally.without(&removed.others);
     match expected == now || block.tally == now {
-        true => Verdict::Same,
-        false => Verdict::Changed { expected },
+        true => BlockVerdict::Same,
+        false => BlockVerdict::Changed { expected },
     }
 }
 
@@ -185,8 +185,8 @@ async fn audit_log(
     source: &dyn Source,
     identity: &str,
     through: Position,
-) -> Result<Log> {
-    let mut log = Log {
+) -> Result<AuditedLog> {
+    let mut log = AuditedLog {
         source: source.name().to_owned(),
         blocks: 0,
         events: 0,
@@ -218,20 +218,20 @@ async fn audit_block(
     source: &dyn Source,
     identity: &str,
     block: &Block,
-    log: &mut Log,
+    log: &mut AuditedLog,
 ) -> Result<()> {
     let removed = source.removed_in(block.range).await?;
     log.removals_unknown |= removed.is_none();
     let removed = removed.unwrap_or_default();
     let (_, now) = source.tally(block.range, u64::MAX).await?;
     match compare(block, now, &removed) {
-        Verdict::Trimmed => log.trimmed += 1,
-        Verdict::Same => {
+        BlockVerdict::Trimmed => log.trimmed += 1,
+        BlockVerdict::Same => {
             log.blocks += 1;
             log.events += now.events;
             log.counted_later += u64::from(block.counted_later);
         }
-        Verdict::Changed { expected } => {
+        BlockVerdict::Changed { expected } => {
             log.changes.push(Change {
                 range: block.range,
                 events_before: expected.events,
@@ -252,7 +252,7 @@ async fn cover_rest(
     source: &dyn Source,
     identity: &str,
     through: Position,
-    log: &mut Log,
+    log: &mut AuditedLog,
 ) -> Result<()> {
     let mut coverage = BlockCoverage::new(identity.to_owned());
     while !log.is_read_only {
@@ -266,7 +266,7 @@ async fn cover_rest(
 }
 
 /// A read-only role cannot record its findings, but it still reports them.
-fn unless_read_only(written: Result<()>, log: &mut Log) -> Result<()> {
+fn unless_read_only(written: Result<()>, log: &mut AuditedLog) -> Result<()> {
     match written {
         Err(error) if matches!(error.sqlstate(), Some("42501" | "25006")) => {
             log.is_read_only = true;
@@ -279,8 +279,8 @@ fn unless_read_only(written: Result<()>, log: &mut Log) -> Result<()> {
 fn read_models(
     passed: &[GenerationPosition],
     identities: &BTreeMap<String, String>,
-    logs: &[Log],
-    concerns: &[Concern],
+    logs: &[AuditedLog],
+    concerns: &[AffectedGeneration],
 ) -> Vec<ReadModel> {
     let read_model = |one: &GenerationPosition| {
         let is_other_log = identities.get(&one.source) != Some(&one.identity);
@@ -307,8 +307,8 @@ fn read_models(
     passed.iter().map(read_model).collect()
 }
 
-impl From<&Concern> for Change {
-    fn from(concern: &Concern) -> Change {
+impl From<&AffectedGeneration> for Change {
+    fn from(concern: &AffectedGeneration) -> Change {
         Change {
             range: concern.range,
             events_before: concern.events_before,
@@ -354,7 +354,7 @@ mod tests {
                 .map(|id| (Position::new(*id as i64), Uuid::from_u128(*id)))
                 .collect(),
         };
-        let changed = |expected: &[u128]| Verdict::Changed {
+        let changed = |expected: &[u128]| BlockVerdict::Changed {
             expected: tally(expected),
         };
         for (why, now, removed, verdict) in [
@@ -362,7 +362,7 @@ mod tests {
                 "nothing changed",
                 tally(&[1, 2, 3]),
                 removed(0, &[]),
-                Verdict::Same,
+                BlockVerdict::Same,
             ),
             (
                 "one appeared",
@@ -386,7 +386,7 @@ mod tests {
                 "one was removed",
                 tally(&[1, 3]),
                 removed(0, &[2]),
-                Verdict::Same,
+                BlockVerdict::Same,
             ),
             (
                 "another one vanished",
@@ -398,19 +398,19 @@ mod tests {
                 "it was removed before it was counted",
                 tally(&[1, 2, 3]),
                 removed(0, &[4]),
-                Verdict::Same,
+                BlockVerdict::Same,
             ),
             (
                 "the oldest were removed",
                 tally(&[3]),
                 removed(2, &[]),
-                Verdict::Trimmed,
+                BlockVerdict::Trimmed,
             ),
             (
                 "all were removed",
                 tally(&[]),
                 removed(10, &[]),
-                Verdict::Trimmed,
+                BlockVerdict::Trimmed,
             ),
         ] {
             assert_eq!(compare(&block, now, &removed), verdict, "{why}");

@@ -123,7 +123,7 @@ impl fmt::Debug for Engine {
 struct Run {
     projection: Arc<dyn DynProjection>,
     build: Build,
-    shared_progress: SharedProgress,
+    progress: SharedProgress,
 }
 
 impl Engine {
@@ -148,34 +148,31 @@ impl Engine {
     /// Adds a projection.
     #[must_use]
     pub fn projection(self, projection: Arc<dyn DynProjection>) -> Engine {
-        let shared_progress = SharedProgress::new(projection.definition().name.clone());
-        self.build(projection, Build::Live, shared_progress)
+        let progress = SharedProgress::new(projection.definition().name.clone());
+        self.build(projection, Build::Live, progress)
     }
 
     fn build(
         mut self,
         projection: Arc<dyn DynProjection>,
         build: Build,
-        shared_progress: SharedProgress,
+        progress: SharedProgress,
     ) -> Engine {
         self.runs.push(Run {
             projection,
             build,
-            shared_progress,
+            progress,
         });
         self
     }
 
     /// Watches it while it runs.
     pub fn monitor(&self) -> Monitor {
-        Monitor::new(self.shared_progress(), self.ended.clone())
+        Monitor::new(self.progress(), self.ended.clone())
     }
 
-    fn shared_progress(&self) -> Vec<SharedProgress> {
-        self.runs
-            .iter()
-            .map(|run| run.shared_progress.clone())
-            .collect()
+    fn progress(&self) -> Vec<SharedProgress> {
+        self.runs.iter().map(|run| run.progress.clone()).collect()
     }
 
     /// Runs until `stop` is cancelled, `until` is reached, or every projection has stopped.
@@ -209,7 +206,7 @@ impl Engine {
                 cluster: cluster.clone(),
                 wake: wake.clone(),
                 settings: self.settings.clone(),
-                shared_progress: run.shared_progress.clone(),
+                progress: run.progress.clone(),
                 fenced: fenced.clone(),
                 permits: permits.clone(),
             });
@@ -226,7 +223,7 @@ impl Engine {
             target: self.target.clone(),
             lease: self.settings.lease,
             listen: self.settings.listen,
-            shared_progress: self.shared_progress(),
+            progress: self.progress(),
             readers: readers.into_iter().collect(),
             fenced,
             view: sender,

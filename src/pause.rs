@@ -8,13 +8,13 @@ use tokio_postgres::types::Type;
 use crate::engine::transaction::{begin, end};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, checkpoint, column, instance};
 use crate::position::Position;
 
 /// How often to poll whether the runners have ended.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const POLL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The outcome of a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub async fn pause(target: &Database, name: &ProjectionName, limit: Duration) ->
     instance::wake(&client).await;
     let ended = async {
         while client.within(is_held(&client, name)).await? {
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(POLL_PAUSE).await;
         }
         Ok::<_, Error>(())
     };
@@ -75,8 +75,8 @@ async fn change(client: &Client, name: &ProjectionName, paused: bool) -> Result<
         let changed = set(client, name, paused).await?;
         match (changed, paused) {
             (false, _) => {}
-            (true, true) => action::record(client, name, Action::Paused).await?,
-            (true, false) => action::record(client, name, Action::Resumed).await?,
+            (true, true) => action::record(client, name, OperatorAction::Paused).await?,
+            (true, false) => action::record(client, name, OperatorAction::Resumed).await?,
         }
         Ok(changed)
     };

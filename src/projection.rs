@@ -117,7 +117,7 @@ pub trait Projection: Send + Sync + 'static {
     where
         Self: Sized,
     {
-        Box::new(rust::EachBatch::new(self, tx))
+        Box::new(rust::PlainBatchWriter::new(self, tx))
     }
 }
 

@@ -12,7 +12,7 @@ use super::text::{count, thousands};
 use crate::append::{BATCH_EVENTS, Progress, Summary, append_ndjson_until};
 use crate::error::Result;
 use crate::event_store::EventStore;
-use crate::ndjson::Reader;
+use crate::ndjson::NdjsonReader;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -53,13 +53,13 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     Ok(Exit::Done)
 }
 
-fn open(file: &str) -> Result<(Reader, Option<u64>)> {
+fn open(file: &str) -> Result<(NdjsonReader, Option<u64>)> {
     if file == "-" {
-        return Ok((Reader::stdin(), None));
+        return Ok((NdjsonReader::stdin(), None));
     }
     let path = Path::new(file);
     let size = path.metadata().ok().filter(|found| found.is_file());
-    Ok((Reader::open(path)?, size.map(|found| found.len())))
+    Ok((NdjsonReader::open(path)?, size.map(|found| found.len())))
 }
 
 async fn store(ctx: &Context) -> Result<EventStore> {

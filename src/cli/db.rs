@@ -170,11 +170,11 @@ async fn stop(ctx: &Context) -> Done {
 fn refuse_configured(ctx: &Context, hint: &str) -> Result<()> {
     match ctx.named_by()? {
         None => Ok(()),
-        Some((place, _)) => {
+        Some((location, _)) => {
             let what = "this names the database, so there is no private PostgreSQL to work with";
-            let hint = format!("{hint}, or leave {place} out");
+            let hint = format!("{hint}, or leave {location} out");
             Err(Error::new(ErrorKind::Config, what)
-                .with_location(place)
+                .with_location(location)
                 .with_hint(hint))
         }
     }

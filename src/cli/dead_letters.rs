@@ -18,11 +18,11 @@ later events of its key; other keys continue. A key stays parked until all of it
 applied or discarded.")]
 pub(super) struct Args {
     #[command(subcommand)]
-    action: Action,
+    action: Command,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+enum Command {
     /// List the parked keys, or their errors
     List(List),
     /// Show dead letters with event, error and attempts, and how many follow
@@ -39,7 +39,7 @@ struct List {
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
-    which: Which,
+    which: SelectionArgs,
     /// Group by error fingerprint; the one that parks most keys comes first
     #[arg(long)]
     by_error: bool,
@@ -55,7 +55,7 @@ struct Show {
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
-    which: Required,
+    which: RequiredSelection,
     /// The most dead letters to show
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
@@ -71,7 +71,7 @@ struct Retry {
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
-    which: Required,
+    which: RequiredSelection,
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,7 +84,7 @@ struct Discard {
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
-    which: Required,
+    which: RequiredSelection,
     /// Why they are discarded; the reason is recorded
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -92,7 +92,7 @@ struct Discard {
 
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
-struct Which {
+struct SelectionArgs {
     /// All dead letters
     #[arg(long)]
     all: bool,
@@ -111,12 +111,12 @@ struct Which {
 }
 
 #[derive(Debug, clap::Args)]
-struct Required {
+struct RequiredSelection {
     #[command(flatten)]
-    which: Which,
+    which: SelectionArgs,
 }
 
-impl Which {
+impl SelectionArgs {
     /// The selection, if there is one.
     fn selection(self) -> Option<Selection> {
         if self.all {
@@ -132,7 +132,7 @@ impl Which {
     }
 }
 
-impl Required {
+impl RequiredSelection {
     fn selection(self) -> Result<Selection, Error> {
         let missing = || {
             Error::new(ErrorKind::Usage, "no dead letters are named")
@@ -144,10 +144,10 @@ impl Required {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let done = match args.action {
-        Action::List(args) => list(args, ctx).await,
-        Action::Show(args) => show(args, ctx).await,
-        Action::Retry(args) => retry(args, ctx).await,
-        Action::Discard(args) => discard(args, ctx).await,
+        Command::List(args) => list(args, ctx).await,
+        Command::Show(args) => show(args, ctx).await,
+        Command::Retry(args) => retry(args, ctx).await,
+        Command::Discard(args) => discard(args, ctx).await,
     };
     // An unknown name is a usage error, as for every command.
     done.map_err(|Failure(errors)| {

@@ -19,7 +19,7 @@ use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::position::Position;
 
-use late::{Clock, Late};
+use late::{Clock, Obstacles};
 pub(super) use watch::Watch;
 
 #[derive(Debug, clap::Args)]
@@ -67,8 +67,8 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let mut looking = Box::pin(async {
         clock.over().await;
         let late = match until {
-            Until::CaughtUp => Late::read(ctx, &monitor).await,
-            Until::Stopped | Until::Passed(_) => Late::default(),
+            Until::CaughtUp => Obstacles::read(ctx, &monitor).await,
+            Until::Stopped | Until::Passed(_) => Obstacles::default(),
         };
         stop.cancel();
         late
@@ -104,14 +104,14 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
 }
 
 /// How much is parked of each projection that has parked keys.
-type Parked = HashMap<ProjectionName, Counts>;
+type ParkedCounts = HashMap<ProjectionName, Counts>;
 
 /// How long a stopped run waits for a database that does not answer.
 const PARKED_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because
 /// the database is gone. A catch-up must know it for its exit code.
-async fn parked(target: &Database, until: Until) -> crate::Result<Option<Parked>> {
+async fn parked(target: &Database, until: Until) -> crate::Result<Option<ParkedCounts>> {
     let counting = dead_letters::counts(target);
     let counts = match until {
         Until::CaughtUp => Some(counting.await?),
@@ -135,7 +135,7 @@ async fn engine(names: &[String], ctx: &Context) -> Result<(Engine, Database), F
     Ok((engine, target))
 }
 
-fn exit(report: &Report, until: Until, parked: &Parked, clock: &Clock) -> Exit {
+fn exit(report: &Report, until: Until, parked: &ParkedCounts, clock: &Clock) -> Exit {
     let mut outcomes = report.outcomes.iter().map(|(_, outcome)| outcome);
     let has_stopped = |outcome: &Outcome| outcome.error().is_some();
     let cut_short = outcomes.clone().any(|o| matches!(o, Outcome::Drained));
@@ -157,8 +157,8 @@ fn tell(
     ctx: &Context,
     report: &Report,
     statuses: &[ProjectionProgress],
-    parked: Option<&Parked>,
-    late: Option<&Late>,
+    parked: Option<&ParkedCounts>,
+    late: Option<&Obstacles>,
 ) -> crate::Result<()> {
     let parked_of = |name| parked.map(|parked| parked.get(name).copied().unwrap_or_default());
     let position = |name| {
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_run_ends_with_4_when_all_are_stopped_and_a_catch_up_when_any_is() {
         let in_time = Clock::start(None);
-        let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &in_time);
+        let code = |outcomes, until| exit(&report(outcomes), until, &ParkedCounts::new(), &in_time);
         let all = || vec![stopped(), stopped()];
         let one = || vec![stopped(), Outcome::CaughtUp];
         assert_eq!(code(all(), Until::Stopped), Exit::Stopped);
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn the_time_that_ran_out_is_reported_only_for_projections_that_were_cut_short() {
         let late = Clock::run_out();
-        let code = |outcomes, until| exit(&report(outcomes), until, &Parked::new(), &late);
+        let code = |outcomes, until| exit(&report(outcomes), until, &ParkedCounts::new(), &late);
         assert_eq!(
             code(vec![Outcome::Drained, stopped()], Until::CaughtUp),
             Exit::TimedOut
@@ -279,12 +279,12 @@ mod tests {
             parked_keys: 1,
             dead_letters: 2,
         };
-        let parked = Parked::from([("files".parse().unwrap(), counts)]);
+        let parked = ParkedCounts::from([("files".parse().unwrap(), counts)]);
         let code = |outcomes| exit(&report(outcomes), Until::CaughtUp, &parked, &in_time);
         assert_eq!(code(vec![Outcome::CaughtUp]), Exit::Parked);
         assert_eq!(code(vec![Outcome::Drained]), Exit::Done);
         assert_eq!(code(vec![Outcome::CaughtUp, stopped()]), Exit::Stopped);
-        let other = Parked::from([("other".parse().unwrap(), counts)]);
+        let other = ParkedCounts::from([("other".parse().unwrap(), counts)]);
         let report = report(vec![Outcome::CaughtUp]);
         assert_eq!(exit(&report, Until::CaughtUp, &other, &in_time), Exit::Done);
     }

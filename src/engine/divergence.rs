@@ -18,7 +18,7 @@ use crate::position::Position;
 use crate::source::{LogState, Source};
 
 /// The proven position of a source: its highest checkpoint whose last event the log still has.
-pub(crate) async fn floor(client: &Client, source: &dyn Source) -> Result<Position> {
+pub(crate) async fn proven_position(client: &Client, source: &dyn Source) -> Result<Position> {
     let identity = source.identity().await?;
     for (position, last_event) in checkpoint::highest(client, &identity).await? {
         if last_event.is_some() && source.last_at(position).await? == last_event {

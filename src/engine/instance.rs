@@ -19,7 +19,7 @@ use super::progress::Subscriber;
 use super::state::{RunnerStatus, SharedProgress};
 use crate::error::Result;
 use crate::pg::database::Database;
-use crate::pg::instance::{self, Cluster, Renewal};
+use crate::pg::instance::{self, ObservedCluster, Renewal};
 use crate::runner_state::RunnerState;
 
 mod fenced;
@@ -39,7 +39,7 @@ pub(super) struct Heartbeat {
     pub(super) target: Database,
     pub(super) lease: Duration,
     pub(super) listen: bool,
-    pub(super) shared_progress: Vec<SharedProgress>,
+    pub(super) progress: Vec<SharedProgress>,
     pub(super) readers: Vec<(String, Subscriber)>,
     pub(super) fenced: FencedPartitions,
     pub(super) view: watch::Sender<ClusterView>,
@@ -145,7 +145,7 @@ impl Heartbeat {
         Ok(())
     }
 
-    fn publish(&self, cluster: Cluster, trusted_until: Option<Instant>) {
+    fn publish(&self, cluster: ObservedCluster, trusted_until: Option<Instant>) {
         let update = |view: &mut ClusterView| view.update(cluster, trusted_until);
         self.view.send_modify(update);
     }
@@ -162,7 +162,7 @@ impl Heartbeat {
         let live = self.claimed().filter(|r| r.state == RunnerState::Live);
         Announcement {
             able: self
-                .shared_progress
+                .progress
                 .iter()
                 .filter_map(SharedProgress::able)
                 .collect(),
@@ -174,10 +174,7 @@ impl Heartbeat {
 
     /// The runners that have claimed their checkpoints.
     fn claimed(&self) -> impl Iterator<Item = RunnerStatus> {
-        let all = self
-            .shared_progress
-            .iter()
-            .flat_map(SharedProgress::runners);
+        let all = self.progress.iter().flat_map(SharedProgress::runners);
         all.filter(|runner| runner.epoch > 0)
     }
 }

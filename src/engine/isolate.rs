@@ -4,7 +4,7 @@ use crate::error::{Error, EventRef, Result};
 use crate::event::RecordedEvent;
 use crate::name::ProjectionName;
 use crate::position::{Position, Range};
-use crate::source::{Filter, Middle, ReadRequest, Source};
+use crate::source::{Filter, Midpoint, ReadRequest, Source};
 
 /// How far the next batch may go while a poison event is being looked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +19,7 @@ struct Bisection {
 
 impl Bisection {
     /// Half of the events of a range; one event alone is tried with all that is left.
-    fn of(bad_through: Position, events: &Middle) -> Bisection {
+    fn of(bad_through: Position, events: &Midpoint) -> Bisection {
         let try_through = match events.count {
             1 => bad_through,
             _ => events.middle,

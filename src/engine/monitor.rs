@@ -11,35 +11,25 @@ use super::state::{ProjectionProgress, SharedProgress};
 /// Watches an engine from outside of it.
 #[derive(Clone)]
 pub struct Monitor {
-    shared_progress: Vec<SharedProgress>,
+    progress: Vec<SharedProgress>,
     ended: CancellationToken,
 }
 
 impl Monitor {
     /// `ended` is cancelled when the engine has ended.
-    pub(super) fn new(shared_progress: Vec<SharedProgress>, ended: CancellationToken) -> Monitor {
-        Monitor {
-            shared_progress,
-            ended,
-        }
+    pub(super) fn new(progress: Vec<SharedProgress>, ended: CancellationToken) -> Monitor {
+        Monitor { progress, ended }
     }
 
     /// The progress of each projection now.
     pub fn projections(&self) -> Vec<ProjectionProgress> {
-        self.shared_progress
-            .iter()
-            .map(SharedProgress::get)
-            .collect()
+        self.progress.iter().map(SharedProgress::get).collect()
     }
 
     /// The progress of all projections as it changes from now on.
     pub fn subscribe(&self) -> Changes {
         Changes {
-            receivers: self
-                .shared_progress
-                .iter()
-                .map(SharedProgress::changes)
-                .collect(),
+            receivers: self.progress.iter().map(SharedProgress::changes).collect(),
             monitor: self.clone(),
         }
     }

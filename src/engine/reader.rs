@@ -136,8 +136,10 @@ async fn in_time<T>(
 async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Follower>> {
     // Of its own: the source may need one from the same pool meanwhile.
     let client = target.own().await?;
-    let floor = client.within(divergence::floor(&client, source)).await?;
-    let mut follower = source.follow(floor).await?;
+    let proven = client
+        .within(divergence::proven_position(&client, source))
+        .await?;
+    let mut follower = source.follow(proven).await?;
     if let Some(log) = source.postgres()
         && let server = log.server().await?
         && server != client.within(database::server(&client)).await?
@@ -146,7 +148,9 @@ async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Followe
     }
     // Still the same session: the server did not crash between the two, which could have undone the
     // commits that the proven position relies on.
-    client.within(divergence::floor(&client, source)).await?;
+    client
+        .within(divergence::proven_position(&client, source))
+        .await?;
     Ok(follower)
 }
 

@@ -34,7 +34,7 @@ use super::{Engine, Monitor, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::database::Database;
 use crate::pg::projection::{self, StoredProjection};
 use crate::position::Position;
@@ -49,7 +49,7 @@ pub struct Rebuild {
     source: Arc<dyn Source>,
     projection: Arc<dyn DynProjection>,
     settings: Settings,
-    shared_progress: SharedProgress,
+    progress: SharedProgress,
 }
 
 /// How a rebuild ended.
@@ -77,19 +77,19 @@ impl Rebuild {
         projection: Arc<dyn DynProjection>,
         settings: Settings,
     ) -> Rebuild {
-        let shared_progress = SharedProgress::new(projection.definition().name.clone());
+        let progress = SharedProgress::new(projection.definition().name.clone());
         Rebuild {
             target,
             source,
             projection,
             settings,
-            shared_progress,
+            progress,
         }
     }
 
     /// Watches it while it runs.
     pub fn monitor(&self) -> Monitor {
-        Monitor::new(vec![self.shared_progress.clone()], CancellationToken::new())
+        Monitor::new(vec![self.progress.clone()], CancellationToken::new())
     }
 
     /// Fills the next generation, swaps and drops the old one.
@@ -107,7 +107,7 @@ impl Rebuild {
         drop(client);
         let head = self.source.head().await?;
         if !self.fill_or_give_up(generation, head, &stop).await? {
-            let position = self.shared_progress.get().position;
+            let position = self.progress.get().position;
             return Ok(Rebuilt::Interrupted { position });
         }
         failpoint!("rebuild.filled");
@@ -191,7 +191,7 @@ impl Rebuild {
             fill_schema(client, &*self.projection, &schema).await?;
             projection::create_positions(client, &schema, name, next).await?;
             show_batch(client, &*self.projection, &*self.source, &schema).await?;
-            action::record(client, name, Action::RebuildBegun(next)).await?;
+            action::record(client, name, OperatorAction::RebuildBegun(next)).await?;
             failpoint!("rebuild.begun");
             Ok(next)
         };
@@ -212,7 +212,7 @@ impl Rebuild {
             .build(
                 self.projection.clone(),
                 Build::Next(generation),
-                self.shared_progress.clone(),
+                self.progress.clone(),
             );
         let report = engine.run(Until::Passed(head), stop.clone()).await?;
         match report.outcomes.into_iter().next() {
@@ -233,9 +233,7 @@ impl Rebuild {
             let live = lock_live(&client, name)
                 .await?
                 .min(self.source.head().await?);
-            if self.shared_progress.get().position < live
-                && !self.fill(generation, live, stop).await?
-            {
+            if self.progress.get().position < live && !self.fill(generation, live, stop).await? {
                 let what = "the rebuild was stopped right before the swap";
                 return Err(
                     Error::new(ErrorKind::TimedOut, what).with_hint("run it again to continue")
@@ -243,9 +241,9 @@ impl Rebuild {
             }
             next::swap(&client, name, generation).await?;
             swap_schemas(&client, name).await?;
-            action::record(&client, name, Action::RebuildSwapped(generation)).await?;
+            action::record(&client, name, OperatorAction::RebuildSwapped(generation)).await?;
             failpoint!("swap.renamed");
-            Ok(live.max(self.shared_progress.get().position))
+            Ok(live.max(self.progress.get().position))
         };
         end(&client, done.await).await
     }

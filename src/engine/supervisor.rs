@@ -46,7 +46,7 @@ pub(super) struct SupervisorParts {
     /// Makes the instance poll the cluster.
     pub(super) wake: Arc<Notify>,
     pub(super) settings: Settings,
-    pub(super) shared_progress: SharedProgress,
+    pub(super) progress: SharedProgress,
     pub(super) fenced: FencedPartitions,
     /// One for each session that batches may take.
     pub(super) permits: Arc<Semaphore>,
@@ -87,11 +87,11 @@ impl Supervisor {
         };
         self.end_all();
         while self.runners.join_next().await.is_some() {}
-        self.parts.shared_progress.over();
+        self.parts.progress.over();
         self.parts.wake.notify_one();
         if let Outcome::Stopped(error) = &outcome {
-            self.parts.shared_progress.failed(error);
-            self.parts.shared_progress.set_state(RunnerState::Stopped);
+            self.parts.progress.failed(error);
+            self.parts.progress.set_state(RunnerState::Stopped);
         }
         outcome
     }
@@ -122,7 +122,7 @@ impl Supervisor {
         self.local.generation = generation;
         // A batch job takes free partitions and ends soon: no instance gives it a share.
         if self.parts.until.is_none() {
-            self.parts.shared_progress.able_to_run();
+            self.parts.progress.able_to_run();
         }
         self.parts.wake.notify_one();
         // A view that was read while the read model was created may not show it.
@@ -208,15 +208,15 @@ impl Supervisor {
 
     /// Shows what the projection does while none of its runners is here.
     fn show(&self, projection: &ObservedProjection) {
-        let shared_progress = &self.parts.shared_progress;
-        shared_progress.set_state(match projection.paused {
+        let progress = &self.parts.progress;
+        progress.set_state(match projection.paused {
             true => RunnerState::Paused,
             false => RunnerState::Standby,
         });
         let positions = projection.checkpoints.iter().map(|c| c.position);
         let lowest = positions.min().unwrap_or_default();
         let mark = self.parts.subscriber.progress.borrow().mark;
-        shared_progress.set_position(lowest, self.parts.until.unwrap_or(mark));
+        progress.set_position(lowest, self.parts.until.unwrap_or(mark));
     }
 
     /// A run that is to end by itself waits for as long as the pause lasts.
@@ -264,7 +264,7 @@ impl Supervisor {
             instance: parts.instance,
             cluster: parts.cluster.clone(),
             settings: parts.settings.clone(),
-            shared: parts.shared_progress.add(partition),
+            shared: parts.progress.add(partition),
             fenced: parts.fenced.clone(),
             wake: parts.wake.clone(),
             permits: parts.permits.clone(),
@@ -307,7 +307,7 @@ impl Supervisor {
         }
         // A runner that stopped here shows why.
         if !self.local.stopped.contains_key(&partition) {
-            self.parts.shared_progress.remove(partition);
+            self.parts.progress.remove(partition);
         }
         None
     }

@@ -92,9 +92,9 @@ mod tests {
 
     #[test]
     fn errors_of_two_causes_differ() {
-        let error = |kind, place: &str, code: &str, message: &str| {
+        let error = |kind, location: &str, code: &str, message: &str| {
             let error = Error::new(kind, message)
-                .with_location(place)
+                .with_location(location)
                 .with_sqlstate(code);
             error.fingerprint()
         };

@@ -60,7 +60,7 @@ impl SqlProjection {
                     Some(offset) => statement.line_at(offset),
                     None => statement.line,
                 };
-                pg::error("up failed", e).with_location(self.file.place(line))
+                pg::error("up failed", e).with_location(self.file.location(line))
             })?;
         }
         Ok(())
@@ -80,7 +80,7 @@ fn locate_in(file: &ProjectionFile) -> Locate {
             (None, Some(statement)) => statement.line,
             (None, None) => file.apply.first_line,
         };
-        file.place(line)
+        file.location(line)
     })
 }
 

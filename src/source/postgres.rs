@@ -48,7 +48,7 @@ pub trait PostgresLog: Send + Sync {
         &'a self,
         range: Range,
         filter: Filter<'a>,
-    ) -> BoxFuture<'a, Result<Option<Middle>>>;
+    ) -> BoxFuture<'a, Result<Option<Midpoint>>>;
 
     /// How many events of any type a range holds, at most `events_max`, and how far they were
     /// counted.
@@ -72,7 +72,7 @@ pub trait PostgresLog: Send + Sync {
 
 /// The events of a range, counted: for halving a batch that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Middle {
+pub struct Midpoint {
     /// How many wanted events the range holds, at least 1.
     pub count: u64,
     /// The first of them.

@@ -1,6 +1,6 @@
 //! What every source must do, as one suite: a source conforms if [`run`] ends.
 //!
-//! A [`Subject`] says how to write to the log of a source. It returns `None` for what cannot happen
+//! A [`SourceUnderTest`] says how to write to the log of a source. It returns `None` for what cannot happen
 //! to the log (a rollback, a removal), and the cases about that are left out.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A log under test, empty at first, and how it is written to.
 ///
 /// Its functions panic if the log refuses: a test can do nothing else.
-pub trait Subject: Send + Sync {
+pub trait SourceUnderTest: Send + Sync {
     /// The source; each time a new one on the same log.
     fn source(&self) -> Arc<dyn Source>;
 
@@ -67,7 +67,7 @@ pub trait PendingAppend: Send {
 /// # Panics
 ///
 /// If the source does not conform; the case is printed before.
-pub async fn run<S: Subject + 'static>(subject: impl AsyncFn() -> S) {
+pub async fn run<S: SourceUnderTest + 'static>(subject: impl AsyncFn() -> S) {
     macro_rules! run {
         ($($case:ident)*) => {$(
             println!("conformance: {}", stringify!($case));
@@ -99,7 +99,7 @@ pub async fn run<S: Subject + 'static>(subject: impl AsyncFn() -> S) {
 
 /// What a case is about.
 struct Case {
-    subject: Box<dyn Subject>,
+    subject: Box<dyn SourceUnderTest>,
 }
 
 impl Case {

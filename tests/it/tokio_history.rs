@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use highwater::internal::append::append_ndjson;
 use highwater::internal::engine::{Engine, Settings, Until};
-use highwater::internal::ndjson::Reader;
+use highwater::internal::ndjson::NdjsonReader;
 use highwater::internal::projection::file::load_directory;
 use highwater::internal::projection::{DynProjection, Keyed, SqlProjection};
 use highwater::testing::TestDatabase;
@@ -38,7 +38,7 @@ fn projections() -> Vec<Arc<dyn DynProjection>> {
 async fn with_history() -> TestDatabase {
     let database = TestDatabase::new().await;
     let store = EventStore::new(database.pooled());
-    let reader = Reader::open(&data("tokio-history.ndjson.gz")).unwrap();
+    let reader = NdjsonReader::open(&data("tokio-history.ndjson.gz")).unwrap();
     let summary = append_ndjson(&store, reader, 1_000, |_| {}).await.unwrap();
     assert_eq!(summary.appended, 24_935);
     database

@@ -175,7 +175,7 @@ impl Applier {
                 // Before those of the projection: the prologue, the fence, the path.
                 let before = Prologue::STATEMENTS + fence_statements + 1;
                 let succeeded = answer.succeeded.checked_sub(before);
-                Err(self.place(e, statements, offset, succeeded))
+                Err(self.locate(e, statements, offset, succeeded))
             }
         }
     }
@@ -191,7 +191,7 @@ impl Applier {
     }
 
     /// Says in which line of the projection a statement failed.
-    fn place(
+    fn locate(
         &self,
         error: tokio_postgres::Error,
         statements: Statements<'_>,

@@ -94,7 +94,7 @@ pub(super) fn state(before: RunnerState, distance: u64, ends_by_itself: bool) ->
 
 /// What follows from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ErrorResponse {
+pub(super) enum Response {
     /// Read the checkpoint again to see whether it is still ours.
     ReadAgain,
     /// End: another instance owns the checkpoint.
@@ -107,13 +107,13 @@ pub(super) enum ErrorResponse {
     Stop,
 }
 
-pub(super) fn response(error: &Error, retries: bool) -> ErrorResponse {
+pub(super) fn response(error: &Error, retries: bool) -> Response {
     match error.kind() {
-        ErrorKind::Fenced if error.sqlstate().is_some() => ErrorResponse::ReadAgain,
-        ErrorKind::Fenced => ErrorResponse::Lose,
-        ErrorKind::ParkedFull if retries => ErrorResponse::AwaitRetries,
-        kind if verdict(kind) == Verdict::Transient => ErrorResponse::Retry,
-        _ => ErrorResponse::Stop,
+        ErrorKind::Fenced if error.sqlstate().is_some() => Response::ReadAgain,
+        ErrorKind::Fenced => Response::Lose,
+        ErrorKind::ParkedFull if retries => Response::AwaitRetries,
+        kind if verdict(kind) == Verdict::Transient => Response::Retry,
+        _ => Response::Stop,
     }
 }
 
@@ -255,23 +255,15 @@ mod tests {
             (
                 error(ErrorKind::Fenced).with_sqlstate("HW101"),
                 false,
-                ErrorResponse::ReadAgain,
+                Response::ReadAgain,
             ),
-            (error(ErrorKind::Fenced), false, ErrorResponse::Lose),
-            (
-                error(ErrorKind::ConnectionLost),
-                false,
-                ErrorResponse::Retry,
-            ),
-            (error(ErrorKind::Locked), true, ErrorResponse::Retry),
-            (
-                error(ErrorKind::ParkedFull),
-                true,
-                ErrorResponse::AwaitRetries,
-            ),
-            (error(ErrorKind::ParkedFull), false, ErrorResponse::Stop),
-            (error(ErrorKind::Apply), true, ErrorResponse::Stop),
-            (error(ErrorKind::Config), false, ErrorResponse::Stop),
+            (error(ErrorKind::Fenced), false, Response::Lose),
+            (error(ErrorKind::ConnectionLost), false, Response::Retry),
+            (error(ErrorKind::Locked), true, Response::Retry),
+            (error(ErrorKind::ParkedFull), true, Response::AwaitRetries),
+            (error(ErrorKind::ParkedFull), false, Response::Stop),
+            (error(ErrorKind::Apply), true, Response::Stop),
+            (error(ErrorKind::Config), false, Response::Stop),
         ] {
             assert_eq!(response(&error, retries), expected, "{error} {retries}");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use super::decide::{ErrorResponse, response};
+use super::decide::{Response, response};
 use super::{Ended, Runner, RunnerParts, StepOutcome};
 use crate::engine::apply::{InFlight, Session};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,14 +25,12 @@ impl Runner {
         let claimed = self.claimed.as_ref();
         let retries = claimed.is_some_and(|claimed| claimed.retries.may_make_room());
         match response(&error, retries) {
-            ErrorResponse::ReadAgain => match self.read_again().await {
+            Response::ReadAgain => match self.read_again().await {
                 Ok(step) => step,
                 Err(error) => self.failed_for_good(error).await,
             },
-            ErrorResponse::AwaitRetries => StepOutcome::Wait(None),
-            ErrorResponse::Lose | ErrorResponse::Retry | ErrorResponse::Stop => {
-                self.failed_for_good(error).await
-            }
+            Response::AwaitRetries => StepOutcome::Wait(None),
+            Response::Lose | Response::Retry | Response::Stop => self.failed_for_good(error).await,
         }
     }
 
