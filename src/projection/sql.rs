@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg;
 use crate::pg::transaction::Tx;
-use crate::projection::file::{ProjectionFile, Section};
+use crate::projection::file::ProjectionFile;
 use crate::projection::{BatchWriter, Definition, DynProjection, Statements};
 use crate::source::BoxFuture;
 use crate::sql_text::BatchPlace;
@@ -34,7 +34,8 @@ impl SqlProjection {
         };
         SqlProjection {
             definition,
-            apply: text_of(&file.apply),
+            // More SQL may follow it.
+            apply: format!("{}\n;\n", file.apply.text),
             batch: file
                 .apply
                 .statements
@@ -65,11 +66,6 @@ impl SqlProjection {
         }
         Ok(())
     }
-}
-
-/// The text of a section so that more SQL may follow it.
-fn text_of(section: &Section) -> String {
-    format!("{}\n;\n", section.text)
 }
 
 fn locate_in(file: &ProjectionFile) -> Locate {

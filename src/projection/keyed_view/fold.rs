@@ -155,7 +155,8 @@ impl<'a, V: KeyedView> KeyedBatchWriter<'a, V> {
 
     /// How many bytes the rows take in memory, about.
     fn bytes(&self) -> usize {
-        let slot = size_of::<(V::Key, RowState<V::Row>)>() + 2 * self.size.mean();
+        let slot = size_of::<(V::Key, RowState<V::Row>)>()
+            + 2 * (self.size.bytes / self.size.sized.max(1));
         self.rows.len().saturating_mul(slot)
     }
 }
@@ -191,9 +192,5 @@ impl RowSize {
             self.bytes += written_bytes(row);
         }
         self.folded += 1;
-    }
-
-    fn mean(&self) -> usize {
-        self.bytes / self.sized.max(1)
     }
 }
