@@ -101,7 +101,7 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BlockVerdict {
     Same,
-    /// Some of the oldest events were removed, of which only the last position is known.
+    /// Some of the oldest events were removed; only the position of the last one is known.
     Trimmed,
     /// It should hold as many events as `expected`.
     Changed {

@@ -51,7 +51,7 @@ struct LoadedConfig {
 
 struct ConnectedServer {
     connector: Connector,
-    /// The private PostgreSQL, if it is that.
+    /// The private PostgreSQL, if it is the server.
     cluster: Option<Cluster>,
     /// The first connection to the server, for its first user.
     first: Mutex<Option<Client>>,
@@ -187,12 +187,12 @@ impl Context {
         }))
     }
 
-    /// The server, for databases of one's own on it.
+    /// The server, to create databases on it.
     pub(super) async fn server(&self) -> Result<&Connector> {
         self.connector().await
     }
 
-    /// How to reach the database; the private PostgreSQL is started if it is that.
+    /// How to reach the database; starts the private PostgreSQL if none is configured.
     async fn connector(&self) -> Result<&Connector> {
         let reached = self.reached.get_or_try_init(|| self.reach()).await?;
         Ok(&reached.connector)

@@ -25,7 +25,7 @@ enum Command {
     Start,
     /// Print its URL, or that of the configured database without its password
     Url,
-    /// Open psql on it; if it does not run, it is started for that time
+    /// Open psql on it, and start it for that time if it does not run
     Psql {
         /// Arguments for psql besides the URL, for example: -- -c 'select * from streams.streams'
         #[arg(last = true, value_name = "ARGUMENT")]

@@ -3,8 +3,8 @@
 //! One statement in each third of a lease renews it, reports its runners, and reads which instances
 //! are alive, which has which checkpoint, and what operators requested. Between two renewals it
 //! polls the cluster when it is woken, when another's lease ends, and at short intervals where it
-//! cannot listen. If it has something new to report by then, it renews instead: other instances and
-//! `status` see at once what it can run and what became live.
+//! cannot listen. If it has changes to report, it renews instead: other instances and `status` see
+//! them at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ pub(super) struct Heartbeat {
     pub(super) wake: Arc<Notify>,
 }
 
-/// What other instances base decisions on, and operators read: a change is reported before the next
+/// What other instances and operators need to know at once: a change is reported before the next
 /// renewal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Announcement {
@@ -99,7 +99,7 @@ impl Heartbeat {
         }
     }
 
-    /// A wake that arrived while a renewal failed still has to be answered.
+    /// A wake that arrived while a renewal failed still needs an answer.
     fn answer_later(&self, was_due: bool) {
         if was_due {
             self.wake.notify_one();

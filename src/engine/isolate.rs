@@ -6,7 +6,7 @@ use crate::name::ProjectionName;
 use crate::position::{Position, Range};
 use crate::source::{Filter, Midpoint, ReadRequest, Source};
 
-/// How far the next batch may go while a poison event is being looked for.
+/// How far the next batch may go during the search for a poison event.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Isolation(Option<Bisection>);
 
@@ -31,7 +31,7 @@ impl Bisection {
     }
 }
 
-/// What is left to do about a batch that failed.
+/// What to do about a batch that failed.
 #[derive(Debug)]
 pub(super) enum IsolationResult {
     /// One of several events: try a shorter batch.
@@ -49,7 +49,7 @@ impl Isolation {
             .map_or(through, |bisection| bisection.try_through.min(through))
     }
 
-    /// Whether a poison event is being looked for.
+    /// Whether a search for a poison event is under way.
     pub(super) fn is_open(&self) -> bool {
         self.0.is_some()
     }
@@ -70,7 +70,7 @@ impl Isolation {
         Ok(())
     }
 
-    /// The event at `position` is to be dealt with alone: what lies before it is passed first.
+    /// The event at `position` gets a batch of its own, after the events before it.
     pub(super) fn pass_before(&mut self, position: Position) {
         self.0 = Some(Bisection {
             bad_through: position,

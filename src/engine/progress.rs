@@ -126,8 +126,8 @@ pub(super) fn channel(unfollowed: DropGuard) -> (Publisher, Subscriber) {
 }
 
 impl Publisher {
-    /// A new session begins: the mark and what was remembered are void. The runners learn about it
-    /// with its first step, because nobody knows the mark before that.
+    /// A new session begins: the mark and the remembered steps are void. Runners see it with its first
+    /// step, because the mark is unknown before that.
     pub(super) fn begin(&mut self) {
         self.session += 1;
         self.confirm(None);

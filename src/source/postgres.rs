@@ -84,9 +84,9 @@ pub struct Midpoint {
 /// What was removed on purpose from a range of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemovedIn {
-    /// The oldest events of the log were, up to this position; which these were is not known.
+    /// The oldest events were removed up to this position; which ones is not known.
     pub through: Position,
-    /// Others of the range.
+    /// Other removed events of the range.
     pub others: Vec<(Position, Uuid)>,
 }
 

@@ -94,8 +94,8 @@ fn finish(projection: &ObservedProjection, local: &Local) -> Option<Finish> {
     Some(stopped.map_or(Finish::CaughtUp, |c| Finish::Stopped(c.partition)))
 }
 
-/// A change of the number of partitions has two steps: to decide where they end, and to replace them
-/// once all are there.
+/// A change of the number of partitions has two steps: set the position of the change, and replace the
+/// partitions once all have reached it.
 fn is_repartition_due(projection: &ObservedProjection) -> bool {
     let checkpoints = &projection.checkpoints;
     if checkpoints.iter().any(|c| c.drain_at.is_some()) {
@@ -131,7 +131,7 @@ fn starts(view: View<'_>, projection: &ObservedProjection, local: &Local) -> Vec
     starts
 }
 
-/// Whether it is where its partitioning ends.
+/// Whether it has reached the end of its partitioning.
 pub(super) fn is_drained(checkpoint: &ObservedCheckpoint) -> bool {
     let end = checkpoint.drain_at;
     end.is_some_and(|end| checkpoint.position >= end)

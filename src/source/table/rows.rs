@@ -37,7 +37,7 @@ pub(super) struct Rows {
     types: Vec<Arc<str>>,
     /// There may be more of them.
     pub(super) more: bool,
-    /// How far the sequence was, if that was asked for and could be told.
+    /// The last number of the sequence, if it was requested and this role may read it.
     pub(super) sequence: Option<Position>,
 }
 
