@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_store::{Appended, EventStore};
 use crate::failpoint::failpoint;
-use crate::ndjson::{NdjsonEvent, Reader, place};
+use crate::ndjson::{NdjsonEvent, NdjsonReader, location};
 use crate::position::Position;
 
 /// The default of the most events of a batch.
@@ -47,12 +47,12 @@ pub struct Summary {
     pub first: Option<Position>,
     /// The last position appended; `None` if nothing was.
     pub last: Option<Position>,
-    /// Events without an id: appending the file again would append them again.
+    /// Events without an id: appending the file again duplicates them.
     pub without_id: u64,
 }
 
-/// An event on its way, with its share of the memory; or the end of the file's good part.
-type Waiting = Result<(NdjsonEvent, OwnedSemaphorePermit)>;
+/// A parsed event, or the end of valid input.
+type ParsedEvent = Result<(NdjsonEvent, OwnedSemaphorePermit)>;
 
 /// Appends what `reader` gives, in batches of up to `batch_events`, each in one transaction.
 ///
@@ -63,7 +63,7 @@ type Waiting = Result<(NdjsonEvent, OwnedSemaphorePermit)>;
 /// Those of the reader and of [`EventStore::append_batch`], with the line.
 pub async fn append_ndjson(
     store: &EventStore,
-    reader: Reader,
+    reader: NdjsonReader,
     batch_events: usize,
     progress: impl FnMut(Progress),
 ) -> Result<Summary> {
@@ -78,7 +78,7 @@ pub async fn append_ndjson(
 /// As [`append_ndjson`].
 pub async fn append_ndjson_until(
     store: &EventStore,
-    reader: Reader,
+    reader: NdjsonReader,
     batch_events: usize,
     mut progress: impl FnMut(Progress),
     stop: &CancellationToken,
@@ -113,7 +113,10 @@ pub async fn append_ndjson_until(
         }
         if let Some(error) = refused {
             let line = events.get(done).map_or(0, |event| event.line);
-            return Err(explain(error.with_location(place(&name, line)), &summary));
+            return Err(explain(
+                error.with_location(location(&name, line)),
+                &summary,
+            ));
         }
         if let Some(error) = unreadable {
             return Err(explain(error, &summary));
@@ -123,7 +126,9 @@ pub async fn append_ndjson_until(
 }
 
 /// The events before the first error, and that error.
-fn split(received: &mut Vec<Waiting>) -> (Vec<(NdjsonEvent, OwnedSemaphorePermit)>, Option<Error>) {
+fn split(
+    received: &mut Vec<ParsedEvent>,
+) -> (Vec<(NdjsonEvent, OwnedSemaphorePermit)>, Option<Error>) {
     let mut failure = None;
     let good = received
         .drain(..)
@@ -206,7 +211,7 @@ fn explain(error: Error, summary: &Summary) -> Error {
 }
 
 /// Reads on a thread of its own, which is never joined: standard input may block for ever.
-fn spawn_reader(reader: Reader, batch_events: usize) -> Result<mpsc::Receiver<Waiting>> {
+fn spawn_reader(reader: NdjsonReader, batch_events: usize) -> Result<mpsc::Receiver<ParsedEvent>> {
     let (sender, receiver) = mpsc::channel(batch_events);
     let runtime = Handle::current();
     std::thread::Builder::new()
@@ -219,7 +224,7 @@ fn spawn_reader(reader: Reader, batch_events: usize) -> Result<mpsc::Receiver<Wa
 }
 
 /// Ends when the reader does, or when the receiver is gone.
-fn feed(reader: Reader, sender: &mpsc::Sender<Waiting>, runtime: &Handle) {
+fn feed(reader: NdjsonReader, sender: &mpsc::Sender<ParsedEvent>, runtime: &Handle) {
     let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
     for event in reader {
         let item = match event {

@@ -24,10 +24,10 @@ use jiff::Timestamp;
 
 pub use crate::block::Change;
 use crate::block::{Block, Tally};
-use crate::engine::recorder::Coverage;
+use crate::engine::recorder::BlockCoverage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
-use crate::pg::block::{self, Concern, GenerationPosition};
+use crate::pg::block::{self, AffectedGeneration, GenerationPosition};
 use crate::pg::database::Database;
 use crate::pg::projection::not_built;
 use crate::position::Position;
@@ -41,7 +41,7 @@ const BLOCKS_AT_ONCE: i64 = 1_000;
 #[non_exhaustive]
 pub struct Audit {
     /// Every log that a read model was built from, by the name of its source.
-    pub logs: Vec<Log>,
+    pub logs: Vec<AuditedLog>,
     /// Every read model, by name.
     pub read_models: Vec<ReadModel>,
 }
@@ -49,7 +49,7 @@ pub struct Audit {
 /// A log, and how much of it was compared.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Log {
+pub struct AuditedLog {
     /// The name of the source.
     pub source: String,
     /// How many blocks were compared, and how many events they hold.
@@ -87,9 +87,9 @@ pub struct ReadModel {
 
 /// The comparison of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum BlockVerdict {
     Same,
-    /// Some of the oldest events were removed, of which only the last position is known.
+    /// Some of the oldest events were removed; only the position of the last one is known.
     Trimmed,
     /// It should hold as many events as `expected`.
     Changed {
@@ -98,14 +98,14 @@ enum Verdict {
 }
 
 /// Compares a block with its present events and with those removed from it on purpose.
-fn compare(block: &Block, now: Tally, removed: &RemovedIn) -> Verdict {
+fn compare(block: &Block, now: Tally, removed: &RemovedIn) -> BlockVerdict {
     if removed.through > block.range.after() {
-        return Verdict::Trimmed;
+        return BlockVerdict::Trimmed;
     }
     let expected = block.tally.without(&removed.others);
     match expected == now || block.tally == now {
-        true => Verdict::Same,
-        false => Verdict::Changed { expected },
+        true => BlockVerdict::Same,
+        false => BlockVerdict::Changed { expected },
     }
 }
 
@@ -171,10 +171,10 @@ async fn audit_log(
     source: &dyn Source,
     identity: &str,
     through: Position,
-) -> Result<Log> {
-    let mut log = Log {
+) -> Result<AuditedLog> {
+    let mut log = AuditedLog {
         source: source.name().to_owned(),
-        ..Log::default()
+        ..AuditedLog::default()
     };
     let mut after = None;
     loop {
@@ -198,20 +198,20 @@ async fn audit_block(
     source: &dyn Source,
     identity: &str,
     block: &Block,
-    log: &mut Log,
+    log: &mut AuditedLog,
 ) -> Result<()> {
     let removed = source.removed_in(block.range).await?;
     log.removals_unknown |= removed.is_none();
     let removed = removed.unwrap_or_default();
     let (_, now) = source.tally(block.range, u64::MAX).await?;
     match compare(block, now, &removed) {
-        Verdict::Trimmed => log.trimmed += 1,
-        Verdict::Same => {
+        BlockVerdict::Trimmed => log.trimmed += 1,
+        BlockVerdict::Same => {
             log.blocks += 1;
             log.events += now.events;
             log.counted_later += u64::from(block.counted_later);
         }
-        Verdict::Changed { expected } => {
+        BlockVerdict::Changed { expected } => {
             log.changes.push(Change {
                 range: block.range,
                 events_before: expected.events,
@@ -232,9 +232,9 @@ async fn cover_rest(
     source: &dyn Source,
     identity: &str,
     through: Position,
-    log: &mut Log,
+    log: &mut AuditedLog,
 ) -> Result<()> {
-    let mut coverage = Coverage::new(identity.to_owned());
+    let mut coverage = BlockCoverage::new(identity.to_owned());
     while !log.is_read_only {
         match coverage.extend(target, source, through).await {
             Ok(true) => {}
@@ -246,7 +246,7 @@ async fn cover_rest(
 }
 
 /// A read-only role cannot record its findings, but it still reports them.
-fn unless_read_only(written: Result<()>, log: &mut Log) -> Result<()> {
+fn unless_read_only(written: Result<()>, log: &mut AuditedLog) -> Result<()> {
     match written {
         Err(error) if matches!(error.sqlstate(), Some("42501" | "25006")) => {
             log.is_read_only = true;
@@ -259,8 +259,8 @@ fn unless_read_only(written: Result<()>, log: &mut Log) -> Result<()> {
 fn read_models(
     passed: &[GenerationPosition],
     identities: &BTreeMap<String, String>,
-    logs: &[Log],
-    concerns: &[Concern],
+    logs: &[AuditedLog],
+    concerns: &[AffectedGeneration],
 ) -> Vec<ReadModel> {
     let read_model = |one: &GenerationPosition| {
         let is_other_log = identities.get(&one.source) != Some(&one.identity);
@@ -325,7 +325,7 @@ mod tests {
                 .map(|id| (Position::new(*id as i64), Uuid::from_u128(*id)))
                 .collect(),
         };
-        let changed = |expected: &[u128]| Verdict::Changed {
+        let changed = |expected: &[u128]| BlockVerdict::Changed {
             expected: tally(expected),
         };
         for (why, now, removed, verdict) in [
@@ -333,7 +333,7 @@ mod tests {
                 "nothing changed",
                 tally(&[1, 2, 3]),
                 removed(0, &[]),
-                Verdict::Same,
+                BlockVerdict::Same,
             ),
             (
                 "one appeared",
@@ -357,7 +357,7 @@ mod tests {
                 "one was removed",
                 tally(&[1, 3]),
                 removed(0, &[2]),
-                Verdict::Same,
+                BlockVerdict::Same,
             ),
             (
                 "another one vanished",
@@ -369,19 +369,19 @@ mod tests {
                 "it was removed before it was counted",
                 tally(&[1, 2, 3]),
                 removed(0, &[4]),
-                Verdict::Same,
+                BlockVerdict::Same,
             ),
             (
                 "the oldest were removed",
                 tally(&[3]),
                 removed(2, &[]),
-                Verdict::Trimmed,
+                BlockVerdict::Trimmed,
             ),
             (
                 "all were removed",
                 tally(&[]),
                 removed(10, &[]),
-                Verdict::Trimmed,
+                BlockVerdict::Trimmed,
             ),
         ] {
             assert_eq!(compare(&block, now, &removed), verdict, "{why}");

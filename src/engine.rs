@@ -51,7 +51,7 @@ pub use state::{ProjectionProgress, RunnerStatus};
 use reader::Reader;
 use recorder::{Recorder, SharedBlocks};
 use runner::Build;
-use state::Board;
+use state::SharedProgress;
 use supervisor::Supervisor;
 
 /// How long a run lasts.
@@ -123,7 +123,7 @@ impl fmt::Debug for Engine {
 struct Run {
     projection: Arc<dyn DynProjection>,
     build: Build,
-    board: Board,
+    progress: SharedProgress,
 }
 
 impl Engine {
@@ -148,26 +148,31 @@ impl Engine {
     /// Adds a projection.
     #[must_use]
     pub fn projection(self, projection: Arc<dyn DynProjection>) -> Engine {
-        let board = Board::new(projection.definition().name.clone());
-        self.build(projection, Build::Live, board)
+        let progress = SharedProgress::new(projection.definition().name.clone());
+        self.build(projection, Build::Live, progress)
     }
 
-    fn build(mut self, projection: Arc<dyn DynProjection>, build: Build, board: Board) -> Engine {
+    fn build(
+        mut self,
+        projection: Arc<dyn DynProjection>,
+        build: Build,
+        progress: SharedProgress,
+    ) -> Engine {
         self.runs.push(Run {
             projection,
             build,
-            board,
+            progress,
         });
         self
     }
 
     /// Watches it while it runs.
     pub fn monitor(&self) -> Monitor {
-        Monitor::new(self.boards(), self.ended.clone())
+        Monitor::new(self.progress(), self.ended.clone())
     }
 
-    fn boards(&self) -> Vec<Board> {
-        self.runs.iter().map(|run| run.board.clone()).collect()
+    fn progress(&self) -> Vec<SharedProgress> {
+        self.runs.iter().map(|run| run.progress.clone()).collect()
     }
 
     /// Runs until `stop` is cancelled, `until` is reached, or every projection has stopped.
@@ -182,7 +187,7 @@ impl Engine {
         let heads = self.heads(until).await?;
         let (readers, blocks) = self.start_readers(until);
         let instance = Uuid::new_v4();
-        let fenced = instance::Fenced::default();
+        let fenced = instance::FencedPartitions::default();
         let permits = self.permits();
         let (sender, cluster) = watch::channel(instance::ClusterView::default());
         let wake = Arc::new(Notify::new());
@@ -191,9 +196,9 @@ impl Engine {
         for run in &self.runs {
             let definition = run.projection.definition();
             let source = self.sources[&definition.source].clone();
-            let supervisor = Supervisor::new(supervisor::Parts {
+            let supervisor = Supervisor::new(supervisor::SupervisorParts {
                 target: self.target.clone(),
-                following: readers[source.name()].clone(),
+                subscriber: readers[source.name()].clone(),
                 until: heads.get(source.name()).copied(),
                 source,
                 projection: run.projection.clone(),
@@ -201,7 +206,7 @@ impl Engine {
                 cluster: cluster.clone(),
                 wake: wake.clone(),
                 settings: self.settings.clone(),
-                board: run.board.clone(),
+                progress: run.progress.clone(),
                 fenced: fenced.clone(),
                 permits: permits.clone(),
             });
@@ -218,7 +223,7 @@ impl Engine {
             target: self.target.clone(),
             lease: self.settings.lease,
             listen: self.settings.listen,
-            boards: self.boards(),
+            progress: self.progress(),
             readers: readers.into_iter().collect(),
             fenced,
             view: sender,
@@ -276,7 +281,7 @@ impl Engine {
         &self,
         until: Until,
         instance: Uuid,
-        readers: &HashMap<String, progress::Following>,
+        readers: &HashMap<String, progress::Subscriber>,
         blocks: HashMap<String, SharedBlocks>,
         cluster: &watch::Receiver<instance::ClusterView>,
     ) -> Recorders {
@@ -287,7 +292,7 @@ impl Engine {
                 source: self.sources[&name].clone(),
                 target: self.target.clone(),
                 blocks,
-                following: readers[&name].clone(),
+                subscriber: readers[&name].clone(),
                 instance,
                 cluster: cluster.clone(),
                 counts_later: until == Until::Stopped,
@@ -302,7 +307,7 @@ impl Engine {
         &self,
         until: Until,
     ) -> (
-        HashMap<String, progress::Following>,
+        HashMap<String, progress::Subscriber>,
         HashMap<String, SharedBlocks>,
     ) {
         // New events do not matter to a run whose end is fixed.
@@ -311,10 +316,10 @@ impl Engine {
             listen,
             ..self.settings.clone()
         };
-        let (mut followings, mut all_blocks) = (HashMap::new(), HashMap::new());
+        let (mut subscribers, mut all_blocks) = (HashMap::new(), HashMap::new());
         for (name, source) in &self.sources {
             let unfollowed = CancellationToken::new();
-            let (publisher, following) = progress::channel(unfollowed.clone().drop_guard());
+            let (publisher, subscriber) = progress::channel(unfollowed.clone().drop_guard());
             let blocks = SharedBlocks::default();
             let reader = Reader {
                 source: source.clone(),
@@ -325,10 +330,10 @@ impl Engine {
                 stop: unfollowed,
             };
             tokio::spawn(reader.run());
-            followings.insert(name.clone(), following);
+            subscribers.insert(name.clone(), subscriber);
             all_blocks.insert(name.clone(), blocks);
         }
-        (followings, all_blocks)
+        (subscribers, all_blocks)
     }
 
     /// Best effort: an instance that does not sign off is forgotten when its lease ends.

@@ -101,10 +101,10 @@ mod active {
         point: String,
         pass: u64,
         passed: AtomicU64,
-        action: Action,
+        action: FaultAction,
     }
 
-    enum Action {
+    enum FaultAction {
         Abort,
         Fail,
         Hold(PathBuf),
@@ -122,9 +122,9 @@ mod active {
         let (place, action) = text.split_once('=')?;
         let (point, pass) = place.split_once('@')?;
         let action = match action.split_once(':') {
-            None if action == "abort" => Action::Abort,
-            None if action == "error" => Action::Fail,
-            Some(("hold", file)) => Action::Hold(file.into()),
+            None if action == "abort" => FaultAction::Abort,
+            None if action == "error" => FaultAction::Fail,
+            Some(("hold", file)) => FaultAction::Hold(file.into()),
             _ => return None,
         };
         POINTS.contains(&point).then_some(Fault {
@@ -149,17 +149,17 @@ mod active {
         Ok(())
     }
 
-    impl Action {
+    impl FaultAction {
         async fn happen(&self, point: &str) -> Result<()> {
             match self {
                 // No destructor runs and nothing is flushed.
-                Action::Abort => std::process::abort(),
-                Action::Fail => Err(Error::new(
+                FaultAction::Abort => std::process::abort(),
+                FaultAction::Fail => Err(Error::new(
                     ErrorKind::ConnectionLost,
                     format!("the failpoint {point} was told to fail"),
                 )
                 .with_hint("take it out of HIGHWATER_FAILPOINT")),
-                Action::Hold(file) => hold(file).await,
+                FaultAction::Hold(file) => hold(file).await,
             }
         }
     }

@@ -14,7 +14,7 @@ use proptest::test_runner::TestCaseResult;
 use crate::config::{Config, format_duration, parse_duration};
 use crate::error::Error;
 use crate::name::ProjectionName;
-use crate::ndjson::Reader;
+use crate::ndjson::NdjsonReader;
 use crate::pg::connect::Connector;
 use crate::projection::file::ProjectionFile;
 use crate::projection::test_file::TestFile;
@@ -221,8 +221,8 @@ fn assert_sentence(error: &Error) -> TestCaseResult {
 /// A sentence that names the file and a line that it has.
 fn assert_names_line(error: &Error, file: &str, input: &[u8]) -> TestCaseResult {
     assert_sentence(error)?;
-    let place = error.location().unwrap_or_default();
-    let line = place
+    let location = error.location().unwrap_or_default();
+    let line = location
         .strip_prefix(file)
         .and_then(|rest| rest.strip_prefix(": line "));
     let line = line.and_then(|line| line.parse::<usize>().ok());
@@ -237,7 +237,7 @@ fn assert_names_line(error: &Error, file: &str, input: &[u8]) -> TestCaseResult 
 }
 
 fn lines(input: &[u8]) -> TestCaseResult {
-    let reader = Reader::new("events", Cursor::new(input.to_vec())).with_line_limit(100_000);
+    let reader = NdjsonReader::new("events", Cursor::new(input.to_vec())).with_line_limit(100_000);
     let is_plain = !input.starts_with(b"\x1f\x8b");
     for event in reader {
         match event {
@@ -261,9 +261,9 @@ fn on_disk<T>(input: &[u8], suffix: &str, load: fn(&Path) -> crate::Result<T>) -
         return Ok(());
     };
     assert_sentence(&error)?;
-    let place = error.location().unwrap_or_default();
+    let location = error.location().unwrap_or_default();
     prop_assert!(
-        place.contains(&file.path().display().to_string()),
+        location.contains(&file.path().display().to_string()),
         "{:?}",
         error
     );

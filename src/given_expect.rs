@@ -17,22 +17,22 @@ use crate::projection::file::ProjectionFile;
 use crate::projection::test_file::TestFile;
 use crate::projection::{DynProjection, SqlProjection};
 
-pub use report::{Case, Failure, How, Report, Tested};
+pub use report::{Batching, Case, Failure, TestReport, Tested};
 
 use scratch::Scratch;
 
 /// A projection and the file of its tests.
 #[derive(Clone)]
-pub struct Subject {
+pub struct TestedProjection {
     projection: Arc<dyn DynProjection>,
     tests: Option<PathBuf>,
 }
 
-impl Subject {
+impl TestedProjection {
     /// A projection file, with the tests in `NAME.test.toml` beside it if there are any.
-    pub fn file(file: ProjectionFile) -> Subject {
+    pub fn file(file: ProjectionFile) -> TestedProjection {
         let beside = TestFile::path_beside(&file.path);
-        Subject {
+        TestedProjection {
             tests: beside.exists().then_some(beside),
             projection: Arc::new(SqlProjection::new(file)),
         }
@@ -40,16 +40,16 @@ impl Subject {
 
     /// Any projection, with the tests in the file `tests`, for example
     /// `tests/accounts.test.toml`.
-    pub fn new(projection: Arc<dyn DynProjection>, tests: impl Into<PathBuf>) -> Subject {
-        Subject {
+    pub fn new(projection: Arc<dyn DynProjection>, tests: impl Into<PathBuf>) -> TestedProjection {
+        TestedProjection {
             projection,
             tests: Some(tests.into()),
         }
     }
 
     /// Any projection, with the tests in the file `tests` if it is there.
-    pub fn beside(projection: Arc<dyn DynProjection>, tests: PathBuf) -> Subject {
-        Subject {
+    pub fn beside(projection: Arc<dyn DynProjection>, tests: PathBuf) -> TestedProjection {
+        TestedProjection {
             projection,
             tests: tests.exists().then_some(tests),
         }
@@ -65,7 +65,7 @@ impl Subject {
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`], with the known names.
-pub fn select(subjects: Vec<Subject>, names: &[String]) -> Result<Vec<Subject>> {
+pub fn select(subjects: Vec<TestedProjection>, names: &[String]) -> Result<Vec<TestedProjection>> {
     let known: Vec<&str> = subjects.iter().map(|s| s.name().as_str()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         let what = format!("there is no projection \"{}\"", unknown.escape_debug());
@@ -75,7 +75,7 @@ pub fn select(subjects: Vec<Subject>, names: &[String]) -> Result<Vec<Subject>> 
     if names.is_empty() {
         return Ok(subjects);
     }
-    let wanted = |s: &Subject| names.iter().any(|name| name == s.name().as_str());
+    let wanted = |s: &TestedProjection| names.iter().any(|name| name == s.name().as_str());
     Ok(subjects.into_iter().filter(wanted).collect())
 }
 
@@ -85,7 +85,7 @@ pub fn select(subjects: Vec<Subject>, names: &[String]) -> Result<Vec<Subject>> 
 /// # Errors
 /// If there can be no scratch database: the role needs the right to create one. Faults of a test,
 /// its file or its projection are in the report.
-pub async fn run(server: &Connector, subjects: &[Subject]) -> Result<Report> {
+pub async fn run(server: &Connector, subjects: &[TestedProjection]) -> Result<TestReport> {
     let mut tested: Vec<Tested> = Vec::new();
     let mut files = Vec::new();
     for subject in subjects {
@@ -110,12 +110,12 @@ pub async fn run(server: &Connector, subjects: &[Subject]) -> Result<Report> {
         done?;
         dropped?;
     }
-    Ok(Report { tested })
+    Ok(TestReport { tested })
 }
 
 async fn run_files(
     scratch: &Scratch,
-    subjects: &[Subject],
+    subjects: &[TestedProjection],
     files: &[(usize, TestFile)],
     tested: &mut [Tested],
 ) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The machine that a program runs on.
 
-/// The name of this machine, empty if it cannot be told.
+/// The name of this machine; empty if unknown.
 pub(crate) fn name() -> String {
     #[cfg(feature = "cluster")]
     let name = nix::unistd::gethostname()

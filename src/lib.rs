@@ -119,7 +119,8 @@
 //!   writers, crashes or a second instance do. No timer decides what may be skipped.
 //! - Read model and checkpoint are written in one transaction, which is fenced: of two runners only
 //!   the last to start can commit.
-//! - A projection that is behind, stopped or blocked says so, says why, and says who.
+//! - A projection that is behind, stopped or blocked reports its state, the reason and the blocking
+//!   session.
 //!
 //! On these conditions: the position comes from a sequence with CACHE 1, drawn inside the
 //! transaction that inserts the event; events are not changed; what the table must be is checked

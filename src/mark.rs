@@ -26,7 +26,7 @@
 //! S are read; each transaction that drew a number below n is in S or had ended. When every member
 //! of S has ended, rows are read again in a NEW statement: a position up to n that is still missing
 //! was rolled back or deleted, and the mark passes n. A commit becomes visible before its locks are
-//! released; that order is the proof, so [`Unproven`] can only come out of a read and must be
+//! released; that order is the proof, so [`UnprovenPosition`] can only come out of a read and must be
 //! handed to the snapshot of the locks that follows it.
 //!
 //! **Failures.** A lost connection voids the rounds and the mark: make a new [`Mark`] from the
@@ -53,17 +53,17 @@ pub struct Holder {
 /// is proven.
 #[derive(Debug)]
 #[must_use = "a gap is open: read the locks, in a later statement"]
-pub struct Unproven(Position);
+pub struct UnprovenPosition(Position);
 
 /// What a read of rows did to the mark.
 #[derive(Debug)]
-pub struct Advance {
+pub struct MarkAdvance {
     /// The range that the mark passed; empty if it did not move.
     pub passed: Range,
     /// Whether the rows that were read are all of `passed`.
     pub rows_cover_it: bool,
     /// There are rows beyond a gap.
-    pub open: Option<Unproven>,
+    pub open: Option<UnprovenPosition>,
 }
 
 /// The mark of one source, and the rounds that are open above it.
@@ -71,15 +71,15 @@ pub struct Advance {
 pub struct Mark {
     mark: Position,
     proven: Position,
-    rounds: VecDeque<Round>,
+    rounds: VecDeque<LockWait>,
 }
 
 impl Mark {
-    /// A mark at `floor`: everything at or below it was proven before.
-    pub fn new(floor: Position) -> Mark {
+    /// A mark at `proven`: everything at or below it was proven before.
+    pub fn new(proven: Position) -> Mark {
         Mark {
-            mark: floor,
-            proven: floor,
+            mark: proven,
+            proven,
             rounds: VecDeque::new(),
         }
     }
@@ -106,13 +106,13 @@ impl Mark {
 
     /// The highest committed position was read, and nothing below it: the start rule. The next
     /// snapshot of the locks opens a round for it.
-    pub fn head_read(&self, head: Position) -> Option<Unproven> {
-        (head > self.mark).then_some(Unproven(head))
+    pub fn head_read(&self, head: Position) -> Option<UnprovenPosition> {
+        (head > self.mark).then_some(UnprovenPosition(head))
     }
 
     /// Rows after the mark were read, in order, by a statement that began after the last
     /// snapshot of the locks had been answered. `more` says that the statement's limit cut them short.
-    pub fn rows_read(&mut self, rows: &[Position], more: bool) -> Advance {
+    pub fn rows_read(&mut self, rows: &[Position], more: bool) -> MarkAdvance {
         let before = self.mark;
         let mut to = before.max(self.proven);
         // A proven range need not have been read to its end: positions that are missing in it are
@@ -134,16 +134,16 @@ impl Mark {
         self.mark = to;
         self.proven = to;
         self.rounds.retain(|round| round.through > to);
-        Advance {
+        MarkAdvance {
             passed: Range::new(before, to),
             rows_cover_it,
-            open: last.filter(|&last| last > to).map(Unproven),
+            open: last.filter(|&last| last > to).map(UnprovenPosition),
         }
     }
 
     /// The locks were read, in a statement sent after the one that gave `unproven` had been
     /// answered. Returns whether something is proven now and rows should be read at once.
-    pub fn locks_read(&mut self, unproven: Unproven, holders: &[Holder]) -> bool {
+    pub fn locks_read(&mut self, unproven: UnprovenPosition, holders: &[Holder]) -> bool {
         let present: HashSet<&str> = holders.iter().map(|h| h.name.as_str()).collect();
         let mut proven = self.proven;
         for round in &mut self.rounds {
@@ -155,14 +155,14 @@ impl Mark {
         if holders.is_empty() {
             proven = proven.max(unproven.0);
         } else if self.wants_round(&unproven) && unproven.0 > proven {
-            self.rounds.push_back(Round::new(unproven.0, holders));
+            self.rounds.push_back(LockWait::new(unproven.0, holders));
         }
         let moved = proven > self.proven;
         self.proven = proven;
         moved
     }
 
-    fn wants_round(&self, seen: &Unproven) -> bool {
+    fn wants_round(&self, seen: &UnprovenPosition) -> bool {
         self.rounds.len() < ROUNDS_MAX
             && self.rounds.back().is_none_or(|last| last.through < seen.0)
     }
@@ -170,17 +170,17 @@ impl Mark {
 
 /// One wait: when every holder of the first snapshot has ended, everything up to `through` is proven.
 #[derive(Debug)]
-struct Round {
+struct LockWait {
     through: Position,
     waiting_for: HashSet<String>,
     known_prepared: HashSet<String>,
     prepared_added: bool,
 }
 
-impl Round {
-    fn new(through: Position, holders: &[Holder]) -> Round {
+impl LockWait {
+    fn new(through: Position, holders: &[Holder]) -> LockWait {
         let prepared = holders.iter().filter(|h| h.prepared);
-        Round {
+        LockWait {
             through,
             waiting_for: holders.iter().map(|h| h.name.clone()).collect(),
             known_prepared: prepared.map(|h| h.name.clone()).collect(),

@@ -5,7 +5,7 @@
 
 #[cfg(feature = "faults")]
 pub use active::MUTATIONS;
-pub(crate) use active::{Stale, in_sql, on};
+pub(crate) use active::{PreviousState, in_sql, on};
 
 #[cfg(feature = "faults")]
 mod active {
@@ -70,12 +70,12 @@ mod active {
 
     /// The earlier state, where the mistake uses that.
     #[derive(Debug)]
-    pub(crate) struct Stale<T>(Option<T>);
+    pub(crate) struct PreviousState<T>(Option<T>);
 
-    impl<T: Clone> Stale<T> {
+    impl<T: Clone> PreviousState<T> {
         /// `first` is the state at the start.
-        pub(crate) fn new(name: &'static str, first: &T) -> Stale<T> {
-            Stale(on(name).then(|| first.clone()))
+        pub(crate) fn new(name: &'static str, first: &T) -> PreviousState<T> {
+            PreviousState(on(name).then(|| first.clone()))
         }
 
         /// The state to use.
@@ -102,11 +102,11 @@ mod active {
     }
 
     #[derive(Debug)]
-    pub(crate) struct Stale<T>(PhantomData<T>);
+    pub(crate) struct PreviousState<T>(PhantomData<T>);
 
-    impl<T> Stale<T> {
-        pub(crate) const fn new(_name: &'static str, _first: &T) -> Stale<T> {
-            Stale(PhantomData)
+    impl<T> PreviousState<T> {
+        pub(crate) const fn new(_name: &'static str, _first: &T) -> PreviousState<T> {
+            PreviousState(PhantomData)
         }
 
         pub(crate) fn instead_of(&mut self, known: T) -> T {

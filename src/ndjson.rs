@@ -44,7 +44,7 @@ pub struct NdjsonEvent {
 }
 
 /// Reads events from a file, standard input or anything else. It ends after its first error.
-pub struct Reader {
+pub struct NdjsonReader {
     name: String,
     input: Input,
     limit: usize,
@@ -63,15 +63,15 @@ enum Input {
     Ended,
 }
 
-impl Reader {
+impl NdjsonReader {
     /// Reads from `input`; errors call it `name`.
-    pub fn new(name: impl Into<String>, input: impl Read + Send + 'static) -> Reader {
+    pub fn new(name: impl Into<String>, input: impl Read + Send + 'static) -> NdjsonReader {
         let bytes_read = Arc::new(AtomicU64::new(0));
         let counted = CountingReader {
             input,
             bytes: Arc::clone(&bytes_read),
         };
-        Reader {
+        NdjsonReader {
             name: name.into(),
             input: Input::Unopened(Box::new(counted)),
             limit: LINE_LIMIT,
@@ -85,10 +85,10 @@ impl Reader {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] or [`ErrorKind::Io`] if it cannot be opened.
-    pub fn open(path: &Path) -> Result<Reader> {
+    pub fn open(path: &Path) -> Result<NdjsonReader> {
         let name = path.display().to_string();
         match File::open(path) {
-            Ok(file) => Ok(Reader::new(name, file)),
+            Ok(file) => Ok(NdjsonReader::new(name, file)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::new(ErrorKind::NotFound, "there is no such file")
                     .with_location(name)
@@ -102,13 +102,13 @@ impl Reader {
     }
 
     /// Reads standard input.
-    pub fn stdin() -> Reader {
-        Reader::new(STANDARD_INPUT, std::io::stdin())
+    pub fn stdin() -> NdjsonReader {
+        NdjsonReader::new(STANDARD_INPUT, std::io::stdin())
     }
 
     /// With another limit for the length of a line, in bytes.
     #[must_use]
-    pub fn with_line_limit(mut self, bytes: usize) -> Reader {
+    pub fn with_line_limit(mut self, bytes: usize) -> NdjsonReader {
         self.limit = bytes;
         self
     }
@@ -149,7 +149,7 @@ impl Reader {
                     event.line = self.line;
                     Ok(Some(event))
                 }
-                Err(error) => Err(error.with_location(place(&self.name, self.line))),
+                Err(error) => Err(error.with_location(location(&self.name, self.line))),
             };
         }
         Ok(None)
@@ -183,7 +183,7 @@ impl Reader {
             ErrorKind::BadEvent,
             format!("the line is longer than {} bytes", self.limit),
         )
-        .with_location(place(&self.name, self.line))
+        .with_location(location(&self.name, self.line))
         .with_hint("write one event a line, and keep large contents elsewhere"))
     }
 
@@ -210,13 +210,13 @@ impl Reader {
             ),
         };
         Error::new(ErrorKind::Io, what)
-            .with_location(place(&self.name, self.line + 1))
+            .with_location(location(&self.name, self.line + 1))
             .with_hint(hint)
             .with_source(error)
     }
 }
 
-impl Iterator for Reader {
+impl Iterator for NdjsonReader {
     type Item = Result<NdjsonEvent>;
 
     fn next(&mut self) -> Option<Result<NdjsonEvent>> {
@@ -283,7 +283,7 @@ impl<R: Read> Read for CountingReader<R> {
 }
 
 /// A line as errors name it.
-pub(crate) fn place(name: &str, line: u64) -> String {
+pub(crate) fn location(name: &str, line: u64) -> String {
     format!("{name}: line {line}")
 }
 

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use crate::engine::transaction::{begin, end};
 use crate::error::{Error, Result};
 use crate::name::ProjectionName;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::database::Database;
 use crate::pg::projection::not_built;
 use crate::pg::{self, Parameter, checkpoint, column, instance};
@@ -76,8 +76,8 @@ async fn change(client: &Client, name: &ProjectionName, paused: bool) -> Result<
         let changed = set(client, name, paused).await?;
         match (changed, paused) {
             (false, _) => {}
-            (true, true) => action::record(client, name, Action::Paused).await?,
-            (true, false) => action::record(client, name, Action::Resumed).await?,
+            (true, true) => action::record(client, name, OperatorAction::Paused).await?,
+            (true, false) => action::record(client, name, OperatorAction::Resumed).await?,
         }
         Ok(changed)
     };

@@ -117,7 +117,7 @@ pub trait Projection: Send + Sync + 'static {
     where
         Self: Sized,
     {
-        Box::new(rust::EachBatch::new(self, tx))
+        Box::new(rust::PlainBatchWriter::new(self, tx))
     }
 }
 
@@ -149,8 +149,8 @@ pub trait BatchWriter: Send {
         Box::pin(async { Ok(None) })
     }
 
-    /// Whether it keeps something to be written at the end, so that a transaction of many batches
-    /// costs less than several of few.
+    /// Whether it keeps rows until the end of the transaction: then one transaction takes many
+    /// batches.
     fn gains_by_many(&self) -> bool {
         true
     }

@@ -25,7 +25,7 @@ pub(crate) mod table;
 pub use crate::block::Tally;
 pub use follow::{Follower, OpenGap, RangeSummary, Step, Wakes};
 pub use keys::{EventKey, Filter, Keys, Parked, Partition};
-pub use postgres::{Blocker, Middle, PostgresLog, RemovedIn};
+pub use postgres::{Blocker, Midpoint, PostgresLog, RemovedIn};
 
 /// A boxed future, for the traits that the engine holds as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -55,8 +55,8 @@ pub trait Source: Send + Sync + 'static {
     /// that the checkpoint knows. All of it comes from one server.
     fn log_state(&self, at: Position, known: Option<Position>) -> BoxFuture<'_, Result<LogState>>;
 
-    /// Begins to follow the mark from `floor`, up to which everything is proven.
-    fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>>;
+    /// Begins to follow the mark from `proven`, up to which everything is proven.
+    fn follow(&self, proven: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>>;
 
     /// Whether it can be followed at all: refuses what [`Source::follow`] would refuse, for a caller
     /// that has nothing to read.

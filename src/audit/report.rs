@@ -2,25 +2,25 @@
 
 use serde_json::{Value, json};
 
-use super::{Audit, Change, Log, ReadModel};
+use super::{Audit, AuditedLog, Change, ReadModel};
 
 impl Audit {
     /// As text: a line for each log and each read model, and one for each change.
     pub fn render(&self) -> String {
-        let logs = self.logs.iter().map(Log::render);
+        let logs = self.logs.iter().map(AuditedLog::render);
         logs.chain(self.read_models.iter().map(ReadModel::render))
             .collect()
     }
 
     /// As `--json` prints it.
     pub fn to_json(&self) -> Value {
-        let logs: Vec<Value> = self.logs.iter().map(Log::to_json).collect();
+        let logs: Vec<Value> = self.logs.iter().map(AuditedLog::to_json).collect();
         let read_models: Vec<Value> = self.read_models.iter().map(ReadModel::to_json).collect();
         json!({ "agrees": self.agrees(), "sources": logs, "projections": read_models })
     }
 }
 
-impl Log {
+impl AuditedLog {
     fn render(&self) -> String {
         let source = &self.source;
         let mut text = format!(
@@ -45,13 +45,11 @@ impl Log {
         }
         if self.removals_unknown && !self.changes.is_empty() {
             text += &format!(
-                "source {source}: it does not record what was removed on purpose, so a removal \
-                 counts as a change too\n"
+                "source {source}: does not record removals, so removed events count as changes too\n"
             );
         }
         if self.is_read_only {
-            text +=
-                &format!("source {source}: this role may not write, so none of this is recorded\n");
+            text += &format!("source {source}: read-only role: results were not stored\n");
         }
         text
     }

@@ -33,10 +33,10 @@ pub(super) async fn check(
     }
     for source in sources {
         if let Err(error) = check_source(&client, &**source).await {
-            let place = format!("source {}", source.name());
+            let location = format!("source {}", source.name());
             findings.push(Finding::error(match error.location() {
                 Some(_) => error,
-                None => error.with_location(place),
+                None => error.with_location(location),
             }));
         }
     }
@@ -62,7 +62,7 @@ fn unchecked(error: &Error) -> Error {
     );
     let ours = Error::new(error.kind(), what);
     let ours = match error.location() {
-        Some(place) => ours.with_location(place),
+        Some(location) => ours.with_location(location),
         None => ours,
     };
     match error.hint() {
@@ -73,8 +73,8 @@ fn unchecked(error: &Error) -> Error {
 
 /// The snapshot of the locks refuses a source whose order cannot be proven.
 async fn check_source(client: &Client, source: &dyn Source) -> Result<()> {
-    let floor = divergence::floor(client, source).await?;
-    source.follow(floor).await.map(drop)
+    let proven = divergence::proven_position(client, source).await?;
+    source.follow(proven).await.map(drop)
 }
 
 /// Compares with the stored projections: changed definitions, missing files, schemas in the way.

@@ -70,11 +70,11 @@ async fn estimate(client: &Client, relation: &str, types: &[String]) -> Result<f
 
 fn proposal(relation: &str, events: f64, wanted: f64) -> Error {
     let what = format!(
-        "it wants about {wanted:.0} of {events:.0} events, and a catch-up reads all of them, because \
-         {relation} has no index on (type, position)"
+        "reads all {events:.0} events to find about {wanted:.0}: {relation} has no index on (type, \
+         position)"
     );
     Error::new(ErrorKind::Precondition, what).with_hint(format!(
-        "create index concurrently on {relation} (type, position) lets it read only what it wants; each append \
+        "create index concurrently on {relation} (type, position) makes it read only these; each append \
          then maintains one more index"
     ))
 }

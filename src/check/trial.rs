@@ -123,5 +123,5 @@ fn statement_fault(
         Some(offset) => statement.line_at(offset),
         None => statement.line,
     };
-    pg::error("apply failed on an empty batch", error).with_location(file.place(line))
+    pg::error("apply failed on an empty batch", error).with_location(file.location(line))
 }

@@ -12,7 +12,7 @@ use super::text::{count, thousands};
 use crate::append::{BATCH_EVENTS, Progress, Summary, append_ndjson_until};
 use crate::error::Result;
 use crate::event_store::{self, EventStore};
-use crate::ndjson::Reader;
+use crate::ndjson::NdjsonReader;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -53,13 +53,13 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     Ok(Exit::Done)
 }
 
-fn open(file: &str) -> Result<(Reader, Option<u64>)> {
+fn open(file: &str) -> Result<(NdjsonReader, Option<u64>)> {
     if file == "-" {
-        return Ok((Reader::stdin(), None));
+        return Ok((NdjsonReader::stdin(), None));
     }
     let path = Path::new(file);
     let size = path.metadata().ok().filter(|found| found.is_file());
-    Ok((Reader::open(path)?, size.map(|found| found.len())))
+    Ok((NdjsonReader::open(path)?, size.map(|found| found.len())))
 }
 
 async fn store(ctx: &Context) -> Result<EventStore> {
@@ -89,12 +89,12 @@ fn bar(ctx: &Context, file: &str, size: Option<u64>) -> ProgressBar {
 fn tell(ctx: &Context, summary: &Summary, cut_short: bool) -> Result<()> {
     if cut_short {
         ctx.ui()
-            .warn("stopped before the end of the input; what is counted here is appended");
+            .warn("stopped before the end of the input; the events counted here are appended");
     }
     if summary.without_id > 0 {
         let events = count(summary.without_id, "event");
         ctx.ui().warn(&format!(
-            "{events} had no id: appending them again would append them a second time"
+            "{events} had no id; appending this file again duplicates them"
         ));
     }
     if ctx.wants_json() {

@@ -7,8 +7,8 @@ use crate::name::ProjectionName;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Compares what the log holds with what it held when it was read, and names the read models that may \
-lack an event or have one too many. Records what was not recorded yet. Runners continue meanwhile. \
+Compares the log with the record of what was read from it, and names the read models that may lack an \
+event or have one too many. Records what was not recorded yet. Runners keep running. \
 Exits with 1 if a read model may be wrong.")]
 pub(super) struct Args {
     /// The projection; all if none is named

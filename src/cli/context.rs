@@ -39,19 +39,19 @@ pub(super) struct Context {
     compiled: Vec<Arc<dyn DynProjection>>,
     ui: Ui,
     stop: Stop,
-    loaded: OnceLock<Loaded>,
-    reached: OnceCell<Reached>,
+    loaded: OnceLock<LoadedConfig>,
+    reached: OnceCell<ConnectedServer>,
 }
 
-struct Loaded {
+struct LoadedConfig {
     /// None: there is no file, and every key has its default.
     file: Option<PathBuf>,
     config: Config,
 }
 
-struct Reached {
+struct ConnectedServer {
     connector: Connector,
-    /// The private PostgreSQL, if it is that.
+    /// The private PostgreSQL, if it is the server.
     cluster: Option<Cluster>,
     /// The first connection to the server, for its first user.
     first: Mutex<Option<Client>>,
@@ -136,7 +136,7 @@ impl Context {
         }
     }
 
-    fn loaded(&self) -> Result<&Loaded> {
+    fn loaded(&self) -> Result<&LoadedConfig> {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
@@ -145,11 +145,11 @@ impl Context {
             None => Config::find(&working_directory()?)?,
         };
         let loaded = match found {
-            Some((file, config)) => Loaded {
+            Some((file, config)) => LoadedConfig {
                 file: Some(file),
                 config,
             },
-            None => Loaded {
+            None => LoadedConfig {
                 file: None,
                 config: Config::default(),
             },
@@ -187,18 +187,18 @@ impl Context {
         }))
     }
 
-    /// The server, for databases of one's own on it.
+    /// The server, to create databases on it.
     pub(super) async fn server(&self) -> Result<&Connector> {
         self.connector().await
     }
 
-    /// How to reach the database; the private PostgreSQL is started if it is that.
+    /// How to reach the database; starts the private PostgreSQL if none is configured.
     async fn connector(&self) -> Result<&Connector> {
         let reached = self.reached.get_or_try_init(|| self.reach()).await?;
         Ok(&reached.connector)
     }
 
-    async fn reach(&self) -> Result<Reached> {
+    async fn reach(&self) -> Result<ConnectedServer> {
         let (connector, cluster) = match self.configured()? {
             Some(connector) => (connector, None),
             None => {
@@ -209,7 +209,7 @@ impl Context {
         };
         let client = self.connect(&connector).await?;
         check_server(&client).await?;
-        Ok(Reached {
+        Ok(ConnectedServer {
             connector,
             cluster,
             first: Mutex::new(Some(client)),

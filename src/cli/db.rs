@@ -25,7 +25,7 @@ enum Command {
     Start,
     /// Print its URL, or that of the configured database without its password
     Url,
-    /// Open psql on it; if it does not run, it is started for that time
+    /// Open psql on it, and start it for that time if it does not run
     Psql {
         /// Arguments for psql besides the URL, for example: -- -c 'select * from streams.streams'
         #[arg(last = true, value_name = "ARGUMENT")]
@@ -170,11 +170,11 @@ async fn stop(ctx: &Context) -> Done {
 fn refuse_configured(ctx: &Context, hint: &str) -> Result<()> {
     match ctx.named_by()? {
         None => Ok(()),
-        Some((place, _)) => {
+        Some((location, _)) => {
             let what = "this names the database, so there is no private PostgreSQL to work with";
-            let hint = format!("{hint}, or leave {place} out");
+            let hint = format!("{hint}, or leave {location} out");
             Err(Error::new(ErrorKind::Config, what)
-                .with_location(place)
+                .with_location(location)
                 .with_hint(hint))
         }
     }

@@ -18,18 +18,18 @@ later events of its key; other keys continue. A key stays parked until all of it
 applied or discarded.")]
 pub(super) struct Args {
     #[command(subcommand)]
-    action: Action,
+    action: Command,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+enum Command {
     /// List the parked keys, or their errors
     List(List),
-    /// Show dead letters in full: event, error, attempts, how many follow
+    /// Show dead letters with event, error and attempts, and how many follow
     Show(Show),
     /// Retry all dead letters of the named keys, in order
     Retry(Retry),
-    /// Discard dead letters for good; their events are never applied
+    /// Discard dead letters; their events are never applied
     Discard(Discard),
 }
 
@@ -39,8 +39,8 @@ struct List {
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
-    which: Which,
-    /// Group errors that are alike, the one that parks most keys first
+    which: SelectionArgs,
+    /// Group by error fingerprint; the one that parks most keys comes first
     #[arg(long)]
     by_error: bool,
     /// The most keys or errors to list
@@ -55,7 +55,7 @@ struct Show {
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
-    which: Required,
+    which: RequiredSelection,
     /// The most dead letters to show
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
@@ -64,28 +64,27 @@ struct Show {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-This requests a retry: the instance that runs the projection does it within a second. It retries \
-all dead letters of a key in the order of their positions; if one fails again, the key stays \
-parked.")]
+Requests a retry: the instance that runs the projection does it within a second. It retries all \
+dead letters of a key in the order of their positions. If one fails again, the key stays parked.")]
 struct Retry {
     /// The projection
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
-    which: Required,
+    which: RequiredSelection,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-This takes effect at once, and is recorded in highwater.discarded. Only the named dead letters are \
-discarded: what follows a discarded event stays parked until it is retried or discarded too. --key \
-names all dead letters of the key, --fingerprint those that failed with this error themselves.")]
+Takes effect at once and is recorded in highwater.discarded. Only the named dead letters are \
+discarded: later events of the key stay parked until they are retried or discarded too. --key names \
+all dead letters of the key, --fingerprint those that failed with this error themselves.")]
 struct Discard {
     /// The projection
     #[arg(value_name = "NAME")]
     name: ProjectionName,
     #[command(flatten)]
-    which: Required,
+    which: RequiredSelection,
     /// Why they are discarded; the reason is recorded
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -93,31 +92,31 @@ struct Discard {
 
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
-struct Which {
-    /// All of them
+struct SelectionArgs {
+    /// All dead letters
     #[arg(long)]
     all: bool,
-    /// Those of this key
+    /// Dead letters of this key
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     key: Option<String>,
-    /// Those of the key null
+    /// Dead letters of the key null
     #[arg(long)]
     null_key: bool,
     /// The dead letter of this event
     #[arg(long, value_name = "ID")]
     event: Option<Uuid>,
-    /// Those whose error has this fingerprint
+    /// Dead letters with this error fingerprint
     #[arg(long, value_name = "FINGERPRINT")]
     fingerprint: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
-struct Required {
+struct RequiredSelection {
     #[command(flatten)]
-    which: Which,
+    which: SelectionArgs,
 }
 
-impl Which {
+impl SelectionArgs {
     /// The selection, if there is one.
     fn selection(self) -> Option<Selection> {
         if self.all {
@@ -133,7 +132,7 @@ impl Which {
     }
 }
 
-impl Required {
+impl RequiredSelection {
     fn selection(self) -> Result<Selection, Error> {
         let missing = || {
             Error::new(ErrorKind::Usage, "no dead letters are named")
@@ -145,10 +144,10 @@ impl Required {
 
 pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let done = match args.action {
-        Action::List(args) => list(args, ctx).await,
-        Action::Show(args) => show(args, ctx).await,
-        Action::Retry(args) => retry(args, ctx).await,
-        Action::Discard(args) => discard(args, ctx).await,
+        Command::List(args) => list(args, ctx).await,
+        Command::Show(args) => show(args, ctx).await,
+        Command::Retry(args) => retry(args, ctx).await,
+        Command::Discard(args) => discard(args, ctx).await,
     };
     // An unknown name is a usage error, as for every command.
     done.map_err(|Failure(errors)| {

@@ -23,7 +23,7 @@ use crate::cluster::{Cluster, DATABASE};
 use crate::engine::{Engine, Report, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_store;
-use crate::ndjson::Reader;
+use crate::ndjson::NdjsonReader;
 use crate::pg::connect::{self, Connector};
 use crate::pg::database::Database;
 use crate::pg::{self, migrate};
@@ -60,12 +60,12 @@ struct Findings {
     events: u64,
     append_time: Duration,
     run_time: Duration,
-    files: Compared,
+    files: FileComparison,
     tables: Vec<show::Table>,
 }
 
 /// The read model `files` beside git's own list.
-struct Compared {
+struct FileComparison {
     files: usize,
     equal: usize,
 }
@@ -120,7 +120,7 @@ async fn append(database: &Database, stop: &CancellationToken, ctx: &Context) ->
         bar.set_message(count(progress.appended, "event"));
     };
     let store = event_store::in_database(database.clone());
-    let reader = Reader::new("tokio-history.ndjson.gz", Cursor::new(EVENTS));
+    let reader = NdjsonReader::new("tokio-history.ndjson.gz", Cursor::new(EVENTS));
     let summary = append_ndjson_until(&store, reader, BATCH_EVENTS, show, stop).await;
     bar.finish_and_clear();
     store.wakes_sent().await;
@@ -158,13 +158,13 @@ fn refuse_stopped(report: Report) -> Result<()> {
 }
 
 #[derive(Deserialize)]
-struct Truth {
+struct GitFiles {
     /// The files alive at the end, with their blob ids.
     alive: BTreeMap<String, String>,
 }
 
-async fn compare(database: &Database) -> Result<Compared> {
-    let truth: Truth = serde_json::from_str(TRUTH).map_err(|e| {
+async fn compare(database: &Database) -> Result<FileComparison> {
+    let truth: GitFiles = serde_json::from_str(TRUTH).map_err(|e| {
         Error::new(
             ErrorKind::Internal,
             format!("the truth cannot be read: {e}"),
@@ -182,10 +182,10 @@ async fn compare(database: &Database) -> Result<Compared> {
     }
     // A file on one side only counts as a difference too.
     let files = rows.len().max(truth.alive.len());
-    Ok(Compared { files, equal })
+    Ok(FileComparison { files, equal })
 }
 
-fn verify(compared: &Compared) -> Result<()> {
+fn verify(compared: &FileComparison) -> Result<()> {
     if compared.equal == compared.files {
         return Ok(());
     }

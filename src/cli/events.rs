@@ -58,11 +58,11 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
     ctx.verified().await?;
     let source = ctx.source().await?;
     let database = ctx.target().await?;
-    let (at, floor, reported) = {
+    let (at, proven, reported) = {
         let client = database.client().await?;
-        let floor = divergence::floor(&client, &*source).await?;
+        let proven = divergence::proven_position(&client, &*source).await?;
         let (at, marks) = status::reported(&client).await?;
-        (at, floor, marks.get(source.name()).copied())
+        (at, proven, marks.get(source.name()).copied())
     };
     let mut printer = Printer {
         store: event_store::in_database(database),
@@ -72,16 +72,16 @@ async fn show(args: Args, ctx: &Context) -> Result<()> {
         types: args.types,
     };
     if !args.follow
-        && let Some(head) = status::proven_head(&*source, reported, floor).await?
+        && let Some(head) = status::proven_head(&*source, reported, proven).await?
     {
         return printer.print_through(head, ctx).await;
     }
     if args.follow {
-        let mut follower = source.follow(floor).await?;
+        let mut follower = source.follow(proven).await?;
         let slowest = ctx.config()?.engine.poll_slowest;
         return follow(&mut printer, &*source, &mut *follower, slowest, ctx).await;
     }
-    let (mark, gap) = status::follow(&*source, floor, MARK_LIMIT).await?;
+    let (mark, gap) = status::follow(&*source, proven, MARK_LIMIT).await?;
     printer.print_through(mark, ctx).await?;
     if let Some(gap) = gap.filter(|_| printer.left > 0) {
         let what = format!("events after {mark} are not shown");

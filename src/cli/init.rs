@@ -142,6 +142,7 @@ mod tests {
     fn the_configuration_that_is_created_has_every_key_at_its_default() {
         let given = Config::parse(CONFIG, FILE_NAME).unwrap();
         assert_eq!(given, Config::default());
+        let is_key = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         let uncommented: String = CONFIG
             .lines()
             .filter(|line| !line.contains("_url = ") && !line.contains("# url = "))
@@ -155,9 +156,5 @@ mod tests {
             Config::parse(&uncommented, FILE_NAME).unwrap(),
             Config::default()
         );
-    }
-
-    fn is_key(text: &str) -> bool {
-        text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
     }
 }

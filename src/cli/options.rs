@@ -23,7 +23,7 @@ pub(super) struct Options {
     /// How the log is written to stderr
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = GLOBAL)]
     pub(super) log_format: LogFormat,
-    /// Say nothing on stderr but warnings and errors
+    /// Print only warnings and errors to stderr
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
     pub(super) quiet: bool,
     /// Log more; twice for everything

@@ -19,7 +19,7 @@ use crate::name::ProjectionName;
 use crate::pg::database::Database;
 use crate::position::Position;
 
-use late::{Clock, Late};
+use late::{Clock, Obstacles};
 pub(super) use watch::Watch;
 
 #[derive(Debug, clap::Args)]
@@ -67,8 +67,8 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
     let mut looking = Box::pin(async {
         clock.over().await;
         let late = match until {
-            Until::CaughtUp => Late::read(ctx, &monitor).await,
-            Until::Stopped | Until::Passed(_) => Late::default(),
+            Until::CaughtUp => Obstacles::read(ctx, &monitor).await,
+            Until::Stopped | Until::Passed(_) => Obstacles::default(),
         };
         stop.cancel();
         late
@@ -104,14 +104,14 @@ pub(super) async fn run(args: Args, ctx: &Context) -> Done {
 }
 
 /// How much is parked of each projection that has parked keys.
-type Parked = HashMap<ProjectionName, Counts>;
+type ParkedCounts = HashMap<ProjectionName, Counts>;
 
 /// How long a stopped run waits for a database that does not answer.
 const PARKED_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is parked. `None` if a run that was stopped cannot tell: it may have been stopped because
 /// the database is gone. A catch-up must know it for its exit code.
-async fn parked(target: &Database, until: Until) -> crate::Result<Option<Parked>> {
+async fn parked(target: &Database, until: Until) -> crate::Result<Option<ParkedCounts>> {
     let counting = dead_letters::counts(target);
     let counts = match until {
         Until::CaughtUp => Some(counting.await?),
@@ -135,7 +135,7 @@ async fn engine(names: &[String], ctx: &Context) -> Result<(Engine, Database), F
     Ok((engine, target))
 }
 
-fn exit(report: &Report, until: Until, parked: &Parked, clock: &Clock) -> Exit {
+fn exit(report: &Report, until: Until, parked: &ParkedCounts, clock: &Clock) -> Exit {
     let mut outcomes = report.outcomes.iter().map(|(_, outcome)| outcome);
     let has_stopped = |outcome: &Outcome| outcome.error().is_some();
     let cut_short = outcomes.clone().any(|o| matches!(o, Outcome::Drained));
@@ -157,8 +157,8 @@ fn tell(
     ctx: &Context,
     report: &Report,
     statuses: &[ProjectionProgress],
-    parked: Option<&Parked>,
-    late: Option<&Late>,
+    parked: Option<&ParkedCounts>,
+    late: Option<&Obstacles>,
 ) -> crate::Result<()> {
     let parked_of = |name| parked.map(|parked| parked.get(name).copied().unwrap_or_default());
     let position = |name| {
@@ -252,8 +252,8 @@ mod tests {
             parked_keys: 1,
             dead_letters: 2,
         };
-        let parked = |name: &str| Parked::from([(name.parse().unwrap(), counts)]);
-        let (none, files, other) = (Parked::new(), parked("files"), parked("other"));
+        let parked = |name: &str| ParkedCounts::from([(name.parse().unwrap(), counts)]);
+        let (none, files, other) = (ParkedCounts::new(), parked("files"), parked("other"));
         let (in_time, late) = (Clock::start(None), Clock::run_out());
         let (live, catch_up) = (Until::Stopped, Until::CaughtUp);
         for (outcomes, until, parked, clock, expected) in [

@@ -47,22 +47,22 @@ impl Config {
         Config::parse(&text, &file.display().to_string())
     }
 
-    /// Reads and validates a file's text; `place` names it in errors.
+    /// Reads and validates a file's text; `location` names it in errors.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn parse(text: &str, place: &str) -> Result<Config> {
+    pub fn parse(text: &str, location: &str) -> Result<Config> {
         // The parser's own error prints the line it is about, password and all: take its message.
         let config: Config = toml::from_str(text).map_err(|error| {
-            let place = match error.span() {
-                Some(span) => format!("{place}: line {}", line_of(text, span.start)),
-                None => place.to_owned(),
+            let location = match error.span() {
+                Some(span) => format!("{location}: line {}", line_of(text, span.start)),
+                None => location.to_owned(),
             };
-            wrong(error.message()).with_location(place)
+            wrong(error.message()).with_location(location)
         })?;
         config
             .validate()
-            .map_err(|error| error.with_location(place))?;
+            .map_err(|error| error.with_location(location))?;
         Ok(config)
     }
 }

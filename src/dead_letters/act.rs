@@ -9,7 +9,7 @@ use crate::engine::transaction::{begin, end, warn_if_blocked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
-use crate::pg::action::{self, Action, Selected};
+use crate::pg::action::{self, OperatorAction, Selected};
 use crate::pg::database::Database;
 use crate::pg::{self, column, instance, projection};
 
@@ -91,7 +91,7 @@ async fn request(
     let sql = include_str!("../../sql/queries/dead_letter/request_retry.sql");
     let (keys, letters) = counted(&query(client, sql, name, selection, &[]).await?)?;
     if let Some(selected) = selected(selection, letters) {
-        action::record(client, name, Action::Retried(selected)).await?;
+        action::record(client, name, OperatorAction::Retried(selected)).await?;
     }
     Ok((keys, letters))
 }
@@ -138,7 +138,7 @@ async fn in_transaction(
     let found = i64::try_from(gone.len()).unwrap_or(i64::MAX);
     selection.check_found(name, found)?;
     if let Some(selected) = selected(selection, found) {
-        action::record(client, name, Action::Discarded { selected, reason }).await?;
+        action::record(client, name, OperatorAction::Discarded { selected, reason }).await?;
     }
     failpoint!("discard.settled");
     let keys: Result<Vec<Option<String>>> = gone.iter().map(|row| column(row, 0)).collect();

@@ -51,7 +51,7 @@ pub struct DeadLetter {
     /// Why it could not be applied, as in a projection's `last_error`; `None` if it was not tried,
     /// because an earlier event of its key is or was parked.
     pub error: Option<Value>,
-    /// What is alike in errors of one cause.
+    /// Error fingerprint: the same for errors of one cause.
     pub fingerprint: Option<String>,
     /// How often it was tried.
     pub attempts: i32,
@@ -71,7 +71,7 @@ pub struct ParkedKey {
     pub first: DeadLetter,
 }
 
-/// Parked keys whose first dead letters have errors of one cause, or none.
+/// Parked keys with one error fingerprint; none if the first dead letter has no error of its own.
 #[derive(Clone, Debug, Serialize)]
 pub struct ErrorGroup {
     /// How many keys there are.

@@ -128,7 +128,7 @@ impl Applier {
     /// Applies what was prepared and moves the checkpoint to the end of it. Returns how far it
     /// went: less than the range where the limits cut what was read.
     ///
-    /// `client` is covered by the mark ([`super::progress::Following::covers`]), so the server did
+    /// `client` is covered by the mark ([`super::progress::Subscriber::covers`]), so the server did
     /// not crash since the mark was proven, and what was read meanwhile is still true.
     pub(super) async fn apply(
         &self,

@@ -18,7 +18,7 @@ use crate::position::Position;
 use crate::source::{LogState, Source};
 
 /// The proven position of a source: its highest checkpoint whose last event the log still has.
-pub(crate) async fn floor(client: &Client, source: &dyn Source) -> Result<Position> {
+pub(crate) async fn proven_position(client: &Client, source: &dyn Source) -> Result<Position> {
     let identity = source.identity().await?;
     for (position, last_event) in checkpoint::highest(client, &identity).await? {
         if last_event.is_some() && source.last_at(position).await? == last_event {
@@ -155,8 +155,8 @@ impl Difference {
             Difference::Stranded(oldest) => return stranded(key, position, source, oldest),
         };
         let hint = format!(
-            "connect to the database it was built from, or highwater rebuild {name}; if you know \
-             that no other events lie below the checkpoint, highwater accept {name} resumes after it"
+            "connect to the database it was built from, or run highwater rebuild {name}; if no other \
+             events lie below the checkpoint, highwater accept {name} resumes after it"
         );
         Error::new(ErrorKind::Diverged, what).with_hint(hint)
     }
@@ -183,7 +183,7 @@ pub(crate) fn removed_unread(key: &Key, error: Error) -> Error {
     let name = &key.projection;
     // Events that are inserted again get other positions, or are below those recorded as removed.
     error.with_hint(format!(
-        "restore the database from before the removal, or highwater accept {name} to resume \
+        "restore the database from before the removal, or run highwater accept {name} to resume \
          without the removed events"
     ))
 }
@@ -205,7 +205,7 @@ fn stranded(key: &Key, position: Position, source: &str, oldest: Option<Position
 /// continue from there, over events that were removed. False if none differed.
 ///
 /// # Errors
-/// If the log has not issued the checkpoint's position yet: its next events would be passed over.
+/// If the log has not issued the checkpoint's position yet: its next events would be skipped.
 pub(crate) async fn accept(
     client: &Client,
     projection: &ProjectionName,
@@ -221,8 +221,7 @@ pub(crate) async fn accept(
         if log.reached < checkpoint.position {
             let error = Difference::Behind(log.reached).explain(&key, &checkpoint, source.name());
             return Err(error.with_hint(format!(
-                "its next events would have positions that count as applied: highwater rebuild \
-                 {projection}"
+                "new events would be skipped; run highwater rebuild {projection}"
             )));
         }
         let position = accepted_position(&checkpoint, &log, &difference);

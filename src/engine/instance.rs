@@ -3,8 +3,8 @@
 //! One statement in each third of a lease renews it, reports its runners, and reads which instances
 //! are alive, which has which checkpoint, and what operators requested. Between two renewals it
 //! polls the cluster when it is woken, when another's lease ends, and at short intervals where it
-//! cannot listen. If it has something new to report by then, it renews instead: other instances and
-//! `status` see at once what it can run and what became live.
+//! cannot listen. If it has changes to report, it renews instead: other instances and `status` see
+//! them at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::progress::Following;
-use super::state::{Board, RunnerStatus};
+use super::progress::Subscriber;
+use super::state::{RunnerStatus, SharedProgress};
 use crate::error::Result;
 use crate::pg::database::Database;
-use crate::pg::instance::{self, Cluster, Renewal};
+use crate::pg::instance::{self, ObservedCluster, Renewal};
 use crate::runner_state::RunnerState;
 
 mod fenced;
@@ -27,7 +27,7 @@ mod listening;
 mod pacing;
 mod view;
 
-pub(super) use fenced::Fenced;
+pub(super) use fenced::FencedPartitions;
 pub(super) use view::ClusterView;
 
 use listening::Listening;
@@ -39,17 +39,17 @@ pub(super) struct Heartbeat {
     pub(super) target: Database,
     pub(super) lease: Duration,
     pub(super) listen: bool,
-    pub(super) boards: Vec<Board>,
-    pub(super) readers: Vec<(String, Following)>,
-    pub(super) fenced: Fenced,
+    pub(super) progress: Vec<SharedProgress>,
+    pub(super) readers: Vec<(String, Subscriber)>,
+    pub(super) fenced: FencedPartitions,
     pub(super) view: watch::Sender<ClusterView>,
     pub(super) wake: Arc<Notify>,
 }
 
-/// What other instances base decisions on, and operators read: a change is reported before the next
+/// What other instances and operators need to know at once: a change is reported before the next
 /// renewal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct News {
+struct Announcement {
     /// The projections it can run.
     able: Vec<String>,
     /// The epochs of the runners that are at the head.
@@ -63,7 +63,7 @@ impl Heartbeat {
         let connector = self.listen.then(|| self.target.connector().clone());
         let listening = Listening::start(connector, self.wake.clone());
         let mut pacer = WakePacer::default();
-        let mut reported = News::default();
+        let mut reported = Announcement::default();
         let mut renewals = tokio::time::interval(self.lease / 3);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -99,7 +99,7 @@ impl Heartbeat {
         }
     }
 
-    /// A wake that arrived while a renewal failed still has to be answered.
+    /// A wake that arrived while a renewal failed still needs an answer.
     fn answer_later(&self, was_due: bool) {
         if was_due {
             self.wake.notify_one();
@@ -115,7 +115,7 @@ impl Heartbeat {
     }
 
     /// Wakes the others if the partitions to share among them change.
-    async fn renew(&self, host: &str, news: &News, wakes_others: bool) -> Result<()> {
+    async fn renew(&self, host: &str, news: &Announcement, wakes_others: bool) -> Result<()> {
         let began = Instant::now();
         let client = self.target.short().await?;
         let renewal = Renewal {
@@ -145,23 +145,27 @@ impl Heartbeat {
         Ok(())
     }
 
-    fn publish(&self, cluster: Cluster, trusted_until: Option<Instant>) {
+    fn publish(&self, cluster: ObservedCluster, trusted_until: Option<Instant>) {
         let update = |view: &mut ClusterView| view.update(cluster, trusted_until);
         self.view.send_modify(update);
     }
 
     fn marks(&self) -> Value {
-        let marks = self.readers.iter().map(|(name, following)| {
-            let mark = following.progress.borrow().mark.get();
+        let marks = self.readers.iter().map(|(name, subscriber)| {
+            let mark = subscriber.progress.borrow().mark.get();
             (name.clone(), Value::from(mark))
         });
         Value::Object(marks.collect::<Map<_, _>>())
     }
 
-    fn news(&self) -> News {
+    fn news(&self) -> Announcement {
         let live = self.claimed().filter(|r| r.state == RunnerState::Live);
-        News {
-            able: self.boards.iter().filter_map(Board::able).collect(),
+        Announcement {
+            able: self
+                .progress
+                .iter()
+                .filter_map(SharedProgress::able)
+                .collect(),
             live: live
                 .map(|r| (r.name.to_string(), r.partition, r.epoch))
                 .collect(),
@@ -170,15 +174,15 @@ impl Heartbeat {
 
     /// The runners that have claimed their checkpoints.
     fn claimed(&self) -> impl Iterator<Item = RunnerStatus> {
-        let all = self.boards.iter().flat_map(Board::runners);
+        let all = self.progress.iter().flat_map(SharedProgress::runners);
         all.filter(|runner| runner.epoch > 0)
     }
 }
 
-impl News {
+impl Announcement {
     /// A runner that is behind is not worth a renewal of its own: the next one reports it, as it
     /// reports every state.
-    fn is_outdated_by(&self, now: &News) -> bool {
+    fn is_outdated_by(&self, now: &Announcement) -> bool {
         self.able != now.able || now.live.iter().any(|runner| !self.live.contains(runner))
     }
 }
@@ -200,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_is_news() {
-        let news = |able: &[&str], live: &[i64]| News {
+        let news = |able: &[&str], live: &[i64]| Announcement {
             able: able.iter().map(ToString::to_string).collect(),
             live: live.iter().map(|e| ("p".to_owned(), 0, *e)).collect(),
         };

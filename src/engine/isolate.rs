@@ -4,36 +4,36 @@ use crate::error::{Error, EventRef, Result};
 use crate::event::RecordedEvent;
 use crate::name::ProjectionName;
 use crate::position::{Position, Range};
-use crate::source::{Filter, Middle, ReadRequest, Source};
+use crate::source::{Filter, Midpoint, ReadRequest, Source};
 
-/// How far the next batch may go while a poison event is being looked for.
+/// How far the next batch may go during the search for a poison event.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Isolation(Option<Halving>);
+pub(super) struct Isolation(Option<Bisection>);
 
 /// A range that is known to hold a poison event, and how much of it to try next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Halving {
+struct Bisection {
     bad_through: Position,
     try_through: Position,
 }
 
-impl Halving {
+impl Bisection {
     /// Half of the events of a range; one event alone is tried with all that is left.
-    fn of(bad_through: Position, events: &Middle) -> Halving {
+    fn of(bad_through: Position, events: &Midpoint) -> Bisection {
         let try_through = match events.count {
             1 => bad_through,
             _ => events.middle,
         };
-        Halving {
+        Bisection {
             bad_through,
             try_through,
         }
     }
 }
 
-/// What is left to do about a batch that failed.
+/// What to do about a batch that failed.
 #[derive(Debug)]
-pub(super) enum Suspect {
+pub(super) enum IsolationResult {
     /// One of several events: try a shorter batch.
     Several,
     /// This event alone causes it.
@@ -46,10 +46,10 @@ impl Isolation {
     /// How far the next batch may go.
     pub(super) fn bound(&self, through: Position) -> Position {
         self.0
-            .map_or(through, |halving| halving.try_through.min(through))
+            .map_or(through, |bisection| bisection.try_through.min(through))
     }
 
-    /// Whether a poison event is being looked for.
+    /// Whether a search for a poison event is under way.
     pub(super) fn is_open(&self) -> bool {
         self.0.is_some()
     }
@@ -61,18 +61,18 @@ impl Isolation {
         source: &dyn Source,
         filter: Filter<'_>,
     ) -> Result<()> {
-        let Some(Halving { bad_through, .. }) = self.0 else {
+        let Some(Bisection { bad_through, .. }) = self.0 else {
             return Ok(());
         };
         let rest = Range::new(position, bad_through);
         let events = source.middle(rest, filter).await?;
-        self.0 = events.map(|events| Halving::of(bad_through, &events));
+        self.0 = events.map(|events| Bisection::of(bad_through, &events));
         Ok(())
     }
 
-    /// The event at `position` is to be dealt with alone: what lies before it is passed first.
+    /// The event at `position` gets a batch of its own, after the events before it.
     pub(super) fn pass_before(&mut self, position: Position) {
-        self.0 = Some(Halving {
+        self.0 = Some(Bisection {
             bad_through: position,
             try_through: position.previous(),
         });
@@ -84,13 +84,13 @@ impl Isolation {
         range: Range,
         source: &dyn Source,
         filter: Filter<'_>,
-    ) -> Result<Suspect> {
+    ) -> Result<IsolationResult> {
         let Some(events) = source.middle(range, filter).await? else {
-            return Ok(Suspect::None);
+            return Ok(IsolationResult::None);
         };
         if events.count > 1 {
-            self.0 = Some(Halving::of(range.through(), &events));
-            return Ok(Suspect::Several);
+            self.0 = Some(Bisection::of(range.through(), &events));
+            return Ok(IsolationResult::Several);
         }
         let request = ReadRequest {
             range: Range::new(events.first.previous(), events.first),
@@ -100,8 +100,8 @@ impl Isolation {
         };
         let mut events = source.read_keys(request, filter.keys).await?.events;
         Ok(match events.pop() {
-            Some(event) => Suspect::One(Box::new(event)),
-            None => Suspect::None,
+            Some(event) => IsolationResult::One(Box::new(event)),
+            None => IsolationResult::None,
         })
     }
 }
@@ -109,9 +109,8 @@ impl Isolation {
 /// The error of a poison event: it names the event and what to do.
 pub(super) fn poison(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
     let next = format!(
-        "the projection stopped before this event and lost nothing: fix the cause, run highwater accept \
-         {name} if its file changed, then highwater run resumes; with on_error = \"park\" in its file \
-         the events of other keys continue meanwhile"
+        "stopped before this event; nothing is lost. Fix the cause (after a file change: highwater accept \
+         {name}), then highwater run. With on_error = \"park\" other keys would continue"
     );
     let hint = match error.hint() {
         Some(hint) => format!("{hint}; {next}"),

@@ -6,30 +6,30 @@ use futures_util::future::select_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::state::{Board, ProjectionProgress};
+use super::state::{ProjectionProgress, SharedProgress};
 
 /// Watches an engine from outside of it.
 #[derive(Clone)]
 pub struct Monitor {
-    boards: Vec<Board>,
+    progress: Vec<SharedProgress>,
     ended: CancellationToken,
 }
 
 impl Monitor {
     /// `ended` is cancelled when the engine has ended.
-    pub(super) fn new(boards: Vec<Board>, ended: CancellationToken) -> Monitor {
-        Monitor { boards, ended }
+    pub(super) fn new(progress: Vec<SharedProgress>, ended: CancellationToken) -> Monitor {
+        Monitor { progress, ended }
     }
 
     /// The progress of each projection now.
     pub fn projections(&self) -> Vec<ProjectionProgress> {
-        self.boards.iter().map(Board::get).collect()
+        self.progress.iter().map(SharedProgress::get).collect()
     }
 
     /// The progress of all projections as it changes from now on.
     pub fn subscribe(&self) -> Changes {
         Changes {
-            receivers: self.boards.iter().map(Board::changes).collect(),
+            receivers: self.progress.iter().map(SharedProgress::changes).collect(),
             monitor: self.clone(),
         }
     }

@@ -9,7 +9,7 @@ use super::transaction::{begin, end};
 use crate::config::format_duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::database::Database;
 use crate::pg::projection::{
     NewProjection, check_hash, create_positions, dropped, insert, stored_in,
@@ -111,7 +111,7 @@ async fn create(
         let name = &definition.name;
         create_positions(&client, name.as_str(), name, FIRST_GENERATION).await?;
         show_batch(&client, projection, source, definition.name.as_str()).await?;
-        let created = Action::Created {
+        let created = OperatorAction::Created {
             hash: &definition.hash,
             partitions: new.partitions,
         };

@@ -63,26 +63,25 @@ impl Progress {
     }
 }
 
-/// The side of the reader, which publishes.
+/// The side of the reader.
 pub(super) struct Publisher {
     progress: watch::Sender<Progress>,
-    confirmed: watch::Sender<Confirmed>,
-    awaited: Arc<Awaited>,
+    confirmed: watch::Sender<SessionCheck>,
+    awaited: Arc<WaitingRunners>,
     session: u64,
 }
 
-/// How many runners wait for the next step. While none does there is no hurry: all are behind, and
-/// each step would take a core from them.
+/// Number of waiting runners. At zero, poll slowly and leave the CPU to catch-up.
 #[derive(Default)]
-struct Awaited {
+struct WaitingRunners {
     by: AtomicUsize,
     first: Notify,
 }
 
 /// A runner waits for the next step until this is dropped.
-pub(super) struct Awaiting(Arc<Awaited>);
+pub(super) struct WaitGuard(Arc<WaitingRunners>);
 
-impl Drop for Awaiting {
+impl Drop for WaitGuard {
     fn drop(&mut self) {
         self.0.by.fetch_sub(1, Ordering::AcqRel);
     }
@@ -91,44 +90,44 @@ impl Drop for Awaiting {
 /// When the last successful statement of the reader's session began. It proves that the server
 /// did not crash between the reader's first statement of the session and that moment.
 #[derive(Clone, Copy, Debug, Default)]
-struct Confirmed {
+struct SessionCheck {
     session: u64,
     at: Option<Instant>,
 }
 
-/// The side of the runners, which follow.
+/// The side of the runners.
 #[derive(Clone)]
-pub(super) struct Following {
+pub(super) struct Subscriber {
     pub(super) progress: watch::Receiver<Progress>,
-    confirmed: watch::Receiver<Confirmed>,
-    awaited: Arc<Awaited>,
-    /// The reader ends when no runner follows any more, not before.
+    confirmed: watch::Receiver<SessionCheck>,
+    awaited: Arc<WaitingRunners>,
+    /// The reader ends when no runner needs it any more, not before.
     _followed: Arc<DropGuard>,
 }
 
-/// The two sides; `unfollowed` is dropped with the last follower.
-pub(super) fn channel(unfollowed: DropGuard) -> (Publisher, Following) {
-    let (progress, following) = watch::channel(Progress::default());
-    let (confirmed, confirmations) = watch::channel(Confirmed::default());
-    let awaited = Arc::<Awaited>::default();
+/// The two sides; `unfollowed` is dropped with the last subscriber.
+pub(super) fn channel(unfollowed: DropGuard) -> (Publisher, Subscriber) {
+    let (progress, published) = watch::channel(Progress::default());
+    let (confirmed, confirmations) = watch::channel(SessionCheck::default());
+    let awaited = Arc::<WaitingRunners>::default();
     let publisher = Publisher {
         progress,
         confirmed,
         awaited: awaited.clone(),
         session: 0,
     };
-    let following = Following {
-        progress: following,
+    let subscriber = Subscriber {
+        progress: published,
         confirmed: confirmations,
         awaited,
         _followed: Arc::new(unfollowed),
     };
-    (publisher, following)
+    (publisher, subscriber)
 }
 
 impl Publisher {
-    /// A new session begins: the mark and what was remembered are void. The runners learn about it
-    /// with its first step, because nobody knows the mark before that.
+    /// A new session begins: the mark and the remembered steps are void. Runners see it with its first
+    /// step, because the mark is unknown before that.
     pub(super) fn begin(&mut self) {
         self.session += 1;
         self.confirm(None);
@@ -178,11 +177,11 @@ impl Publisher {
 
     fn confirm(&self, at: Option<Instant>) {
         let session = self.session;
-        self.confirmed.send_replace(Confirmed { session, at });
+        self.confirmed.send_replace(SessionCheck { session, at });
     }
 }
 
-impl Following {
+impl Subscriber {
     /// Whether a mark of `session` may be used on a connection that was opened at `opened`: the
     /// server did not crash between the mark's proof and that connection, so no commit that the
     /// mark relies on was undone.
@@ -192,14 +191,14 @@ impl Following {
     }
 
     /// Registers the caller as waiting for the next step.
-    pub(super) fn awaiting(&self) -> Awaiting {
+    pub(super) fn awaiting(&self) -> WaitGuard {
         if self.awaited.by.fetch_add(1, Ordering::AcqRel) == 0 {
             self.awaited.first.notify_one();
         }
-        Awaiting(self.awaited.clone())
+        WaitGuard(self.awaited.clone())
     }
 
-    /// Waits until the reader confirms `session` again: [`Following::covers`] may be true then.
+    /// Waits until the reader confirms `session` again: [`Subscriber::covers`] may be true then.
     ///
     /// # Errors
     /// If that session is over, or the reader has given up.

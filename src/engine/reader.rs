@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
 use crate::pg::database::{self, Database};
 use crate::retry::{Verdict, delays, verdict};
-use crate::source::pacing::{self, Pause, Stepped};
+use crate::source::pacing::{self, Pause, PollFacts};
 use crate::source::{Follower, Source, Step};
 
 pub(super) struct Reader {
@@ -38,7 +38,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Follows the source until `stop`, or until an error that no retry can fix.
     pub(super) async fn run(mut self) {
-        let wake = Arc::new(Wake::default());
+        let wake = Arc::new(WakeSignal::default());
         let _listening = self.settings.listen.then(|| {
             let listening = listen(self.source.clone(), wake.clone(), self.settings.clone());
             AbortOnDropHandle::new(tokio::spawn(listening))
@@ -70,7 +70,7 @@ impl Reader {
     }
 
     /// Steps until something fails.
-    async fn session(&mut self, wake: &Wake) -> Error {
+    async fn session(&mut self, wake: &WakeSignal) -> Error {
         let (source, settings) = (&*self.source, &self.settings);
         let limit = settings.answer_timeout;
         let beginning = Box::pin(begin(source, &self.target));
@@ -80,7 +80,7 @@ impl Reader {
         };
         self.publisher.begin();
         self.blocks.lock().end();
-        let mut cadence = Cadence::new(settings.poll_slowest);
+        let mut schedule = PollSchedule::new(settings.poll_slowest);
         loop {
             let began = Instant::now();
             let step = match in_time(source, limit, follower.step()).await {
@@ -89,7 +89,7 @@ impl Reader {
             };
             metrics::step(source.name(), began.elapsed());
             let is_awaited = self.publisher.is_awaited();
-            let pause = cadence.pause(&step, wake.is_connected(), is_awaited);
+            let pause = schedule.pause(&step, wake.is_connected(), is_awaited);
             self.keep(&step);
             self.publisher.step(step, began);
             match pause {
@@ -136,8 +136,10 @@ async fn in_time<T>(
 async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Follower>> {
     // Of its own: the source may need one from the same pool meanwhile.
     let client = target.own().await?;
-    let floor = client.within(divergence::floor(&client, source)).await?;
-    let mut follower = source.follow(floor).await?;
+    let proven = client
+        .within(divergence::proven_position(&client, source))
+        .await?;
+    let mut follower = source.follow(proven).await?;
     if let Some(log) = source.postgres()
         && let server = log.server().await?
         && server != client.within(database::server(&client)).await?
@@ -146,18 +148,20 @@ async fn begin(source: &dyn Source, target: &Database) -> Result<Box<dyn Followe
     }
     // Still the same session: the server did not crash between the two, which could have undone the
     // commits that the proven position relies on.
-    client.within(divergence::floor(&client, source)).await?;
+    client
+        .within(divergence::proven_position(&client, source))
+        .await?;
     Ok(follower)
 }
 
 /// Wakes, as the reader receives them.
 #[derive(Default)]
-struct Wake {
+struct WakeSignal {
     arrived: Notify,
     is_connected: AtomicBool,
 }
 
-impl Wake {
+impl WakeSignal {
     fn is_connected(&self) -> bool {
         self.is_connected.load(Ordering::Relaxed)
     }
@@ -169,15 +173,15 @@ impl Wake {
 }
 
 /// Decides after each step when to poll again, by the rules of [`pacing`].
-struct Cadence {
+struct PollSchedule {
     slowest: Duration,
     last_event: Instant,
     idle: Duration,
 }
 
-impl Cadence {
-    fn new(slowest: Duration) -> Cadence {
-        Cadence {
+impl PollSchedule {
+    fn new(slowest: Duration) -> PollSchedule {
+        PollSchedule {
             slowest,
             last_event: Instant::now(),
             idle: Duration::ZERO,
@@ -188,7 +192,7 @@ impl Cadence {
         if !step.passed.is_empty() {
             self.last_event = Instant::now();
         }
-        let stepped = Stepped {
+        let stepped = PollFacts {
             positions: step.passed.width(),
             follower_poll: step.again,
             since_event: self.last_event.elapsed(),
@@ -203,7 +207,7 @@ impl Cadence {
 }
 
 /// Keeps a connection for wakes. Each (re)connection is a wake too: wakes sent meanwhile are lost.
-async fn listen(source: Arc<dyn Source>, wake: Arc<Wake>, settings: Settings) {
+async fn listen(source: Arc<dyn Source>, wake: Arc<WakeSignal>, settings: Settings) {
     let mut pauses = delays(settings.retry_delay_max);
     loop {
         match source.wakes().await {

@@ -28,14 +28,14 @@ use super::read_model::{
     schema_exists, show_batch, swap_schemas,
 };
 use super::runner::Build;
-use super::state::Board;
+use super::state::SharedProgress;
 use super::transaction::{begin, end, lock_live, warn_if_blocked};
 use super::{Engine, Monitor, Outcome, Settings, Until};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
 use crate::key_hash;
 use crate::name::ProjectionName;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::database::Database;
 use crate::pg::projection::{self, StoredProjection};
 use crate::position::Position;
@@ -50,7 +50,7 @@ pub struct Rebuild {
     source: Arc<dyn Source>,
     projection: Arc<dyn DynProjection>,
     settings: Settings,
-    board: Board,
+    progress: SharedProgress,
 }
 
 /// How a rebuild ended.
@@ -78,19 +78,19 @@ impl Rebuild {
         projection: Arc<dyn DynProjection>,
         settings: Settings,
     ) -> Rebuild {
-        let board = Board::new(projection.definition().name.clone());
+        let progress = SharedProgress::new(projection.definition().name.clone());
         Rebuild {
             target,
             source,
             projection,
             settings,
-            board,
+            progress,
         }
     }
 
     /// Watches it while it runs.
     pub fn monitor(&self) -> Monitor {
-        Monitor::new(vec![self.board.clone()], CancellationToken::new())
+        Monitor::new(vec![self.progress.clone()], CancellationToken::new())
     }
 
     /// Fills the next generation, swaps and drops the old one.
@@ -108,7 +108,7 @@ impl Rebuild {
         drop(client);
         let head = self.source.head().await?;
         if !self.fill_or_give_up(generation, head, &stop).await? {
-            let position = self.board.get().position;
+            let position = self.progress.get().position;
             return Ok(Rebuilt::Interrupted { position });
         }
         failpoint!("rebuild.filled");
@@ -193,7 +193,7 @@ impl Rebuild {
             fill_schema(client, &*self.projection, &schema).await?;
             projection::create_positions(client, &schema, name, next).await?;
             show_batch(client, &*self.projection, &*self.source, &schema).await?;
-            action::record(client, name, Action::RebuildBegun(next)).await?;
+            action::record(client, name, OperatorAction::RebuildBegun(next)).await?;
             failpoint!("rebuild.begun");
             Ok(next)
         };
@@ -214,7 +214,7 @@ impl Rebuild {
             .build(
                 self.projection.clone(),
                 Build::Next(generation),
-                self.board.clone(),
+                self.progress.clone(),
             );
         let report = engine.run(Until::Passed(head), stop.clone()).await?;
         match report.outcomes.into_iter().next() {
@@ -235,7 +235,7 @@ impl Rebuild {
             let live = lock_live(&client, name)
                 .await?
                 .min(self.source.head().await?);
-            if self.board.get().position < live && !self.fill(generation, live, stop).await? {
+            if self.progress.get().position < live && !self.fill(generation, live, stop).await? {
                 let what = "the rebuild was stopped right before the swap";
                 return Err(
                     Error::new(ErrorKind::TimedOut, what).with_hint("run it again to continue")
@@ -243,9 +243,9 @@ impl Rebuild {
             }
             next::swap(&client, name, generation).await?;
             swap_schemas(&client, name).await?;
-            action::record(&client, name, Action::RebuildSwapped(generation)).await?;
+            action::record(&client, name, OperatorAction::RebuildSwapped(generation)).await?;
             failpoint!("swap.renamed");
-            Ok(live.max(self.board.get().position))
+            Ok(live.max(self.progress.get().position))
         };
         end(&client, done.await).await
     }

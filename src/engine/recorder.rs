@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::instance::ClusterView;
-use super::progress::Following;
+use super::progress::Subscriber;
 use crate::block::{Block, Blocks, EVENTS_MAX};
 use crate::error::Result;
 use crate::pg::block;
@@ -43,7 +43,7 @@ pub(super) struct Recorder {
     pub(super) source: Arc<dyn Source>,
     pub(super) target: Database,
     pub(super) blocks: SharedBlocks,
-    pub(super) following: Following,
+    pub(super) subscriber: Subscriber,
     pub(super) instance: Uuid,
     pub(super) cluster: watch::Receiver<ClusterView>,
     /// It counts unread ranges too. A run that ends by itself leaves that to others.
@@ -53,7 +53,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) async fn run(self) {
-        let mut later: Option<Coverage> = None;
+        let mut later: Option<BlockCoverage> = None;
         let mut ticks = tokio::time::interval(WRITE_PAUSE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -77,14 +77,14 @@ impl Recorder {
         }
     }
 
-    async fn record(&self, later: &mut Option<Coverage>, is_last: bool) -> Result<()> {
+    async fn record(&self, later: &mut Option<BlockCoverage>, is_last: bool) -> Result<()> {
         let (blocks, open_from) = {
             let mut blocks = self.blocks.lock();
             (blocks.take(), blocks.open_from())
         };
         let coverage = match later {
             Some(coverage) => coverage,
-            None => later.insert(Coverage::new(self.source.identity().await?)),
+            None => later.insert(BlockCoverage::new(self.source.identity().await?)),
         };
         if !blocks.is_empty() {
             let client = self.target.short().await?;
@@ -95,7 +95,7 @@ impl Recorder {
             return Ok(());
         }
         // The open block is recorded from the rows of the reader.
-        let end = open_from.unwrap_or(self.following.progress.borrow().mark);
+        let end = open_from.unwrap_or(self.subscriber.progress.borrow().mark);
         let until = Instant::now() + COUNT_FOR;
         while Instant::now() < until && coverage.extend(&self.target, &*self.source, end).await? {}
         Ok(())
@@ -103,7 +103,7 @@ impl Recorder {
 }
 
 /// How far the stored blocks cover a log from its beginning, and how the rest is counted.
-pub(crate) struct Coverage {
+pub(crate) struct BlockCoverage {
     identity: String,
     /// Every position up to here is covered.
     covered: Position,
@@ -111,9 +111,9 @@ pub(crate) struct Coverage {
     gap_end: Position,
 }
 
-impl Coverage {
-    pub(crate) fn new(identity: String) -> Coverage {
-        Coverage {
+impl BlockCoverage {
+    pub(crate) fn new(identity: String) -> BlockCoverage {
+        BlockCoverage {
             identity,
             covered: Position::START,
             gap_end: Position::START,

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::Settings;
 use super::apply::InFlight;
-use super::instance::{ClusterView, Fenced};
-use super::progress::Following;
-use super::state::Shared;
+use super::instance::{ClusterView, FencedPartitions};
+use super::progress::Subscriber;
+use super::state::SharedStatus;
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::pg::checkpoint::{Epoch, Key};
@@ -53,7 +53,7 @@ pub(super) enum Ended {
     /// It was asked to end, and ended after its batch.
     Drained,
     /// Its partition ends here: the number of partitions changes.
-    Relaid,
+    Repartitioned,
     /// Another instance has its checkpoint, or a predecessor's batch is still in flight.
     Busy,
     /// Its checkpoint went to another instance, or another generation.
@@ -63,7 +63,7 @@ pub(super) enum Ended {
 }
 
 /// The outcome of one step of a runner.
-enum Step {
+enum StepOutcome {
     /// Something was done; take the next step.
     Done,
     /// There is nothing to do until something changes, or until this time.
@@ -75,14 +75,14 @@ enum Step {
 }
 
 /// What a runner is made of.
-pub(super) struct Parts {
+pub(super) struct RunnerParts {
     pub(super) target: Database,
     pub(super) source: Arc<dyn Source>,
     pub(super) projection: Arc<dyn DynProjection>,
     pub(super) build: Build,
     pub(super) generation: i32,
     pub(super) partition: i32,
-    pub(super) following: Following,
+    pub(super) subscriber: Subscriber,
     /// The head that ends this run once it is passed.
     pub(super) until: Option<Position>,
     pub(super) instance: Uuid,
@@ -90,17 +90,17 @@ pub(super) struct Parts {
     /// Makes the instance report its runners.
     pub(super) wake: Arc<Notify>,
     pub(super) settings: Settings,
-    pub(super) shared: Shared,
-    pub(super) fenced: Fenced,
+    pub(super) shared: SharedStatus,
+    pub(super) fenced: FencedPartitions,
     /// Permits for sessions: a task holds one while it applies something.
     pub(super) permits: Arc<Semaphore>,
 }
 
 /// A runner. What needs a checkpoint is in [`Claimed`], which is there once the claim succeeded.
 pub(super) struct Runner {
-    parts: Arc<Parts>,
+    parts: Arc<RunnerParts>,
     /// The channels that wake it; they remember what it has seen.
-    following: Following,
+    subscriber: Subscriber,
     cluster: watch::Receiver<ClusterView>,
     claimed: Option<Claimed>,
     /// The checkpoint to release at the end, even if the claim failed.
@@ -111,9 +111,9 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(parts: Parts) -> Runner {
+    pub(super) fn new(parts: RunnerParts) -> Runner {
         Runner {
-            following: parts.following.clone(),
+            subscriber: parts.subscriber.clone(),
             cluster: parts.cluster.clone(),
             parts: Arc::new(parts),
             claimed: None,
@@ -148,20 +148,20 @@ impl Runner {
                 () = grace_is_over => break,
             };
             match step {
-                Step::Done => pauses = self.parts.pauses(),
-                Step::Wait(until) => self.wait(until).await,
-                Step::Retry => self.pause(pauses.next()).await,
-                Step::End(ended) => return ended,
+                StepOutcome::Done => pauses = self.parts.pauses(),
+                StepOutcome::Wait(until) => self.wait(until).await,
+                StepOutcome::Retry => self.pause(pauses.next()).await,
+                StepOutcome::End(ended) => return ended,
             }
         }
         self.drain().await
     }
 
     /// One step and its consequences, an error included.
-    async fn step(&mut self) -> Step {
+    async fn step(&mut self) -> StepOutcome {
         match self.next().await {
             Ok(step) => {
-                if matches!(step, Step::Done) {
+                if matches!(step, StepOutcome::Done) {
                     self.attempts = 0;
                 }
                 step
@@ -170,30 +170,30 @@ impl Runner {
         }
     }
 
-    async fn next(&mut self) -> Result<Step> {
+    async fn next(&mut self) -> Result<StepOutcome> {
         if !self.cluster.borrow_and_update().is_trusted() {
             // Another instance might have taken over: do nothing.
             self.waits_for_the_lease();
-            return Ok(Step::Wait(None));
+            return Ok(StepOutcome::Wait(None));
         }
         let Some(claimed) = &mut self.claimed else {
             return self.claim().await;
         };
-        let progress = self.following.progress.borrow_and_update().clone();
-        self.following.check_reader()?;
+        let progress = self.subscriber.progress.borrow_and_update().clone();
+        self.subscriber.check_reader()?;
         if let Some(trouble) = &progress.trouble {
             self.parts.waits_for_the_source(trouble);
-            return Ok(Step::Wait(None));
+            return Ok(StepOutcome::Wait(None));
         }
         if progress.session == 0 {
-            return Ok(Step::Wait(None));
+            return Ok(StepOutcome::Wait(None));
         }
         claimed.step(&progress).await
     }
 
     /// Waits for a change that a step depends on.
     async fn wait(&mut self, until: Option<Instant>) {
-        let _awaiting = self.following.awaiting();
+        let _awaiting = self.subscriber.awaiting();
         let claimed = &mut self.claimed;
         let retries = async move {
             match claimed {
@@ -203,7 +203,7 @@ impl Runner {
         };
         tokio::select! {
             () = self.stop.cancelled() => {}
-            Ok(()) = self.following.progress.changed() => {}
+            Ok(()) = self.subscriber.progress.changed() => {}
             () = self.parts.fenced.changed() => {}
             Ok(()) = self.cluster.changed() => {}
             () = retries => {}
@@ -216,7 +216,7 @@ impl Runner {
         let pause = pause.unwrap_or(self.parts.settings.retry_delay_max);
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = self.following.begun_again() => {}
+            () = self.subscriber.begun_again() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -239,7 +239,7 @@ impl Runner {
     }
 }
 
-impl Parts {
+impl RunnerParts {
     fn definition(&self) -> &Definition {
         self.projection.definition()
     }

@@ -36,7 +36,7 @@ pub(super) fn assign(instances: &[Uuid], projections: &[Projection]) -> Vec<Vec<
         .collect()
 }
 
-/// Partitions that are being shared. An instance is its place in the order of joining.
+/// Partitions that are being shared. An instance is its index in the order of joining.
 struct Table {
     projections: Vec<Assignment>,
     /// How many partitions each instance has, of all projections.

@@ -38,7 +38,7 @@ pub struct RunnerStatus {
 
 /// A status that its runner writes and others read.
 #[derive(Clone, Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedStatus {
     inner: Arc<Mutex<Inner>>,
     changes: watch::Sender<()>,
 }
@@ -67,8 +67,8 @@ impl Inner {
 /// Over how long the rate is taken.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
-impl Shared {
-    fn new(name: ProjectionName, partition: i32, changes: watch::Sender<()>) -> Shared {
+impl SharedStatus {
+    fn new(name: ProjectionName, partition: i32, changes: watch::Sender<()>) -> SharedStatus {
         let inner = Inner {
             status: RunnerStatus {
                 name,
@@ -85,7 +85,7 @@ impl Shared {
             from: Position::START,
             moved: Instant::now(),
         };
-        Shared {
+        SharedStatus {
             inner: Arc::new(Mutex::new(inner)),
             changes,
         }
@@ -185,13 +185,13 @@ pub struct ProjectionProgress {
 
 /// A projection's progress: its supervisor and its runners write it, others read.
 #[derive(Clone, Debug)]
-pub(super) struct Board {
-    inner: Arc<Mutex<BoardInner>>,
+pub(super) struct SharedProgress {
+    inner: Arc<Mutex<ProjectionState>>,
     changes: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct BoardInner {
+struct ProjectionState {
     name: ProjectionName,
     /// The state of the projection where no runner reports it.
     state: RunnerState,
@@ -200,12 +200,12 @@ struct BoardInner {
     last_error: Option<String>,
     /// Others share its partitions with this process.
     able: bool,
-    runners: BTreeMap<i32, Shared>,
+    runners: BTreeMap<i32, SharedStatus>,
 }
 
-impl Board {
-    pub(super) fn new(name: ProjectionName) -> Board {
-        let inner = BoardInner {
+impl SharedProgress {
+    pub(super) fn new(name: ProjectionName) -> SharedProgress {
+        let inner = ProjectionState {
             name,
             state: RunnerState::Starting,
             position: Position::START,
@@ -214,17 +214,17 @@ impl Board {
             able: false,
             runners: BTreeMap::new(),
         };
-        Board {
+        SharedProgress {
             inner: Arc::new(Mutex::new(inner)),
             changes: watch::Sender::new(()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BoardInner> {
+    fn lock(&self) -> MutexGuard<'_, ProjectionState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut BoardInner) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut ProjectionState) -> T) -> T {
         let changed = change(&mut self.lock());
         self.changes.send_replace(());
         changed
@@ -237,7 +237,7 @@ impl Board {
 
     pub(super) fn get(&self) -> ProjectionProgress {
         let inner = self.lock();
-        let runners: Vec<RunnerStatus> = inner.runners.values().map(Shared::get).collect();
+        let runners: Vec<RunnerStatus> = inner.runners.values().map(SharedStatus::get).collect();
         let behind = runners.iter().min_by_key(|runner| runner.position);
         let state = runners.iter().map(|runner| runner.state);
         let mut errors = runners
@@ -279,7 +279,11 @@ impl Board {
     }
 
     pub(super) fn runners(&self) -> Vec<RunnerStatus> {
-        self.lock().runners.values().map(Shared::get).collect()
+        self.lock()
+            .runners
+            .values()
+            .map(SharedStatus::get)
+            .collect()
     }
 
     pub(super) fn set_state(&self, state: RunnerState) {
@@ -312,9 +316,9 @@ impl Board {
         });
     }
 
-    pub(super) fn add(&self, partition: i32) -> Shared {
+    pub(super) fn add(&self, partition: i32) -> SharedStatus {
         self.change(|inner| {
-            let shared = Shared::new(inner.name.clone(), partition, self.changes.clone());
+            let shared = SharedStatus::new(inner.name.clone(), partition, self.changes.clone());
             inner.runners.insert(partition, shared.clone());
             shared
         })
@@ -337,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_live_runner_to_which_nothing_comes_has_no_rate() {
-        let shared = Shared::new("counts".parse().unwrap(), 0, watch::Sender::new(()));
+        let shared = SharedStatus::new("counts".parse().unwrap(), 0, watch::Sender::new(()));
         shared.moved(Position::new(1_000));
         let rate = |after: Duration| {
             let inner = shared.lock();

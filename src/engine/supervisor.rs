@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::instance::{ClusterView, Fenced};
-use super::progress::Following;
+use super::instance::{ClusterView, FencedPartitions};
+use super::progress::Subscriber;
 use super::runner::{self, Build, Ended, Runner};
-use super::state::Board;
+use super::state::SharedProgress;
 use super::{Outcome, Settings, apply};
 use crate::error::{Error, ErrorKind};
 use crate::failpoint::failpoint;
@@ -31,14 +31,14 @@ mod plan;
 mod prepare;
 
 use local::{Local, PartitionId};
-use plan::{Action, Finish, View, plan};
+use plan::{Finish, PlannedAction, View, plan};
 
 /// What a supervisor is made of.
-pub(super) struct Parts {
+pub(super) struct SupervisorParts {
     pub(super) target: Database,
     pub(super) source: Arc<dyn Source>,
     pub(super) projection: Arc<dyn DynProjection>,
-    pub(super) following: Following,
+    pub(super) subscriber: Subscriber,
     /// The head that ends this run once every partition has passed it.
     pub(super) until: Option<Position>,
     pub(super) instance: Uuid,
@@ -46,14 +46,14 @@ pub(super) struct Parts {
     /// Makes the instance poll the cluster.
     pub(super) wake: Arc<Notify>,
     pub(super) settings: Settings,
-    pub(super) board: Board,
-    pub(super) fenced: Fenced,
+    pub(super) progress: SharedProgress,
+    pub(super) fenced: FencedPartitions,
     /// One for each session that batches may take.
     pub(super) permits: Arc<Semaphore>,
 }
 
 pub(super) struct Supervisor {
-    parts: Parts,
+    parts: SupervisorParts,
     local: Local,
     runners: JoinSet<(PartitionId, Ended)>,
     /// What ends each running runner.
@@ -63,7 +63,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(parts: Parts) -> Supervisor {
+    pub(super) fn new(parts: SupervisorParts) -> Supervisor {
         Supervisor {
             local: Local {
                 me: parts.instance,
@@ -87,14 +87,14 @@ impl Supervisor {
         };
         self.end_all();
         while self.runners.join_next().await.is_some() {}
-        self.parts.board.over();
+        self.parts.progress.over();
         self.parts.wake.notify_one();
         self.ended_with(outcome)
     }
 
     fn ended_with(&self, outcome: Outcome) -> Outcome {
         if let Outcome::Stopped(error) = &outcome {
-            self.parts.board.stopped(error);
+            self.parts.progress.stopped(error);
         }
         outcome
     }
@@ -125,7 +125,7 @@ impl Supervisor {
         self.local.generation = generation;
         // A batch job takes free partitions and ends soon: no instance gives it a share.
         if self.parts.until.is_none() {
-            self.parts.board.able_to_run();
+            self.parts.progress.able_to_run();
         }
         self.parts.wake.notify_one();
         // A view that was read while the read model was created may not show it.
@@ -175,15 +175,15 @@ impl Supervisor {
         };
         for action in plan(view, &self.local) {
             match action {
-                Action::Finish(finish) => return Some(self.outcome(&finish, observed)),
-                Action::Repartition => {
+                PlannedAction::Finish(finish) => return Some(self.outcome(&finish, observed)),
+                PlannedAction::Repartition => {
                     if self.repartition().await {
                         // The rest of the plan is about partitions that no longer exist.
                         return None;
                     }
                 }
-                Action::End(partition) => self.end(partition),
-                Action::Start(partition) => {
+                PlannedAction::End(partition) => self.end(partition),
+                PlannedAction::Start(partition) => {
                     self.start(partition, Build::Live, self.local.generation, stop);
                 }
             }
@@ -211,15 +211,15 @@ impl Supervisor {
 
     /// Shows what the projection does while none of its runners is here.
     fn show(&self, projection: &ObservedProjection) {
-        let board = &self.parts.board;
-        board.set_state(match projection.paused {
+        let progress = &self.parts.progress;
+        progress.set_state(match projection.paused {
             true => RunnerState::Paused,
             false => RunnerState::Standby,
         });
         let positions = projection.checkpoints.iter().map(|c| c.position);
         let lowest = positions.min().unwrap_or_default();
-        let mark = self.parts.following.progress.borrow().mark;
-        board.set_position(lowest, self.parts.until.unwrap_or(mark));
+        let mark = self.parts.subscriber.progress.borrow().mark;
+        progress.set_position(lowest, self.parts.until.unwrap_or(mark));
     }
 
     /// A run that is to end by itself waits for as long as the pause lasts.
@@ -255,15 +255,15 @@ impl Supervisor {
 
     fn start(&mut self, partition: i32, build: Build, generation: i32, stop: &CancellationToken) {
         let parts = &self.parts;
-        let shared = parts.board.add(partition);
-        let runner = Runner::new(runner::Parts {
+        let shared = parts.progress.add(partition);
+        let runner = Runner::new(runner::RunnerParts {
             target: parts.target.clone(),
             source: parts.source.clone(),
             projection: parts.projection.clone(),
             build,
             generation,
             partition,
-            following: parts.following.clone(),
+            subscriber: parts.subscriber.clone(),
             until: parts.until,
             instance: parts.instance,
             cluster: parts.cluster.clone(),
@@ -315,7 +315,7 @@ impl Supervisor {
         }
         // A runner that stopped here shows why.
         if !self.local.stopped.contains_key(&partition) {
-            self.parts.board.remove(partition);
+            self.parts.progress.remove(partition);
         }
         None
     }

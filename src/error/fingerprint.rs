@@ -34,7 +34,8 @@ fn without_values(message: &str) -> String {
     while let Some(next) = rest.chars().next() {
         let taken = if let Some(value) = rest.strip_prefix(": \"") {
             text.push(':');
-            quoted_end(value) + 3
+            // Up to the last quote: the value may hold quotes itself.
+            value.rfind('"').map_or(value.len(), |end| end + 1) + 3
         } else if next == '(' {
             rest.rfind(')').map_or(1, |end| end + 1)
         } else if next.is_alphanumeric() {
@@ -50,11 +51,6 @@ fn without_values(message: &str) -> String {
         rest = &rest[taken..];
     }
     text
-}
-
-/// The length of a quoted value up to its last quote, because it may hold quotes itself.
-fn quoted_end(value: &str) -> usize {
-    value.rfind('"').map_or(value.len(), |end| end + 1)
 }
 
 #[cfg(test)]
@@ -92,9 +88,9 @@ mod tests {
 
     #[test]
     fn errors_of_two_causes_differ() {
-        let error = |kind, place: &str, code: &str, message: &str| {
+        let error = |kind, location: &str, code: &str, message: &str| {
             let error = Error::new(kind, message)
-                .with_location(place)
+                .with_location(location)
                 .with_sqlstate(code);
             error.fingerprint()
         };

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Failure, How};
+use super::report::{Batching, Failure};
 use super::scratch::Scratch;
 use crate::dead_letters;
 use crate::engine::{Engine, Outcome, Settings, Until};
@@ -47,7 +47,10 @@ pub(super) async fn run(
         test,
     };
     let mut failures: Vec<Failure> = Vec::new();
-    for (how, events_max) in [(How::OneBatch, None), (How::OneEventABatch, Some(1))] {
+    for (how, events_max) in [
+        (Batching::OneBatch, None),
+        (Batching::OneEventABatch, Some(1)),
+    ] {
         let Err(error) = run.once(events_max).await else {
             continue;
         };
@@ -56,7 +59,7 @@ pub(super) async fn run(
         }
         let difference = error.to_string();
         match failures.first_mut() {
-            Some(first) if first.difference == difference => first.how = How::Both,
+            Some(first) if first.difference == difference => first.how = Batching::Both,
             _ => failures.push(Failure { how, difference }),
         }
     }
@@ -115,7 +118,7 @@ impl Run<'_> {
             *last = version;
             append(transaction.client(), event, version)
                 .await
-                .map_err(|error| error.with_location(self.file.place(event.line)))?;
+                .map_err(|error| error.with_location(self.file.location(event.line)))?;
         }
         let committed = transaction.commit().await;
         committed.map_err(|e| pg::error("cannot append the given events", e))
@@ -148,7 +151,7 @@ impl Run<'_> {
                     PATIENCE.as_secs()
                 ),
             )
-            .with_location(self.file.place(self.test.line))
+            .with_location(self.file.location(self.test.line))
             .with_hint("check that apply ends and waits for no lock"));
         };
         match report?.outcomes.pop() {
@@ -180,11 +183,11 @@ impl Run<'_> {
         let tables = tables(client, self.schema()).await?;
         let mut differences = Vec::new();
         for expected in &self.test.expect {
-            let place = self.file.place(expected.line);
+            let location = self.file.location(expected.line);
             if !tables.contains(&expected.table) {
                 differences.push(
                     self.unknown(expected, &tables)
-                        .with_location(place)
+                        .with_location(location)
                         .to_string(),
                 );
                 continue;
@@ -192,7 +195,7 @@ impl Run<'_> {
             let rows = rows(client, self.schema(), &expected.table).await?;
             if let Some(difference) = compare(&expected.rows, &rows) {
                 let table = &expected.table;
-                differences.push(format!("{place}: {table} differs\n{difference}"));
+                differences.push(format!("{location}: {table} differs\n{difference}"));
             }
         }
         if differences.is_empty() {

@@ -11,7 +11,7 @@ use crate::projection::test_file::Test;
 
 /// The outcome of the tests of several projections.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct TestReport {
     /// The projections, in the order they were given.
     pub tested: Vec<Tested>,
 }
@@ -47,14 +47,14 @@ pub struct Case {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// The run.
-    pub how: How,
+    pub how: Batching,
     /// What did not hold, `FILE: line N: …`.
     pub difference: String,
 }
 
 /// How the events were cut into batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum How {
+pub enum Batching {
     /// All of them at once.
     #[serde(rename = "in one batch")]
     OneBatch,
@@ -66,12 +66,12 @@ pub enum How {
     Both,
 }
 
-impl fmt::Display for How {
+impl fmt::Display for Batching {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            How::OneBatch => "in one batch",
-            How::OneEventABatch => "one event a batch",
-            How::Both => "in one batch and one event a batch",
+            Batching::OneBatch => "in one batch",
+            Batching::OneEventABatch => "one event a batch",
+            Batching::Both => "in one batch and one event a batch",
         })
     }
 }
@@ -113,7 +113,7 @@ impl Case {
     }
 }
 
-impl Report {
+impl TestReport {
     /// Whether nothing failed.
     pub fn passed(&self) -> bool {
         self.tested.iter().all(Tested::passed)

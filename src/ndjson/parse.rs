@@ -68,8 +68,8 @@ fn bad(what: impl Into<String>) -> Error {
 /// What serde says, with its line (there is only one) left out.
 fn json_error(error: &serde_json::Error) -> Error {
     let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    let what = text.strip_suffix(&place).unwrap_or(&text);
+    let location = format!(" at line {} column {}", error.line(), error.column());
+    let what = text.strip_suffix(&location).unwrap_or(&text);
     match error.classify() {
         Category::Data => bad(what).with_hint(SHAPE),
         Category::Eof => bad("the JSON ends too early").with_hint(SHAPE),

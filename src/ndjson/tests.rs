@@ -16,7 +16,7 @@ use crate::position::Position;
 
 fn read(input: impl AsRef<[u8]>) -> Result<Vec<NdjsonEvent>> {
     let input = Cursor::new(input.as_ref().to_vec());
-    Reader::new("events.ndjson", input).collect()
+    NdjsonReader::new("events.ndjson", input).collect()
 }
 
 fn one(input: &str) -> NdjsonEvent {
@@ -104,7 +104,7 @@ fn gz_that_ends_too_early_gives_what_came_before_and_then_says_so() {
         })
         .collect();
     let whole = gz(text.as_bytes());
-    let mut reader = Reader::new("a.gz", Cursor::new(whole[..whole.len() / 2].to_vec()));
+    let mut reader = NdjsonReader::new("a.gz", Cursor::new(whole[..whole.len() / 2].to_vec()));
     let mut events = 0_u64;
     let error = loop {
         match reader.next_event() {
@@ -278,7 +278,7 @@ impl Read for Endless {
 #[test]
 fn a_line_beyond_the_limit_is_refused_and_not_read_on() {
     let given = Arc::new(AtomicU64::new(0));
-    let mut reader = Reader::new("x", Endless(Arc::clone(&given))).with_line_limit(100_000);
+    let mut reader = NdjsonReader::new("x", Endless(Arc::clone(&given))).with_line_limit(100_000);
     let error = reader.next_event().unwrap_err();
     assert!(
         error
@@ -287,13 +287,13 @@ fn a_line_beyond_the_limit_is_refused_and_not_read_on() {
     );
     assert!(given.load(Ordering::Relaxed) < 300_000);
 
-    let exact = Reader::new("x", Cursor::new(LINE.as_bytes())).with_line_limit(LINE.len());
+    let exact = NdjsonReader::new("x", Cursor::new(LINE.as_bytes())).with_line_limit(LINE.len());
     assert_eq!(exact.count(), 1);
 }
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let Err(error) = Reader::open(Path::new("no/such/file.ndjson")) else {
+    let Err(error) = NdjsonReader::open(Path::new("no/such/file.ndjson")) else {
         panic!("it was opened");
     };
     assert_eq!(error.kind(), ErrorKind::NotFound);

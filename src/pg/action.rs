@@ -12,7 +12,7 @@ use crate::pg::{self, Parameter};
 
 /// What an operator did to a projection.
 #[derive(Clone, Debug)]
-pub(crate) enum Action<'a> {
+pub(crate) enum OperatorAction<'a> {
     /// `run` created the read model.
     Created {
         /// The hash of the definition.
@@ -57,35 +57,35 @@ pub(crate) struct Selected {
     pub(crate) dead_letters: i64,
 }
 
-impl Action<'_> {
+impl OperatorAction<'_> {
     fn command(&self) -> &'static str {
         match self {
-            Action::Created { .. } | Action::PartitionsSet(_) => "run",
-            Action::RebuildBegun(_) | Action::RebuildSwapped(_) | Action::RebuildGivenUp(_) => {
-                "rebuild"
-            }
-            Action::Accepted { .. } => "accept",
-            Action::Dropped => "drop",
-            Action::Paused => "pause",
-            Action::Resumed => "resume",
-            Action::Retried(_) => "dead-letters retry",
-            Action::Discarded { .. } => "dead-letters discard",
+            OperatorAction::Created { .. } | OperatorAction::PartitionsSet(_) => "run",
+            OperatorAction::RebuildBegun(_)
+            | OperatorAction::RebuildSwapped(_)
+            | OperatorAction::RebuildGivenUp(_) => "rebuild",
+            OperatorAction::Accepted { .. } => "accept",
+            OperatorAction::Dropped => "drop",
+            OperatorAction::Paused => "pause",
+            OperatorAction::Resumed => "resume",
+            OperatorAction::Retried(_) => "dead-letters retry",
+            OperatorAction::Discarded { .. } => "dead-letters discard",
         }
     }
 
     fn detail(&self) -> Value {
         let step = |step, generation: &i32| json!({ "step": step, "generation": generation });
         match self {
-            Action::Created { hash, partitions } => {
+            OperatorAction::Created { hash, partitions } => {
                 json!({ "step": "create", "hash": hash, "partitions": partitions })
             }
-            Action::PartitionsSet(partitions) => {
+            OperatorAction::PartitionsSet(partitions) => {
                 json!({ "step": "set partitions", "partitions": partitions })
             }
-            Action::RebuildBegun(generation) => step("begin", generation),
-            Action::RebuildSwapped(generation) => step("swap", generation),
-            Action::RebuildGivenUp(generation) => step("give up", generation),
-            Action::Accepted {
+            OperatorAction::RebuildBegun(generation) => step("begin", generation),
+            OperatorAction::RebuildSwapped(generation) => step("swap", generation),
+            OperatorAction::RebuildGivenUp(generation) => step("give up", generation),
+            OperatorAction::Accepted {
                 hash,
                 definition_changed,
                 log_differed,
@@ -96,9 +96,11 @@ impl Action<'_> {
                 "log_differed": log_differed,
                 "position_differed": position_differed,
             }),
-            Action::Dropped | Action::Paused | Action::Resumed => json!({}),
-            Action::Retried(selected) => selected.detail(json!({})),
-            Action::Discarded { selected, reason } => selected.detail(json!({ "reason": reason })),
+            OperatorAction::Dropped | OperatorAction::Paused | OperatorAction::Resumed => json!({}),
+            OperatorAction::Retried(selected) => selected.detail(json!({})),
+            OperatorAction::Discarded { selected, reason } => {
+                selected.detail(json!({ "reason": reason }))
+            }
         }
     }
 }
@@ -115,7 +117,7 @@ impl Selected {
 pub(crate) async fn record(
     client: &Client,
     projection: &ProjectionName,
-    action: Action<'_>,
+    action: OperatorAction<'_>,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/action/record.sql");
     let parameters: [(&Parameter<'_>, Type); 4] = [

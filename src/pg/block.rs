@@ -135,7 +135,7 @@ pub(crate) async fn passed(
 
 /// A block that changed, and a generation that had read it before that was found.
 #[derive(Clone, Debug)]
-pub(crate) struct Concern {
+pub(crate) struct AffectedGeneration {
     pub(crate) projection: ProjectionName,
     pub(crate) generation: i32,
     pub(crate) change: Change,
@@ -145,13 +145,13 @@ pub(crate) struct Concern {
 pub(crate) async fn concerns(
     client: &Client,
     name: Option<&ProjectionName>,
-) -> Result<Vec<Concern>> {
+) -> Result<Vec<AffectedGeneration>> {
     let sql = include_str!("../../sql/queries/block/changes.sql");
     let name = name.map(ProjectionName::as_str);
     let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await;
     let rows = rows.map_err(|e| pg::own_error("cannot read what has changed", e))?;
     let concerns = rows.iter().map(|row| {
-        Ok(Concern {
+        Ok(AffectedGeneration {
             projection: column::<String>(row, 0)?.parse()?,
             generation: column(row, 1)?,
             change: Change {

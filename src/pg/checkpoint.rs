@@ -375,8 +375,8 @@ pub(crate) fn superseded(key: &Key, found: Epoch) -> Error {
         key.partition, key.projection, found.0
     );
     Error::new(ErrorKind::Fenced, what).with_hint(
-        "nothing, if this process was cut off or slow, or somebody accepted a change; \
-         highwater status shows who runs it",
+        "no action needed after a pause, a lost connection or an accept; highwater status shows the \
+         owner",
     )
 }
 

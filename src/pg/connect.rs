@@ -50,9 +50,9 @@ pub fn resolve_database(
     lookup: &dyn Fn(&str) -> Option<String>,
     config: Option<&Config>,
 ) -> Result<Option<Connector>> {
-    let parse = |text: &str, place: &str| {
+    let parse = |text: &str, location: &str| {
         let parsed =
-            Connector::parse_with(text, lookup).map_err(|error| error.with_location(place))?;
+            Connector::parse_with(text, lookup).map_err(|error| error.with_location(location))?;
         Ok::<_, Error>(with_defaults(&parsed))
     };
     if let Some(text) = flag {

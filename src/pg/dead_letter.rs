@@ -33,11 +33,11 @@ impl ParkingLimits {
     /// The statement that refuses more.
     pub(crate) fn check(&self, key: &Key) -> Sql {
         sql!(
-            "select highwater.check_parked({projection}, {generation}, {keys}, {letters})",
+            "select highwater.check_parked({projection}, {generation}, {keys}, {dead_letters})",
             projection = Sql::literal(key.projection.as_str()),
             generation = Sql::number(key.generation),
             keys = Sql::number(self.keys_max),
-            letters = Sql::number(self.dead_letters_max),
+            dead_letters = Sql::number(self.dead_letters_max),
         )
     }
 }
@@ -47,13 +47,13 @@ impl ParkingLimits {
 pub(crate) async fn insert(
     client: &Client,
     key: &Key,
-    letters: &[(Option<String>, RecordedEvent)],
+    dead_letters: &[(Option<String>, RecordedEvent)],
     cause: Option<&Cause>,
 ) -> Result<()> {
     let sql = include_str!("../../sql/queries/dead_letter/insert.sql");
-    let events = || letters.iter().map(|(_, event)| event);
+    let events = || dead_letters.iter().map(|(_, event)| event);
     let positions: Vec<i64> = events().map(|e| e.position.get()).collect();
-    let keys: Vec<Option<&str>> = letters.iter().map(|(key, _)| key.as_deref()).collect();
+    let keys: Vec<Option<&str>> = dead_letters.iter().map(|(key, _)| key.as_deref()).collect();
     let ids: Vec<_> = events().map(|e| e.id).collect();
     let streams: Vec<&str> = events().map(|e| e.stream.as_str()).collect();
     let versions: Vec<i64> = events().map(|e| e.version).collect();

@@ -36,14 +36,14 @@ pub(crate) struct Renewal<'a> {
 
 /// What a renewal answers.
 pub(crate) struct Renewed {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ObservedCluster,
     /// The projections and partitions that it no longer owns.
     pub(crate) lost: Vec<(String, i32)>,
 }
 
 /// The living instances in the order in which they joined, and every projection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cluster {
+pub(crate) struct ObservedCluster {
     pub(crate) living: Vec<LivingInstance>,
     pub(crate) projections: Vec<ObservedProjection>,
 }
@@ -125,7 +125,7 @@ pub(crate) struct ObservedCheckpoint {
 const OBSERVE: Template = query!("instance/observe.sql");
 
 /// Reads the cluster between two renewals.
-pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Cluster> {
+pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<ObservedCluster> {
     let sql = OBSERVE.fill(&[("instances", &Sql::trusted("highwater.instance"))])?;
     let row = client
         .query_typed_one(&sql, &[(&instance, Type::UUID)])
@@ -134,8 +134,8 @@ pub(crate) async fn observe(client: &Client, instance: Uuid) -> Result<Cluster> 
     cluster(&row)
 }
 
-fn cluster(row: &Row) -> Result<Cluster> {
-    Ok(Cluster {
+fn cluster(row: &Row) -> Result<ObservedCluster> {
+    Ok(ObservedCluster {
         living: parsed(column(row, 0)?)?,
         projections: parsed(column(row, 1)?)?,
     })

@@ -18,7 +18,7 @@ use crate::mutation;
 use crate::pg;
 
 pub use files::{Component, Migration};
-use state::State;
+use state::SchemaState;
 
 const LOCK: &str = include_str!("../../sql/queries/migrate/lock.sql");
 const CREATE_SCHEMA: &str = include_str!("../../sql/queries/migrate/create_schema.sql");
@@ -68,7 +68,7 @@ pub async fn migrate_component(client: &mut Client, component: Component) -> Res
 /// # Errors
 /// [`ErrorKind::Database`], as [`migrate`], and if a migration is missing.
 pub async fn verify(client: &impl GenericClient) -> Result<()> {
-    let state = State::read(client).await?;
+    let state = SchemaState::read(client).await?;
     state.check_server()?;
     if !state.has_schema || (!state.is_ours && state.is_empty) {
         return Err(Error::new(
@@ -105,7 +105,7 @@ async fn step(client: &mut Client, component: Component) -> Result<Option<Applie
         .query_typed(LOCK, &[])
         .await
         .map_err(|e| pg::error("cannot wait for another migration", e))?;
-    let state = State::read(&transaction).await?;
+    let state = SchemaState::read(&transaction).await?;
     state.check_server()?;
     if !state.is_ours {
         create_record(&transaction, &state).await?;
@@ -132,7 +132,7 @@ async fn step(client: &mut Client, component: Component) -> Result<Option<Applie
     }))
 }
 
-async fn create_record(transaction: &Transaction<'_>, state: &State) -> Result<()> {
+async fn create_record(transaction: &Transaction<'_>, state: &SchemaState) -> Result<()> {
     state.check_may_create()?;
     for text in [CREATE_SCHEMA, CREATE_TABLE] {
         transaction
@@ -145,7 +145,7 @@ async fn create_record(transaction: &Transaction<'_>, state: &State) -> Result<(
 
 async fn list_for_migration(
     transaction: &Transaction<'_>,
-    state: &State,
+    state: &SchemaState,
     component: Component,
 ) -> Result<Vec<(i32, String, String)>> {
     if state.is_ours {

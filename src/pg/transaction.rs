@@ -13,9 +13,9 @@ use crate::pg::checkpoint::Key;
 use crate::pg::sql::{Sql, sql};
 use crate::pg::value::{SqlValue, typed};
 
-/// Opens a transaction: read committed, also where the role's default or the database's is another
-/// level; and the server checks once a second whether its client is still there, so that a batch of
-/// a killed process soon ends. Only a server on Linux can do so in every version.
+/// Opens a transaction: read committed, whatever the default of the role or database. The server
+/// checks once a second whether its client is still there, so that the batch of a killed process soon
+/// ends; only servers on Linux can do this in every version.
 pub(crate) const BEGIN: &str = "begin isolation level read committed; \
                                 select set_config('client_connection_check_interval', '1000', true) \
                                 where version() like '%linux%'";
@@ -27,8 +27,8 @@ pub(crate) const COMMIT: Sql = Sql::trusted("commit");
 /// or the database's is another level, and `highwater.open_batch`, which does what [`BEGIN`] does, and
 ///
 /// - row security that would hide rows is an error;
-/// - it says in `pg_stat_activity` whose batch it is ([`batch_name`]), so that who holds it up can
-///   be told;
+/// - `pg_stat_activity` shows whose batch it is ([`batch_name`]), so that blocking sessions can be
+///   identified;
 /// - the server ends a statement that takes longer than a batch may, and a transaction whose client
 ///   says nothing for as long as a lease: a process that is stopped or cut off holds the checkpoint
 ///   no longer than that. Shorter limits of the role or the database stay;

@@ -30,11 +30,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub(crate) struct Waker {
     database: Database,
-    state: Arc<watch::Sender<State>>,
+    state: Arc<watch::Sender<WakeState>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
+struct WakeState {
     in_flight: bool,
     pending: Option<Position>,
 }
@@ -43,7 +43,7 @@ impl Waker {
     pub(crate) fn new(database: Database) -> Waker {
         Waker {
             database,
-            state: Arc::new(watch::Sender::new(State::default())),
+            state: Arc::new(watch::Sender::new(WakeState::default())),
         }
     }
 

@@ -170,9 +170,9 @@ impl ProjectionFile {
         Hash(format!("{:x}", HexBytes(&fields.0.finalize())))
     }
 
-    /// A place in the file as errors name it: `projections/files.sql: line 12`.
-    pub fn place(&self, line: usize) -> String {
-        place(&self.path, line)
+    /// A location in the file as errors name it: `projections/files.sql: line 12`.
+    pub fn location(&self, line: usize) -> String {
+        location(&self.path, line)
     }
 }
 
@@ -206,7 +206,7 @@ impl fmt::LowerHex for HexBytes<'_> {
     }
 }
 
-fn place(path: &Path, line: usize) -> String {
+fn location(path: &Path, line: usize) -> String {
     format!("{}: line {line}", path.display())
 }
 
@@ -248,7 +248,7 @@ impl<'a> SourceText<'a> {
     }
 
     fn error(&self, offset: usize, what: impl Into<String>) -> Error {
-        Error::new(ErrorKind::Config, what).with_location(place(self.path, self.line_at(offset)))
+        Error::new(ErrorKind::Config, what).with_location(location(self.path, self.line_at(offset)))
     }
 
     fn fault(&self, fault: &Fault) -> Error {

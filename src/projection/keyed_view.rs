@@ -15,7 +15,7 @@ use crate::source::{Batch, Keys};
 mod fold;
 mod rows;
 
-use fold::Folding;
+use fold::KeyedBatchWriter;
 
 /// A read model with one row per key: rows are loaded when an event first needs them, many in one
 /// query, folded in memory, and written back at the end of the transaction, or earlier when they
@@ -224,7 +224,7 @@ impl<V: KeyedView> Projection for Keyed<V> {
     }
 
     async fn apply(&self, batch: &Batch, tx: &Tx<'_>) -> Result<(), BoxError> {
-        let mut folding = Folding::new(&self.0, *tx);
+        let mut folding = KeyedBatchWriter::new(&self.0, *tx);
         let rows = match folding.first_read(batch)? {
             Some(read) => tx.query_text(&read).await?,
             None => Vec::new(),
@@ -237,6 +237,6 @@ impl<V: KeyedView> Projection for Keyed<V> {
     }
 
     fn begin<'a>(&'a self, tx: Tx<'a>) -> Box<dyn BatchWriter + 'a> {
-        Box::new(Folding::new(&self.0, tx))
+        Box::new(KeyedBatchWriter::new(&self.0, tx))
     }
 }

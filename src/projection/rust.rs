@@ -102,18 +102,18 @@ impl<P: Projection> DynProjection for RustProjection<P> {
 }
 
 /// Applies each batch by itself.
-pub(super) struct EachBatch<'a, P> {
+pub(super) struct PlainBatchWriter<'a, P> {
     projection: &'a P,
     tx: Tx<'a>,
 }
 
-impl<'a, P: Projection> EachBatch<'a, P> {
-    pub(super) fn new(projection: &'a P, tx: Tx<'a>) -> EachBatch<'a, P> {
-        EachBatch { projection, tx }
+impl<'a, P: Projection> PlainBatchWriter<'a, P> {
+    pub(super) fn new(projection: &'a P, tx: Tx<'a>) -> PlainBatchWriter<'a, P> {
+        PlainBatchWriter { projection, tx }
     }
 }
 
-impl<P: Projection> BatchWriter for EachBatch<'_, P> {
+impl<P: Projection> BatchWriter for PlainBatchWriter<'_, P> {
     fn apply<'a>(&'a mut self, batch: &'a Batch, _: Vec<Row>) -> BoxFuture<'a, Result<()>> {
         let applying = self.projection.apply(batch, &self.tx);
         Box::pin(async { applying.await.map_err(failure::from_code) })

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg;
 use crate::pg::transaction::Tx;
-use crate::projection::file::{ProjectionFile, Section};
+use crate::projection::file::ProjectionFile;
 use crate::projection::{BatchWriter, Definition, DynProjection, Statements};
 use crate::source::BoxFuture;
 use crate::sql_text::BatchPlace;
@@ -34,7 +34,8 @@ impl SqlProjection {
         };
         SqlProjection {
             definition,
-            apply: text_of(&file.apply),
+            // More SQL may follow it.
+            apply: format!("{}\n;\n", file.apply.text),
             batch: file
                 .apply
                 .statements
@@ -60,16 +61,11 @@ impl SqlProjection {
                     Some(offset) => statement.line_at(offset),
                     None => statement.line,
                 };
-                pg::error("up failed", e).with_location(self.file.place(line))
+                pg::error("up failed", e).with_location(self.file.location(line))
             })?;
         }
         Ok(())
     }
-}
-
-/// The text of a section so that more SQL may follow it.
-fn text_of(section: &Section) -> String {
-    format!("{}\n;\n", section.text)
 }
 
 fn locate_in(file: &ProjectionFile) -> Locate {
@@ -80,7 +76,7 @@ fn locate_in(file: &ProjectionFile) -> Locate {
             (None, Some(statement)) => statement.line,
             (None, None) => file.apply.first_line,
         };
-        file.place(line)
+        file.location(line)
     })
 }
 

@@ -32,7 +32,7 @@ use crate::projection::toml_text::TomlText;
 pub use compare::{Difference, compare};
 
 /// The columns that a test names, and their values.
-pub type Row = Map<String, Value>;
+pub type ExpectedRow = Map<String, Value>;
 
 /// The tests of one projection.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ pub struct ExpectedTable {
     /// The name of the table or view in the projection's schema, without quotes.
     pub table: String,
     /// The rows, in any order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ExpectedRow>,
     /// The line of the file on which they begin.
     pub line: usize,
 }
@@ -130,8 +130,8 @@ impl TestFile {
         })
     }
 
-    /// A place in the file as errors name it: `projections/files.test.toml: line 12`.
-    pub fn place(&self, line: usize) -> String {
+    /// A location in the file as errors name it: `projections/files.test.toml: line 12`.
+    pub fn location(&self, line: usize) -> String {
         format!("{}: line {line}", self.path.display())
     }
 }

@@ -10,17 +10,17 @@ use crate::suggest;
 
 /// A TOML text and its place.
 pub(crate) struct TomlText<'a> {
-    place: String,
+    location: String,
     text: &'a str,
     lines: Lines,
     first_line: usize,
 }
 
 impl<'a> TomlText<'a> {
-    /// A text that begins on line `first_line` of the file `place`.
-    pub(crate) fn new(place: String, text: &'a str, first_line: usize) -> TomlText<'a> {
+    /// A text that begins on line `first_line` of the file `location`.
+    pub(crate) fn new(location: String, text: &'a str, first_line: usize) -> TomlText<'a> {
         TomlText {
-            place,
+            location,
             text,
             lines: Lines::of(text),
             first_line,
@@ -45,7 +45,7 @@ impl<'a> TomlText<'a> {
     /// An error about the byte at `offset`.
     pub(crate) fn error(&self, offset: usize, what: impl Into<String>) -> Error {
         let line = self.line(offset);
-        Error::new(ErrorKind::Config, what).with_location(format!("{}: line {line}", self.place))
+        Error::new(ErrorKind::Config, what).with_location(format!("{}: line {line}", self.location))
     }
 
     /// An error about a value of a wrong kind.

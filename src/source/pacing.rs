@@ -5,22 +5,21 @@
 
 use std::time::Duration;
 
-/// From this many positions in one step on, more will most likely follow.
+/// A step over this many positions shows a busy source.
 const BUSY_FROM: u64 = 16;
 
 /// New rows are read cheaply: a gap that a commit fills is seen by the next poll.
 const GAP_POLL_MIN: Duration = Duration::from_millis(2);
 const GAP_POLL_MAX: Duration = Duration::from_millis(100);
 
-/// At most 50 lock snapshots a second, then ever fewer.
+/// At most 50 lock snapshots a second, fewer as a gap gets older.
 const LOCKS_PAUSE_MIN: Duration = Duration::from_millis(20);
 const LOCKS_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// How often a follower checks that positions did not go back.
 const SEQUENCE_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often an active source is polled that wakes arrive from, and one that is only polled; timers
-/// are late by up to a millisecond and a half.
+/// Poll interval of an active source with LISTEN, and without; timers are up to 1.5 ms late.
 const WOKEN_POLL: Duration = Duration::from_millis(1);
 const ACTIVE_POLL: Duration = Duration::from_micros(500);
 /// How long a source is active after its last event.
@@ -59,7 +58,7 @@ pub(crate) fn is_sequence_due(since: Duration) -> bool {
 
 /// What the reader of a source knows after a step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stepped {
+pub(crate) struct PollFacts {
     /// How many positions the mark passed.
     pub(crate) positions: u64,
     /// When the follower wants to be polled.
@@ -82,7 +81,7 @@ pub(crate) enum Pause {
 }
 
 /// How long an idle source is not polled, after a pause of `before`.
-pub(crate) fn idle_poll(stepped: &Stepped, before: Duration, slowest: Duration) -> Duration {
+pub(crate) fn idle_poll(stepped: &PollFacts, before: Duration, slowest: Duration) -> Duration {
     let pause = match (stepped.since_event < ACTIVE_FOR, stepped.is_woken) {
         (true, true) => WOKEN_POLL,
         (true, false) => ACTIVE_POLL,
@@ -93,7 +92,7 @@ pub(crate) fn idle_poll(stepped: &Stepped, before: Duration, slowest: Duration) 
 
 /// When the reader polls next: at once if that tells something new, every 10 ms while the source is
 /// busy, at the pace of an idle source while no runner waits for it.
-pub(crate) fn reader_pause(stepped: &Stepped, idle: Duration, slowest: Duration) -> Pause {
+pub(crate) fn reader_pause(stepped: &PollFacts, idle: Duration, slowest: Duration) -> Pause {
     match stepped.follower_poll {
         Some(pause) if pause.is_zero() => Pause::UntilNews(pause),
         None if !stepped.is_awaited => Pause::UntilNews(slowest),
@@ -161,7 +160,7 @@ mod tests {
             (1_000, true, ms(150), SLOWEST),
             (1_000, true, ms(0), WOKEN_POLL),
         ] {
-            let stepped = Stepped {
+            let stepped = PollFacts {
                 positions: 0,
                 follower_poll: None,
                 since_event: ms(since_event),
@@ -171,7 +170,7 @@ mod tests {
             let pause = idle_poll(&stepped, before, SLOWEST);
             assert_eq!(pause, expected, "{since_event} {is_woken} {before:?}");
         }
-        let slow = Stepped {
+        let slow = PollFacts {
             positions: 1,
             follower_poll: None,
             since_event: ms(0),
@@ -224,7 +223,7 @@ mod tests {
                 Pause::UntilNews(SLOWEST),
             ),
         ] {
-            let stepped = Stepped {
+            let stepped = PollFacts {
                 positions,
                 follower_poll,
                 since_event: ms(0),

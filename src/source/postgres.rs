@@ -48,7 +48,7 @@ pub trait PostgresLog: Send + Sync {
         &'a self,
         range: Range,
         filter: Filter<'a>,
-    ) -> BoxFuture<'a, Result<Option<Middle>>>;
+    ) -> BoxFuture<'a, Result<Option<Midpoint>>>;
 
     /// How many events of any type a range holds, at most `events_max`, and how far they were
     /// counted.
@@ -72,7 +72,7 @@ pub trait PostgresLog: Send + Sync {
 
 /// The events of a range, counted: for halving a batch that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Middle {
+pub struct Midpoint {
     /// How many wanted events the range holds, at least 1.
     pub count: u64,
     /// The first of them.
@@ -84,9 +84,9 @@ pub struct Middle {
 /// What was removed on purpose from a range of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemovedIn {
-    /// The oldest events of the log were, up to this position; which these were is not known.
+    /// The oldest events were removed up to this position; which ones is not known.
     pub through: Position,
-    /// Others of the range.
+    /// Other removed events of the range.
     pub others: Vec<(Position, Uuid)>,
 }
 

@@ -2,7 +2,7 @@
 //! source the events are read and examined here, and their key is the stream.
 
 use super::{
-    Batch, EventKey, Filter, KeyedBatch, Keys, Middle, ReadRequest, RemovedIn, Source, Tally,
+    Batch, EventKey, Filter, KeyedBatch, Keys, Midpoint, ReadRequest, RemovedIn, Source, Tally,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
@@ -71,7 +71,7 @@ impl dyn Source + '_ {
     ///
     /// # Errors
     /// As `read_keys`.
-    pub async fn middle(&self, range: Range, filter: Filter<'_>) -> Result<Option<Middle>> {
+    pub async fn middle(&self, range: Range, filter: Filter<'_>) -> Result<Option<Midpoint>> {
         if let Some(log) = self.postgres() {
             return log.middle(range, filter).await;
         }
@@ -83,7 +83,7 @@ impl dyn Source + '_ {
         })
         .await?;
         let middle = positions.len().saturating_sub(1) / 2;
-        Ok(positions.first().map(|&first| Middle {
+        Ok(positions.first().map(|&first| Midpoint {
             count: positions.len() as u64,
             first,
             middle: positions[middle],

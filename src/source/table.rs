@@ -18,11 +18,11 @@ use crate::source::{
     Batch, BoxFuture, Follower, Keys, Lag, LogState, PostgresLog, ReadRequest, Source, Wakes,
 };
 
-mod anchor;
 mod durable;
 mod follower;
 mod gap;
 mod lag;
+mod last_passed;
 mod locks;
 mod log_state;
 mod postgres;
@@ -31,7 +31,7 @@ mod read;
 mod row;
 mod rows;
 
-use primary::SeenPrimary;
+use primary::PrimaryCheck;
 use read::EventBytes;
 
 pub use gap::GapPolicy;
@@ -79,7 +79,7 @@ pub struct TableSource {
     direct: Option<Connector>,
     table: EventTable,
     is_elsewhere: bool,
-    seen_primary: SeenPrimary,
+    seen_primary: PrimaryCheck,
     event_bytes: EventBytes,
 }
 
@@ -107,7 +107,7 @@ impl TableSource {
             direct,
             table,
             is_elsewhere: false,
-            seen_primary: SeenPrimary::default(),
+            seen_primary: PrimaryCheck::default(),
             event_bytes: EventBytes::default(),
         }
     }
@@ -210,12 +210,12 @@ impl Source for TableSource {
         })
     }
 
-    fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
+    fn follow(&self, proven: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         Box::pin(async move {
             let client = self.database.own().await?;
             let seen = self.seen_primary.check(&client, &self.name);
             client.within(seen).await?;
-            let follower = follower::TableFollower::start(client, &self.table, floor).await?;
+            let follower = follower::TableFollower::start(client, &self.table, proven).await?;
             Ok(Box::new(follower) as Box<dyn Follower>)
         })
     }

@@ -36,24 +36,24 @@ pub(crate) async fn reported(client: &Client) -> Result<(Timestamp, HashMap<Stri
 pub(crate) async fn proven_head(
     source: &dyn Source,
     reported: Option<Position>,
-    floor: Position,
+    proven: Position,
 ) -> Result<Option<Position>> {
     let Some(reported) = reported else {
         return Ok(None);
     };
     source.check().await?;
     let head = source.head().await?;
-    Ok((reported.max(floor) == head).then_some(head))
+    Ok((reported.max(proven) == head).then_some(head))
 }
 
-/// Follows the rule of [`crate::mark`] from `floor` until the mark is where the head was, or the
+/// Follows the rule of [`crate::mark`] from `proven` until the mark is where the head was, or the
 /// time is over: then the gap says why.
 pub(crate) async fn follow(
     source: &dyn Source,
-    floor: Position,
+    proven: Position,
     limit: Duration,
 ) -> Result<(Position, Option<Gap>)> {
-    let mut follower = source.follow(floor).await?;
+    let mut follower = source.follow(proven).await?;
     let began = Instant::now();
     let mut head = None;
     loop {

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::stored::Stored;
+use super::stored::StoredStatus;
 use super::{Measured, SourceStatus, mark};
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::source::Source;
 
 /// Measures a source. The status says what failed, and what could be read.
-pub(super) async fn measure(source: &dyn Source, stored: &Stored) -> Measured {
+pub(super) async fn measure(source: &dyn Source, stored: &StoredStatus) -> Measured {
     let mut status = SourceStatus {
         name: source.name().to_owned(),
         head: None,
@@ -44,13 +44,13 @@ pub(super) async fn measure(source: &dyn Source, stored: &Stored) -> Measured {
 
 async fn follow(
     source: &dyn Source,
-    stored: &Stored,
+    stored: &StoredStatus,
 ) -> Result<(Position, Option<super::Gap>), Error> {
     let name = source.name();
     let identity = source.identity().await?;
-    let floor = stored.floor(name, &identity);
-    if let Some(head) = mark::proven_head(source, stored.reported(name), floor).await? {
+    let proven = stored.proven_position(name, &identity);
+    if let Some(head) = mark::proven_head(source, stored.reported(name), proven).await? {
         return Ok((head, None));
     }
-    mark::follow(source, floor, mark::PATIENCE).await
+    mark::follow(source, proven, mark::PATIENCE).await
 }

@@ -21,15 +21,15 @@ use crate::position::Position;
 use crate::projection::Definition;
 
 /// The rows of one reading.
-pub(super) struct Stored {
+pub(super) struct StoredStatus {
     pub(super) at: Timestamp,
     /// The highest mark of each source by name, as living instances report it.
     marks: HashMap<String, Position>,
-    projections: BTreeMap<ProjectionName, Projection>,
+    projections: BTreeMap<ProjectionName, StoredProjection>,
     blocked: Blocked,
 }
 
-struct Projection {
+struct StoredProjection {
     generation: i32,
     hash: String,
     source: String,
@@ -40,10 +40,10 @@ struct Projection {
     paused_at: Option<Timestamp>,
     parked_keys: u64,
     dead_letters: u64,
-    checkpoints: Vec<Checkpoint>,
+    checkpoints: Vec<StoredCheckpoint>,
 }
 
-struct Checkpoint {
+struct StoredCheckpoint {
     generation: i32,
     partition: i32,
     partitions: i32,
@@ -59,7 +59,7 @@ struct Checkpoint {
 }
 
 /// Reads what is stored, in one round trip.
-pub(super) async fn read(target: &Database) -> Result<Stored> {
+pub(super) async fn read(target: &Database) -> Result<StoredStatus> {
     let client = target.short().await?;
     let read = client.within(query(&client)).await;
     // The session may owe an answer.
@@ -70,14 +70,14 @@ pub(super) async fn read(target: &Database) -> Result<Stored> {
     }
 }
 
-async fn query(client: &Client) -> Result<Stored> {
+async fn query(client: &Client) -> Result<StoredStatus> {
     let projections = include_str!("../../sql/queries/status/projections.sql");
     let projections = async {
         let rows = client.query_typed(projections, &[]).await;
         rows.map_err(|e| pg::error("cannot read the checkpoints", e))
     };
     let ((at, marks), rows) = tokio::try_join!(mark::reported(client), projections)?;
-    let mut stored = Stored {
+    let mut stored = StoredStatus {
         at,
         marks,
         projections: BTreeMap::new(),
@@ -90,12 +90,12 @@ async fn query(client: &Client) -> Result<Stored> {
     Ok(stored)
 }
 
-impl Stored {
+impl StoredStatus {
     fn add(&mut self, row: &Row) -> Result<()> {
         let name: ProjectionName = column_named::<String>(row, "name")?.parse()?;
         let projection = match self.projections.entry(name) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Projection {
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(StoredProjection {
                 generation: column_named(row, "generation")?,
                 hash: column_named(row, "hash")?,
                 source: column_named(row, "source")?,
@@ -135,7 +135,7 @@ impl Stored {
     }
 
     /// Everything at or below this was proven by some engine.
-    pub(super) fn floor(&self, source: &str, identity: &str) -> Position {
+    pub(super) fn proven_position(&self, source: &str, identity: &str) -> Position {
         let checkpoints = self.projections.values().flat_map(|p| &p.checkpoints);
         let same_log = checkpoints.filter(|c| c.source_identity == identity);
         same_log
@@ -146,7 +146,7 @@ impl Stored {
     }
 }
 
-fn checkpoint(row: &Row, generation: i32) -> Result<Checkpoint> {
+fn checkpoint(row: &Row, generation: i32) -> Result<StoredCheckpoint> {
     let alive: bool = column_named(row, "alive")?;
     let owner: Option<String> = column_named(row, "owner")?;
     let seen_at: Option<Timestamp> = column_named(row, "seen_at")?;
@@ -155,7 +155,7 @@ fn checkpoint(row: &Row, generation: i32) -> Result<Checkpoint> {
         _ => None,
     };
     let error: Option<Value> = column_named(row, "last_error")?;
-    Ok(Checkpoint {
+    Ok(StoredCheckpoint {
         generation,
         partition: column_named(row, "partition")?,
         partitions: column_named(row, "partitions")?,
@@ -193,7 +193,7 @@ fn last_error(value: Value) -> StoredError {
 
 /// The stored projections and those that are only known, by name.
 pub(super) fn merge(
-    stored: &Stored,
+    stored: &StoredStatus,
     known: &[Definition],
     measured: &[Measured],
 ) -> Vec<ProjectionStatus> {
@@ -221,7 +221,7 @@ pub(super) fn merge(
     all
 }
 
-impl Projection {
+impl StoredProjection {
     fn status(&self, name: &ProjectionName, known: Option<&Definition>) -> ProjectionStatus {
         let of = |generation| {
             let checkpoints = self.checkpoints.iter();
@@ -243,7 +243,7 @@ impl Projection {
         status.rate_per_second = rate(of(self.generation));
         status.paused_at = self.paused_at;
         status.change = self.change(of(self.generation));
-        status.partitions = of(self.generation).map(Checkpoint::status).collect();
+        status.partitions = of(self.generation).map(StoredCheckpoint::status).collect();
         let failed = of(self.generation).filter(|c| c.last_error.is_some());
         let worst = failed.max_by_key(|c| c.state.urgency());
         status.last_error = worst.and_then(|c| c.last_error.clone());
@@ -258,7 +258,7 @@ impl Projection {
     }
 
     /// An operator's pause shows, unless something worse does.
-    fn state<'a>(&self, checkpoints: impl Iterator<Item = &'a Checkpoint>) -> State {
+    fn state<'a>(&self, checkpoints: impl Iterator<Item = &'a StoredCheckpoint>) -> State {
         let state = most_urgent(checkpoints);
         let paused = State::Runner(RunnerState::Paused);
         if self.paused_at.is_some() && state != State::Runner(RunnerState::Stopped) {
@@ -270,7 +270,7 @@ impl Projection {
     /// The change of the number of partitions that is on its way.
     fn change<'a>(
         &self,
-        mut checkpoints: impl Iterator<Item = &'a Checkpoint>,
+        mut checkpoints: impl Iterator<Item = &'a StoredCheckpoint>,
     ) -> Option<Repartition> {
         let first = checkpoints.next()?;
         let is_on_its_way = first.partitions != self.wanted || first.drain_at.is_some();
@@ -283,21 +283,21 @@ impl Projection {
 }
 
 /// That of the partition that is furthest behind: each passes all positions.
-fn rate<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> f64 {
+fn rate<'a>(checkpoints: impl Iterator<Item = &'a StoredCheckpoint>) -> f64 {
     let behind = checkpoints.min_by_key(|c| c.position);
     behind.map_or(0.0, |c| c.rate)
 }
 
-fn lowest<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> Position {
+fn lowest<'a>(checkpoints: impl Iterator<Item = &'a StoredCheckpoint>) -> Position {
     checkpoints.map(|c| c.position).min().unwrap_or_default()
 }
 
-fn most_urgent<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> State {
+fn most_urgent<'a>(checkpoints: impl Iterator<Item = &'a StoredCheckpoint>) -> State {
     let states = checkpoints.map(|c| c.state);
     states.max_by_key(|s| s.urgency()).unwrap_or(State::Idle)
 }
 
-impl Checkpoint {
+impl StoredCheckpoint {
     fn key(&self, projection: &ProjectionName) -> Key {
         Key {
             projection: projection.clone(),

@@ -1,6 +1,6 @@
 //! What every source must do, as one suite: a source conforms if [`run`] ends.
 //!
-//! A [`Subject`] says how to write to the log of a source. By default nothing else happens to the
+//! A [`SourceUnderTest`] says how to write to the log of a source. By default nothing else happens to the
 //! log (a rollback, a removal), and the cases about that are left out.
 
 use std::future::ready;
@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A log under test, empty at first, and how it is written to.
 ///
 /// Its functions panic if the log refuses: a test can do nothing else.
-pub trait Subject: Send + Sync {
+pub trait SourceUnderTest: Send + Sync {
     /// The source; each time a new one on the same log.
     fn source(&self) -> Arc<dyn Source>;
 
@@ -78,7 +78,7 @@ pub trait PendingAppend: Send {
 /// # Panics
 ///
 /// If the source does not conform; the case is logged before, at the level `info`.
-pub async fn run<S: Subject + 'static>(subject: impl AsyncFn() -> S) {
+pub async fn run<S: SourceUnderTest + 'static>(subject: impl AsyncFn() -> S) {
     macro_rules! run {
         ($($case:ident)*) => {$(
             tracing::info!(case = stringify!($case), "conformance");
@@ -110,7 +110,7 @@ pub async fn run<S: Subject + 'static>(subject: impl AsyncFn() -> S) {
 
 /// What a case is about.
 struct Case {
-    subject: Box<dyn Subject>,
+    subject: Box<dyn SourceUnderTest>,
 }
 
 impl Case {

@@ -149,10 +149,10 @@ impl Source for MemorySource {
         })
     }
 
-    fn follow(&self, floor: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
+    fn follow(&self, proven: Position) -> BoxFuture<'_, Result<Box<dyn Follower>>> {
         let follower = MemoryFollower {
             source: self.clone(),
-            mark: floor,
+            mark: proven,
         };
         Box::pin(async { Ok(Box::new(follower) as Box<dyn Follower>) })
     }

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use highwater::internal::append::{BATCH_EVENTS, Progress, Summary, append_ndjson};
-use highwater::internal::ndjson::{Reader, to_line};
+use highwater::internal::ndjson::{NdjsonReader, to_line};
 use highwater::{ErrorKind, EventStore, Position, Result};
 
 use crate::append::{count, test_store};
@@ -12,7 +12,7 @@ use crate::append::{count, test_store};
 async fn append(store: &EventStore, text: impl Into<Vec<u8>>) -> Result<Summary> {
     append_ndjson(
         store,
-        Reader::new("events.ndjson", Cursor::new(text.into())),
+        NdjsonReader::new("events.ndjson", Cursor::new(text.into())),
         1000,
         |_| (),
     )
@@ -32,9 +32,12 @@ async fn the_real_history_is_appended_whole_and_a_second_time_adds_nothing() {
     let (client, _database, store) = test_store().await;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tokio-history.ndjson.gz");
     let mut last = Progress::default();
-    let summary = append_ndjson(&store, Reader::open(&path).unwrap(), BATCH_EVENTS, |p| {
-        last = p
-    })
+    let summary = append_ndjson(
+        &store,
+        NdjsonReader::open(&path).unwrap(),
+        BATCH_EVENTS,
+        |p| last = p,
+    )
     .await
     .unwrap();
     assert_eq!(
@@ -56,9 +59,14 @@ async fn the_real_history_is_appended_whole_and_a_second_time_adds_nothing() {
         "{\"occurred_at\": \"2016-07-30T22:50:58-07:00\"}"
     );
 
-    let again = append_ndjson(&store, Reader::open(&path).unwrap(), BATCH_EVENTS, |_| ())
-        .await
-        .unwrap();
+    let again = append_ndjson(
+        &store,
+        NdjsonReader::open(&path).unwrap(),
+        BATCH_EVENTS,
+        |_| (),
+    )
+    .await
+    .unwrap();
     assert_eq!((again.appended, again.duplicates), (0, 24_935));
     assert_eq!((again.first, again.last), (None, None));
     assert_eq!(
@@ -201,7 +209,7 @@ async fn an_event_is_appended_as_soon_as_it_comes_in() {
     let (client, _database, store) = test_store().await;
     let (input, mut output) = std::io::pipe().unwrap();
     let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
-    let reader = Reader::new("pipe", input);
+    let reader = NdjsonReader::new("pipe", input);
     let run = tokio::spawn(async move {
         append_ndjson(&store, reader, BATCH_EVENTS, |done| {
             sender.send(done).unwrap()

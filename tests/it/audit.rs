@@ -262,7 +262,7 @@ async fn a_role_that_may_only_read_audits_too_and_says_that_nothing_is_on_record
     let found = audited(&database).await;
     assert_eq!(concerns(&found), [(32, 33)], "{}", found.render());
     assert!(
-        found.render().contains("this role may not write"),
+        found.render().contains("read-only role"),
         "{}",
         found.render()
     );

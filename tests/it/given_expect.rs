@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater::internal::given_expect::{How, Report, Subject, run, select};
+use highwater::internal::given_expect::{Batching, TestReport, TestedProjection, run, select};
 use highwater::internal::pg::connect::Connector;
 use highwater::internal::pg::transaction::Tx;
 use highwater::internal::projection::file::{ProjectionFile, load_directory};
@@ -19,16 +19,16 @@ fn server(database: &TestDatabase) -> Connector {
 }
 
 /// A projection and its tests as files, which go with the directory.
-fn written(directory: &Path, name: &str, sql: &str, tests: Option<&str>) -> Subject {
+fn written(directory: &Path, name: &str, sql: &str, tests: Option<&str>) -> TestedProjection {
     let path = directory.join(format!("{name}.sql"));
     std::fs::write(&path, sql).unwrap();
     if let Some(tests) = tests {
         std::fs::write(directory.join(format!("{name}.test.toml")), tests).unwrap();
     }
-    Subject::file(ProjectionFile::load(&path).unwrap())
+    TestedProjection::file(ProjectionFile::load(&path).unwrap())
 }
 
-async fn run_one(sql: &str, tests: &str) -> Report {
+async fn run_one(sql: &str, tests: &str) -> TestReport {
     let database = TestDatabase::new().await;
     let directory = tempfile::tempdir().unwrap();
     let subject = written(directory.path(), "counts", sql, Some(tests));
@@ -66,7 +66,7 @@ async fn a_difference_is_reported_with_the_line_and_the_rows() {
     let [failure] = case.failures.as_slice() else {
         panic!("{case:?}")
     };
-    assert_eq!(failure.how, How::Both);
+    assert_eq!(failure.how, Batching::Both);
     let text = report.render();
     for part in [
         "counts  1 passed, 1 FAILED",
@@ -86,17 +86,17 @@ async fn a_projection_that_depends_on_the_batch_is_caught() {
     let report = run_one(&sql, TWO_EVENTS).await;
     let failures = &report.tested[0].cases[0].failures;
     assert_eq!(failures.len(), 1);
-    assert_eq!(failures[0].how, How::OneEventABatch);
+    assert_eq!(failures[0].how, Batching::OneEventABatch);
     let sql = COUNTS.replace("count(*)", "count(*) - 1");
     let report = run_one(&sql, TWO_EVENTS).await;
-    let hows: Vec<How> = report.tested[0].cases[0]
+    let hows: Vec<Batching> = report.tested[0].cases[0]
         .failures
         .iter()
         .map(|f| f.how)
         .collect();
     assert_eq!(
         hows,
-        [How::OneBatch, How::OneEventABatch],
+        [Batching::OneBatch, Batching::OneEventABatch],
         "{}",
         report.render()
     );
@@ -204,7 +204,7 @@ async fn a_projection_in_rust_is_tested_alike() {
         )
         .replace("counts =", "streams =");
     std::fs::write(&tests, text).unwrap();
-    let subject = Subject::new(Arc::new(RustProjection::new(Streams).unwrap()), tests);
+    let subject = TestedProjection::new(Arc::new(RustProjection::new(Streams).unwrap()), tests);
     let report = run(&server(&database), &[subject]).await.unwrap();
     assert!(report.passed(), "{}", report.render());
 }
@@ -266,7 +266,7 @@ async fn the_shipped_projections_pass_their_own_tests() {
     let database = TestDatabase::new().await;
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("projections");
     let files = load_directory(&directory).unwrap();
-    let subjects: Vec<Subject> = files.into_iter().map(Subject::file).collect();
+    let subjects: Vec<TestedProjection> = files.into_iter().map(TestedProjection::file).collect();
     let report = run(&server(&database), &subjects).await.unwrap();
     assert!(report.passed(), "{}", report.render());
     assert!(

@@ -8,7 +8,7 @@ use highwater::Outcome;
 use highwater::internal::append::append_ndjson;
 use highwater::internal::engine::{Engine, Settings, Until};
 use highwater::internal::event_store;
-use highwater::internal::ndjson::Reader;
+use highwater::internal::ndjson::NdjsonReader;
 use highwater::internal::projection::file::load_directory;
 use highwater::internal::projection::{DynProjection, Keyed, SqlProjection};
 use highwater::testing::TestDatabase;

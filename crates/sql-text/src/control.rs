@@ -11,7 +11,10 @@ const OWNS_SESSION: &str = "it would outlive the transaction on a connection tha
 
 /// Why a projection may not use this statement, if it may not.
 pub fn refusal(statement: &[Piece<'_>]) -> Option<Fault> {
-    if let Some(meta) = statement.iter().find(|piece| is_backslash(piece)) {
+    if let Some(meta) = statement
+        .iter()
+        .find(|p| p.kind == Kind::Other && p.text == "\\")
+    {
         return Some(Fault {
             offset: meta.offset,
             what: "a backslash outside of quotes: commands of psql are not SQL".to_owned(),
@@ -26,10 +29,6 @@ pub fn refusal(statement: &[Piece<'_>]) -> Option<Fault> {
         what: format!("{what} cannot be used in a projection: {why}"),
         hint: hint.to_owned(),
     })
-}
-
-fn is_backslash(piece: &Piece<'_>) -> bool {
-    piece.kind == Kind::Other && piece.text == "\\"
 }
 
 /// The first words, in lower case, up to something that is not a word.

@@ -25,6 +25,7 @@ pub fn expression(text: &str) -> Result<String, Fault> {
     if pieces.iter().any(|p| p.is(";")) {
         return fault("it holds a semicolon", "write one expression");
     }
+    let is_parameter = |p: &Piece<'_>| p.kind == Kind::Number && p.text.starts_with('$');
     if pieces.iter().any(is_parameter) {
         return fault("it holds a parameter", "write the value itself");
     }
@@ -32,11 +33,6 @@ pub fn expression(text: &str) -> Result<String, Fault> {
         return fault("its parentheses do not match", "close what you open");
     }
     Ok(join(&pieces))
-}
-
-/// `$1` would be a value of the statement that the expression becomes a part of.
-fn is_parameter(piece: &Piece<'_>) -> bool {
-    piece.kind == Kind::Number && piece.text.starts_with('$')
 }
 
 fn balanced(pieces: &[Piece<'_>]) -> bool {

@@ -48,20 +48,16 @@ impl<'a> Nesting<'a> {
             self.started = true;
             self.creates = piece.is_word("create");
         }
+        // After `.` and `as` a keyword is a name.
+        let is_name = self.before.is_some_and(|p| p.is(".") || p.is_word("as"));
         if piece.is("(") {
             self.parentheses += 1;
         } else if piece.is(")") {
             self.parentheses = self.parentheses.saturating_sub(1);
-        } else if piece.kind == Kind::Word && self.creates && !self.names_something() {
+        } else if piece.kind == Kind::Word && self.creates && !is_name {
             self.step_word(piece);
         }
         self.before = Some(*piece);
-    }
-
-    /// After `.` and `as` a keyword is a name.
-    fn names_something(&self) -> bool {
-        self.before
-            .is_some_and(|before| before.is(".") || before.is_word("as"))
     }
 
     fn step_word(&mut self, word: &Piece<'a>) {

@@ -10,15 +10,15 @@ create table highwater.projection (
     check (next_generation > generation)
 );
 comment on table highwater.projection is
-    'The projections that have a read model here. Its schema bears the projection''s name.';
+    'The projections that have a read model here. The schema has the name of the projection.';
 comment on column highwater.projection.generation is
     'The build that readers see. A rebuild fills the next one beside it.';
 comment on column highwater.projection.next_generation is
     'The build that a rebuild fills; null without a rebuild.';
 comment on column highwater.projection.partitions is
-    'How many partitions the projection is to have; its checkpoints follow once all are at one position.';
+    'Requested number of partitions; takes effect when all checkpoints reach one position.';
 comment on column highwater.projection.paused_at is
-    'Since when an operator holds it, on all instances; null if it runs.';
+    'When an operator paused it; null if not paused.';
 
 create table highwater.generation (
     projection text not null references highwater.projection (name) on delete cascade,
@@ -44,9 +44,9 @@ comment on column highwater.generation.source is 'Name of the source that it rea
 comment on column highwater.generation.mapping is
     'How the source''s table is read, as it was resolved; null for highwater''s own event table.';
 comment on column highwater.generation.cut_by is
-    'The key by which its partitions are cut; null until it runs.';
+    'The SQL expression of the key that partitions it; null until it runs.';
 comment on column highwater.generation.key_hash is
-    'Name of the hash that deals keys to partitions. Another one would deal them otherwise.';
+    'Name of the hash that assigns keys to partitions. Another hash would assign them differently.';
 
 create table highwater.checkpoint (
     projection      text not null references highwater.projection (name) on delete cascade,
@@ -78,23 +78,23 @@ comment on table highwater.checkpoint is 'How far each partition of a generation
 comment on column highwater.checkpoint.source is
     'Name of the source that position is in: that of the generation.';
 comment on column highwater.checkpoint.partitions is
-    'Of how many partitions this is one: keys whose highwater.partition_of(key, partitions) is its number.';
+    'Number of partitions. This one has the keys whose highwater.partition_of(key, partitions) is its number.';
 comment on column highwater.checkpoint.partitioning is
     'Rises with each change of the number of partitions.';
 comment on column highwater.checkpoint.position is
-    'Every event at or before this position is in the read model, or is none of its business; it only rises.';
+    'Every wanted event up to this position is in the read model. Never decreases.';
 comment on column highwater.checkpoint.event_id is
-    'The last event at or before position (event_position), by which a source that went back is known.';
+    'The last event at or before position (at event_position): if the source no longer has it, the source went back.';
 comment on column highwater.checkpoint.drain_at is
-    'Where the partitions of this partitioning end and those of the next begin; null if no change is on its way.';
+    'Position at which the number of partitions changes; null if no change is pending.';
 comment on column highwater.checkpoint.epoch is
     'Rises whenever a runner claims the row; a transaction of an older epoch cannot commit.';
 comment on column highwater.checkpoint.parking is
-    'Rises whenever keys are parked or set free; the fence compares it with what its runner knows.';
+    'Rises whenever a key is parked or released; the fence compares it with the value that the runner knows.';
 comment on column highwater.checkpoint.state is
-    'The runner''s state as its owner last said it; true only while the owner is alive, but for ''stopped''.';
+    'Last state reported by the owner. Ignore it if the owner is dead, except ''stopped''.';
 comment on column highwater.checkpoint.stopped_at is
-    'When an error stopped it. An instance that began after that may try again, no other.';
+    'When an error stopped it. Only an instance that started later tries again.';
 
 create table highwater.instance (
     id          uuid primary key,
@@ -108,14 +108,13 @@ create table highwater.instance (
     joined_at   timestamptz not null default clock_timestamp()
 );
 comment on table highwater.instance is
-    'The processes that run projections. One whose seen_at is older than its lease is gone.';
+    'The processes that run projections. An instance whose seen_at is older than its lease is dead.';
 comment on column highwater.instance.marks is
-    'The high-water mark of each source by name, as this instance last knew it.';
+    'The high-water mark of each source by name, as this instance last reported it.';
 comment on column highwater.instance.projections is
-    'What it can run: the partitions are shared out among the living instances that can.';
-
+    'The projections it can run. Living instances share the partitions of these.';
 comment on column highwater.instance.joined_at is
-    'Since when it has been alive without a break: partitions are dealt in this order.';
+    'When it joined; renewed after its lease ran out. Partitions are assigned in this order.';
 
 -- The highest epochs of projections that were dropped: a projection that is created again under the
 -- name continues from there.

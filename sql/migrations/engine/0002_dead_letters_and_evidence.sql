@@ -22,11 +22,11 @@ create table highwater.dead_letter (
     primary key (projection, generation, position)
 );
 comment on column highwater.dead_letter.key is
-    'The parked key; null is the key null. Its letters are tried again in the order of their positions.';
+    'The parked key; null is the key null. Its dead letters are retried in the order of their positions.';
 comment on column highwater.dead_letter.error is
-    'Why it could not be applied; null for one that only follows another of its key.';
+    'Why it could not be applied; null if it was not tried, because an earlier event of its key is parked.';
 comment on column highwater.dead_letter.fingerprint is
-    'What is alike in errors of one cause.';
+    'Error fingerprint: the same for errors of one cause.';
 create index on highwater.dead_letter (projection, generation, key, position);
 create index on highwater.dead_letter (projection, generation, position)
     where retry_requested_at is not null;
@@ -66,8 +66,7 @@ comment on column highwater.action.host is 'The machine that the command ran on.
 create index on highwater.action (projection, id);
 
 -- What a log held when it was read. A block covers up to 10,000 events. It is written from the rows
--- of a reader when the mark passed them, or was counted later, and then proves nothing about the
--- time before.
+-- of a reader when the mark passes them, or counted later.
 create table highwater.block (
     source_identity text not null,
     after           bigint not null,
@@ -82,7 +81,7 @@ comment on table highwater.block is 'Evidence for audit: the events of a log in 
 comment on column highwater.block.digest is
     'Exclusive or over uuid_hash_extended(id, position) of its events.';
 comment on column highwater.block.counted_later is
-    'It was counted some time after the mark had passed it.';
+    'It was counted after the mark had passed it, and proves nothing about the time before.';
 
 -- Blocks that audit found changed. A read model that was built before that may lack an event or
 -- have one too many.
@@ -96,4 +95,4 @@ create table highwater.block_change (
     primary key (source_identity, after, found_at)
 );
 comment on table highwater.block_change is
-    'Blocks whose events were not those on record. A generation that began later is not concerned.';
+    'Blocks whose events differ from the record. Generations that began later are not affected.';

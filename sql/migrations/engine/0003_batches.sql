@@ -4,8 +4,8 @@
 --
 --   * row security that would hide rows is an error;
 --   * pg_stat_activity says whose batch it is;
---   * the server checks once a second whether its client is still there, which only one on Linux can in
---     every version;
+--   * the server checks once a second whether its client is still there; only servers on Linux can do
+--     this in every version;
 --   * unless await_disk, the commit waits for neither disk nor replicas. A crash of the server may then
 --     undo the last batches, rows and checkpoint together, and they are applied again;
 --   * it ends a statement after statement_ms, and a transaction whose client is silent for silence_ms.
@@ -45,9 +45,8 @@ create type highwater.fence as (
     parking    bigint
 );
 
--- What the present transaction is about: the value of the setting highwater.batch, until it ends.
--- `dead_letter` is the position of a dead letter that is retried; `parks` says that keys of its
--- generation are parked.
+-- The batch of the current transaction: the value of the setting highwater.batch. `dead_letter` is the
+-- position of a dead letter that is retried; `parks` says that its generation has parked keys.
 create type highwater.batch as (
     projection text,
     generation integer,
@@ -62,9 +61,9 @@ create type highwater.batch as (
 create function highwater.current_batch() returns highwater.batch
 language sql stable parallel safe
 return nullif(current_setting('highwater.batch', true), '')::highwater.batch;
-comment on function highwater.current_batch() is 'Internal: the batch that this transaction applies; null outside of one.';
+comment on function highwater.current_batch() is 'Internal: the batch of the current transaction; null outside a batch.';
 
--- Raises HW101: the checkpoint is not as the caller knows it.
+-- Raises HW101: the checkpoint is not in the state that the caller knows.
 create function highwater.raise_fenced(fence highwater.fence, after bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -75,10 +74,9 @@ begin
 end $$;
 comment on function highwater.raise_fenced(highwater.fence, bigint) is 'Internal: raises HW101.';
 
--- The fence. It is the first statement of every transaction that writes a read model: it moves the
--- checkpoint if it is still where the batch begins, under the epoch of the caller and with the
--- parked keys that the caller knows, and raises HW101 otherwise, so that nothing sent after it can
--- commit. It also sets what the view "batch" shows for the rest of the transaction.
+-- The fence: the first statement of every transaction that writes a read model. It moves the
+-- checkpoint if position, epoch and parked keys are those that the caller knows. Otherwise it raises
+-- HW101, so that nothing sent after it can commit. It also sets the range of the view "batch".
 create function highwater.begin_batch(
     fence highwater.fence, after bigint, through bigint, event_position bigint, event_id uuid
 ) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$

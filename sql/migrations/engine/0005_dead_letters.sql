@@ -1,6 +1,6 @@
--- How dead letters are retried, deleted and limited.
+-- Retrying, deleting and limiting dead letters.
 
--- The fence of a dead letter that is retried: the checkpoint stays where it is.
+-- The fence for the retry of a dead letter. The checkpoint does not move.
 create function highwater.begin_dead_letter(fence highwater.fence, dead_letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -23,11 +23,10 @@ begin
     )::highwater.batch::text, true);
 end $$;
 comment on function highwater.begin_dead_letter(highwater.fence, bigint) is
-    'Internal: the fence of a dead letter that is tried again.';
+    'Internal: the fence for the retry of a dead letter.';
 
--- Deletes a dead letter that was applied or is discarded. If it was the last of its key, `parking`
--- of the partition that the key belongs to rises. The caller holds the lock on that partition's
--- checkpoint.
+-- Deletes a dead letter that was applied or is discarded. If it was the last of its key, `parking` of
+-- the key's partition rises. The caller holds the lock on that partition's checkpoint.
 create function highwater.settle(projection text, generation integer, dead_letter bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -61,19 +60,19 @@ begin
            and c.partition = highwater.partition_of(gone.key, c.partitions);
     end if;
 end $$;
-comment on function highwater.settle(text, integer, bigint) is 'Internal: lets a dead letter leave.';
+comment on function highwater.settle(text, integer, bigint) is
+    'Internal: deletes a dead letter that was applied or discarded.';
 
--- Raises HW103 if a limit of parking is exceeded: the last statement of a transaction that parks
--- events.
+-- Raises HW103 if more is parked than allowed: the last statement of a transaction that parks events.
 create function highwater.check_parked(
-    projection text, generation integer, keys_max bigint, letters_max bigint
+    projection text, generation integer, keys_max bigint, dead_letters_max bigint
 ) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     keys bigint;
-    letters bigint;
+    dead_letters bigint;
 begin
     select count(distinct d.key) + coalesce(max((d.key is null)::integer), 0), count(*)
-      into keys, letters
+      into keys, dead_letters
       from highwater.dead_letter d
      where d.projection = check_parked.projection and d.generation = check_parked.generation;
     if keys > keys_max then
@@ -82,11 +81,11 @@ begin
             message = pg_catalog.format('more keys of "%s" would be parked than engine.parked_keys_max = %s',
                              check_parked.projection, keys_max);
     end if;
-    if letters > letters_max then
+    if dead_letters > dead_letters_max then
         raise exception using
             errcode = 'HW103',
             message = pg_catalog.format('more events of "%s" would be parked than engine.dead_letters_max = %s',
-                             check_parked.projection, letters_max);
+                             check_parked.projection, dead_letters_max);
     end if;
 end $$;
 comment on function highwater.check_parked(text, integer, bigint, bigint) is 'Internal: raises HW103.';

@@ -1,12 +1,12 @@
--- How the number of partitions changes.
+-- Changing the number of partitions.
 
--- Changes the number of partitions to projection.partitions. The first call decides where the
--- partitioning ends, at the highest of its checkpoints; no partition passes that then. Once all are
--- there, a call replaces them with the next partitioning. Returns whether it did anything.
+-- Changes the number of partitions to projection.partitions. The first call sets the position of the
+-- change to the highest checkpoint; no partition passes it. Once all partitions have reached it, a call
+-- replaces them with the new ones. Returns whether it changed anything.
 -- Must hold: all checkpoints are locked, after the projection's row and in the order of partitions,
--- so that no batch is in flight meanwhile. It waits for batches in flight, or the change would
--- never happen under load: 1 s for each, 5 s for all. Beyond that it does nothing and releases its
--- locks, because its caller has other work, and calls it again.
+-- so that no batch is in flight. It waits for batches in flight, or the change would never happen under
+-- load: 1 s for each, 5 s for all. After that it releases its locks and does nothing; its caller has
+-- other work and calls it again.
 create function highwater.repartition(projection text) returns boolean
 language plpgsql set lock_timeout = '1s' as $$
 declare
@@ -19,7 +19,7 @@ begin
         select p.* into wanted from highwater.projection p
          where p.name = repartition.projection for no key update;
         if not found then return false; end if;
-        -- One statement each, which sees what was committed while an earlier one waited.
+        -- One statement each: it sees what was committed while the previous one waited.
         for n in 0 .. (select coalesce(max(c.partition), -1) from highwater.checkpoint c
                         where c.projection = wanted.name and c.generation = wanted.generation) loop
             if clock_timestamp() > latest then return false; end if;

@@ -1,6 +1,6 @@
--- Grants of a schema, its relations, their columns and its functions, granted again on the objects
--- of the same name in another schema: a rebuild must not lock its readers out. It runs the SQL that
--- it composes, so it must not use a function from the caller's search path.
+-- Copies the grants on a schema, its relations, columns and functions to the objects of the same name
+-- in another schema, so that a rebuild does not lock readers out. It runs the SQL that it composes, so
+-- it must not call a function from the caller's search path.
 create function highwater.carry_grants(from_schema text, to_schema text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

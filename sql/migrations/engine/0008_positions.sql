@@ -55,7 +55,7 @@ begin
         primary key (partition, source)
     ) with (fillfactor = 50)', schema);
     execute format('comment on table %I.highwater_position is %L', schema,
-        'How far this read model is: every event at or before position is in it. highwater moves it.');
+        'Every event up to position is in this read model. highwater updates it.');
     perform highwater.set_positions(schema, projection, generation);
 end $$;
 comment on function highwater.create_positions(text, text, integer) is

@@ -16,13 +16,13 @@ create table highwater.source (
 insert into highwater.source default values;
 comment on table highwater.source is 'One row: which log this is.';
 comment on column highwater.source.identity is
-    'Identity of this log. A checkpoint holds it, so that another log is never taken for this one.';
+    'Identity of this log. Checkpoints store it, so that another log is detected.';
 comment on column highwater.source.removed_through is
     'The oldest events, up to this position, were deleted; 0 if none were. A projection that has not '
     'read them is stranded.';
 
--- Collation C: the order of a stream''s name means nothing, and an index under it survives a change
--- of the operating system''s collations.
+-- Collation C: the order of names means nothing, and an update of the operating system's collations
+-- does not corrupt the indexes.
 create table highwater.event (
     position bigint generated always as identity (cache 1) primary key,
     stream text collate "C" not null,
@@ -63,4 +63,4 @@ create table highwater.removed (
     removed_at timestamptz not null default clock_timestamp()
 );
 comment on table highwater.removed is
-    'Events above highwater.source.removed_through that were deleted.';
+    'Deleted events above highwater.source.removed_through.';

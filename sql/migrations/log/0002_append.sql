@@ -1,15 +1,15 @@
 -- Appends one event.
 --
--- What must hold: a function that takes any type, or a literal, is named with pg_catalog. Where everybody
--- may create in public, another of that name with nearer types would be called, with the caller's
--- rights. A search path for each function would cost every append.
+-- What must hold: calls of functions that take any type, or a literal, are qualified with pg_catalog.
+-- If everybody may create functions in public, PostgreSQL would prefer one of the same name with closer
+-- types, and run it with the caller's rights. A search path for each function would cost every append.
 --
 -- SQLSTATEs that the functions raise, fixed for ever:
 --   HW001  the stream is not at the expected version
 --   HW002  the event id exists already, with other content
 --   HW003  an event that cannot be stored
---   40001  other writers came first too often, or the isolation level forbids to look again: run
---          the transaction again
+--   40001  other writers came first too often, or the isolation level hides their rows: run the
+--          transaction again
 
 -- Raises HW002, naming what differs. `known` is the event that has the id.
 create function highwater.raise_id_conflict(
@@ -73,11 +73,10 @@ end $$;
 comment on function highwater.check_event(text, text, jsonb, jsonb, bigint) is
     'Internal: raises HW003.';
 
--- Optimistic: reads the next version and takes it. A writer that loses the race queues for the
--- stream and retries, so no writer starves; a writer that does not lose pays for no lock.
+-- Optimistic: reads the last version and inserts the next one. A writer that loses the race queues for
+-- the stream and retries, so no writer starves. A writer that wins takes no lock.
 --
--- Without sequential scans, so that a plan that a session made while the table was small does not
--- read all of it when it has grown.
+-- Without sequential scans: a plan that a session made for a small table must not scan a large one.
 create function highwater.append_one(
     stream text,
     type text,
@@ -160,8 +159,8 @@ begin
 end $$;
 comment on function highwater.append(text, text, jsonb, jsonb, uuid, bigint) is
     'Appends one event and returns its position. expected_version: null takes the next version, '
-    '0 demands that there is no such stream, n that its last version is n. The same id with the '
-    'same content (stream, type, data, metadata, and the version if one is expected) is the same '
-    'append: the position of the event that is there comes back. No wake is sent: call '
+    '0 expects no stream, n expects the stream at version n. If an event with the same id and '
+    'content (stream, type, data, metadata, and the version if one is expected) exists, it '
+    'appends nothing and returns the position of that event. No wake is sent: call '
     'highwater.wake() after the commit, or let the engine poll. Raises HW001 (not the expected '
     'version), HW002 (id with other content), HW003 (an event that cannot be stored).';

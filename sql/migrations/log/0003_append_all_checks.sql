@@ -1,9 +1,9 @@
--- What highwater.append_all checks, and where it puts each event.
+-- The checks of highwater.append_all, and the version of each event.
 
--- Where each event of highwater.append_all goes, by the log as it is now. `rank` numbers the events
--- that are new; `first` is the place of the first event of the array with the same id.
--- The limits inside the laterals and the settings of highwater.append_all keep every look-up an index
--- probe: a plan that a session made while the table was small must not scan it when it has grown.
+-- The position and version of each event of highwater.append_all, by the log as it is now. `rank`
+-- numbers the new events; `first` is the index of the first event of the array with the same id.
+-- The limits inside the laterals and the settings of highwater.append_all make every lookup an index
+-- probe: a plan that a session made for a small table must not scan a large one.
 create function highwater.place_events(
     streams text[], types text[], data jsonb[], metadata jsonb[], ids uuid[],
     expected_versions bigint[],
@@ -54,10 +54,10 @@ begin
     from placed as p;
 end $$;
 comment on function highwater.place_events(text[], text[], jsonb[], jsonb[], uuid[], bigint[]) is
-    'Internal: where each event of highwater.append_all goes.';
+    'Internal: the position and version of each event of highwater.append_all.';
 
--- Raises the error of the first event of the array that highwater.place_events found at fault.
--- Returns if another writer has appended that very event in between: then try again.
+-- Raises the error of the first faulty event that highwater.place_events found. Returns if another
+-- writer has appended that very event in the meantime: then try again.
 create function highwater.raise_fault(
     n bigint, stream text, type text, data jsonb, metadata jsonb, id uuid, expected bigint,
     first bigint, version bigint

@@ -1,11 +1,11 @@
 -- Appends many events, all or none.
 
--- Positions are drawn in the order of the array, the rows inserted in the order of their streams:
--- two appends that share streams then wait for each other in one direction only.
+-- Positions are drawn in the order of the array. Rows are inserted in the order of their streams, so
+-- that two appends that share streams cannot deadlock.
 --
--- The settings make one plan for a session, good for one event and for thousands, where planning
--- anew each time costs more than a small append. What they forbid has a price in that plan, which
--- would have it compiled: hence no jit.
+-- The settings make one plan for a session, good for one event and for thousands: planning each time
+-- costs more than a small append. The disabled plan nodes raise the plan's cost above the threshold of
+-- jit, hence no jit.
 create function highwater.append_all(
     streams text[],
     types text[],
@@ -71,8 +71,8 @@ begin
                     hint = 'run the transaction again';
             end if;
         end;
-        -- A queue for writers that lost; locked in one order, and few, since the server's room for
-        -- locks is shared. The result does not depend on it.
+        -- Writers that lost the race queue here. Locked in one order, and at most 16, because the
+        -- server's lock table is shared. The result does not depend on it.
         perform pg_advisory_xact_lock(q.key) from (
             select distinct pg_catalog.hashtextextended(s.stream collate "C", 7236::bigint) as key
             from pg_catalog.unnest(streams) as s (stream) order by 1 limit 16
@@ -86,7 +86,7 @@ end $$;
 comment on function highwater.append_all(text[], text[], jsonb[], jsonb[], uuid[], bigint[]) is
     'Appends many events, all or none, and returns for each, in order, its position, its version '
     'and whether it was there already. Positions follow the order of the arrays. Each event is '
-    'taken as highwater.append takes one, those before it in the arrays counting as appended. It '
-    'draws positions itself: the caller needs USAGE on the sequence highwater.event_position_seq. '
+    'appended as by highwater.append, after those before it in the arrays. The function draws the '
+    'positions: the caller needs USAGE on the sequence highwater.event_position_seq. '
     'Raises HW001, HW002 and HW003 as highwater.append does; HW003 for arrays of different '
     'lengths too.';

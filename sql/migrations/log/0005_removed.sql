@@ -1,11 +1,11 @@
--- What was removed from the log on purpose. If an event that a checkpoint knows is gone, the log
--- went back, unless its removal is recorded here, in the transaction that removed it: a log that
--- goes back loses that record too.
+-- Events that were deleted on purpose. If an event that a checkpoint knows is missing, the log went
+-- back, unless its removal is recorded here, in the transaction that removed it. A log that goes back
+-- loses that record too.
 --
 -- The oldest events (retention) are one number, others (a redaction) one row each. TRUNCATE begins
 -- a new log and forgets both. The triggers cost appenders nothing.
 
--- A definer's function, because a role that deletes events needs no rights on this record.
+-- Security definer: a role that deletes events needs no rights on this record.
 create function highwater.record_removed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -26,7 +26,7 @@ begin
     on conflict do nothing;
     return null;
 end $$;
-comment on function highwater.record_removed() is 'Internal: writes down which events were deleted.';
+comment on function highwater.record_removed() is 'Internal: records which events were deleted.';
 
 create function highwater.forget_removed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -38,8 +38,8 @@ end $$;
 comment on function highwater.forget_removed() is 'Internal: TRUNCATE begins a new log.';
 
 -- The end of a batch that was read in this database: raises HW104 if events were removed that its
--- projection has not read. It follows the statements that read, so that events removed after it
--- were read by them.
+-- projection has not read. It runs after the statements of the batch: events removed after it were
+-- read by them.
 create function highwater.check_unread(read_up_to bigint) returns void language plpgsql as $$
 declare
     through bigint := (select s.removed_through from highwater.source s);

@@ -4,6 +4,6 @@ create function highwater.wake("position" bigint default null) returns void lang
     select pg_notify('highwater_wake', coalesce("position"::text, ''))
 $$;
 comment on function highwater.wake(bigint) is
-    'Tells the engines that listen that something was appended. A hint and nothing more; they poll '
-    'too. Call it after the commit of the append, in a transaction of its own: a NOTIFY holds a lock '
-    'of the whole cluster from the moment its transaction commits until that commit is done.';
+    'Tells the engines that listen that events were appended. Only a hint: they poll too. Call it '
+    'after the commit of the append, in a transaction of its own: a NOTIFY holds a lock of the whole '
+    'cluster while its transaction commits.';

@@ -2,7 +2,7 @@
 -- Parameters: $1 projection; $2 the selection: all, key, event or fingerprint; $3 its value; $4 the
 -- reason.
 -- Must hold: under the lock on their partitions' checkpoints, in one transaction.
-with dead_letter as (
+with selected as (
     select d.*
       from highwater.dead_letter d
       join highwater.projection p on p.name = d.projection and p.generation = d.generation
@@ -16,7 +16,7 @@ with dead_letter as (
             parked_at, reason)
     select l.projection, l.generation, l.position, l.key, l.id, l.stream, l.version, l.type,
            l.error, l.attempts, l.parked_at, $4
-      from dead_letter l
+      from selected l
     returning projection, generation, position, key
 )
 select r.key, highwater.settle(r.projection, r.generation, r.position)::text

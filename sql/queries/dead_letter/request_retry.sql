@@ -3,7 +3,7 @@
 -- Parameters: $1 projection; $2 the selection: all, key, event or fingerprint; $3 its value.
 -- Must hold: whole keys, because an event is not applied before the earlier ones of its key. The
 -- runner of the partition does it, under its fence.
-with dead_letter as (
+with selected as (
     select d.projection, d.generation, d.position, d.key,
            bool_or($2 = 'all' or case $2 when 'key' then d.key is not distinct from $3
                                          when 'event' then d.id::text = $3
@@ -15,7 +15,7 @@ with dead_letter as (
 ), requested as (
     update highwater.dead_letter d
        set retry_requested_at = clock_timestamp()
-      from dead_letter l
+      from selected l
      where l.meant and d.projection = l.projection and d.generation = l.generation
        and d.position = l.position
     returning d.key

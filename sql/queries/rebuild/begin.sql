@@ -8,7 +8,7 @@
 with earlier as (
     delete from highwater.checkpoint c using highwater.projection p
      where p.name = $1 and c.projection = p.name and c.generation <> p.generation
-), earlier_letters as (
+), earlier_dead_letters as (
     delete from highwater.dead_letter d using highwater.projection p
      where p.name = $1 and d.projection = p.name and d.generation <> p.generation
 ), earlier_generations as (

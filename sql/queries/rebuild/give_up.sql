@@ -10,7 +10,7 @@ with given_up as (
 ), gone as (
     delete from highwater.checkpoint c using given_up g
      where c.projection = g.name and c.generation = $2
-), gone_letters as (
+), gone_dead_letters as (
     delete from highwater.dead_letter d using given_up g
      where d.projection = g.name and d.generation = $2
 ), gone_generation as (

@@ -11,7 +11,7 @@ with swapped as (
 ), gone as (
     delete from highwater.checkpoint c using swapped s
      where c.projection = s.name and c.generation <> s.generation
-), gone_letters as (
+), gone_dead_letters as (
     delete from highwater.dead_letter d using swapped s
      where d.projection = s.name and d.generation <> s.generation
 ), gone_generations as (

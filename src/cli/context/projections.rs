@@ -8,7 +8,7 @@ use super::Context;
 use crate::cli::exit::Failure;
 use crate::cli::text::seen_from_here;
 use crate::error::{Error, ErrorKind, Result};
-use crate::given_expect::Subject;
+use crate::given_expect::TestedProjection;
 use crate::name::ProjectionName;
 use crate::pg::projection;
 use crate::projection::file::{load_directory, load_sound, refuse_taken_names};
@@ -131,12 +131,15 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::projections`].
-    pub(in crate::cli) fn subjects(&self, names: &[String]) -> Result<Vec<Subject>, Failure> {
+    pub(in crate::cli) fn subjects(
+        &self,
+        names: &[String],
+    ) -> Result<Vec<TestedProjection>, Failure> {
         let directory = self.projections_dir()?;
         let subject = |projection: Arc<dyn DynProjection>| {
             let name = projection.definition().name.clone();
             let tests = directory.join(format!("{name}.test.toml"));
-            Subject::beside(projection, tests)
+            TestedProjection::beside(projection, tests)
         };
         let projections = self.projections(names)?;
         Ok(projections.into_iter().map(subject).collect())

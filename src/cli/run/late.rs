@@ -57,15 +57,15 @@ impl Clock {
 
 /// What blocked the projections when the time was over, as far as it is known.
 #[derive(Default)]
-pub(super) struct Late(HashMap<ProjectionName, String>);
+pub(super) struct Obstacles(HashMap<ProjectionName, String>);
 
-impl Late {
+impl Obstacles {
     /// Reads the status while they still run. What it cannot read in time is not reported.
-    pub(super) async fn read(ctx: &Context, monitor: &Monitor) -> Late {
+    pub(super) async fn read(ctx: &Context, monitor: &Monitor) -> Obstacles {
         let read = tokio::time::timeout(READ_LIMIT, read(ctx, monitor)).await;
         match read {
-            Ok(Ok(late)) => late,
-            Ok(Err(_)) | Err(_) => Late::default(),
+            Ok(Ok(obstacles)) => obstacles,
+            Ok(Err(_)) | Err(_) => Obstacles::default(),
         }
     }
 
@@ -76,10 +76,10 @@ impl Late {
     }
 }
 
-async fn read(ctx: &Context, monitor: &Monitor) -> Result<Late> {
+async fn read(ctx: &Context, monitor: &Monitor) -> Result<Obstacles> {
     let sources = [ctx.source().await?];
     let status = status::read(&ctx.target().await?, &sources, &[]).await?;
-    let mut late = HashMap::new();
+    let mut obstacles = HashMap::new();
     for run in monitor.projections() {
         let Some(projection) = status.projection(run.name.as_str()) else {
             continue;
@@ -87,11 +87,11 @@ async fn read(ctx: &Context, monitor: &Monitor) -> Result<Late> {
         let source = status.source(&projection.source);
         let head = source.and_then(|s| s.head).unwrap_or(run.target);
         if let Some(why) = obstacle(projection, source, status.at, head) {
-            late.insert(run.name, why);
+            obstacles.insert(run.name, why);
         } else if projection.state == State::Idle {
-            let why = "it had hardly begun; run it again with more time";
-            late.insert(run.name, why.to_owned());
+            let why = "it had just started; run again with a longer --timeout";
+            obstacles.insert(run.name, why.to_owned());
         }
     }
-    Ok(Late(late))
+    Ok(Obstacles(obstacles))
 }

@@ -18,7 +18,7 @@ use crate::source::{BoxFuture, Filter, PostgresLog};
 
 use super::batch::{BatchText, RewrittenSql};
 use super::executor::{Executor, Limits, Work};
-use super::timing::Answer;
+use super::timing::MessageResult;
 use super::{Applier, Session};
 
 /// The server reads the events and applies them, in one message.
@@ -61,7 +61,7 @@ impl<'a> Executor<'a> for InServer<'a> {
     where
         'a: 's,
     {
-        Box::pin(async move { self.apply_at(session, event.position).await })
+        Box::pin(async move { self.apply_stored(session, event.position).await })
     }
 }
 
@@ -124,7 +124,7 @@ impl InServerRange<'_> {
 }
 
 impl InServer<'_> {
-    async fn apply_at(&self, session: &Session, position: Position) -> Result<()> {
+    async fn apply_stored(&self, session: &Session, position: Position) -> Result<()> {
         let (applier, range) = (self.applier, Range::new(position.previous(), position));
         let relation = dead_letter::relation(&applier.key, position);
         let batch = BatchText {
@@ -167,7 +167,7 @@ impl Applier {
         let after = Sql::message(last.into_iter().chain(end));
         let text = Sql::join([before.clone(), rewritten.text.clone(), after], "");
         let timer = self.phase_timer();
-        let mut answer = Answer::default();
+        let mut answer = MessageResult::default();
         match run(session, &text, &mut answer).await {
             Ok(()) => {
                 timer.answered(&answer);
@@ -180,7 +180,7 @@ impl Applier {
                 // Before those of the projection: the prologue, the fence, the path.
                 let before = Prologue::STATEMENTS + fence_statements + 1;
                 let succeeded = answer.succeeded.checked_sub(before);
-                Err(self.place(e, statements, offset, succeeded))
+                Err(self.locate(e, statements, offset, succeeded))
             }
         }
     }
@@ -196,7 +196,7 @@ impl Applier {
     }
 
     /// Says in which line of the projection a statement failed.
-    fn place(
+    fn locate(
         &self,
         error: tokio_postgres::Error,
         statements: Statements<'_>,
@@ -246,7 +246,7 @@ fn explain_write(error: Error) -> Error {
 async fn run(
     session: &Session,
     text: &str,
-    answer: &mut Answer,
+    answer: &mut MessageResult,
 ) -> Result<(), tokio_postgres::Error> {
     let messages = session.client().simple_query_raw(text).await?;
     failpoint!("batch.sent", infallible);

@@ -103,7 +103,7 @@ impl Applier {
         }
         let name = &self.key.projection;
         error.with_hint(format!(
-            "highwater dead-letters list {name} --by-error shows why; fix it and highwater \
+            "highwater dead-letters list {name} --by-error shows why; fix it, then highwater \
              dead-letters retry {name} --all, or discard them, or raise the limit in \
              highwater.toml; then highwater run {name} resumes"
         ))

@@ -107,14 +107,14 @@ impl BatchReader {
 }
 
 /// Batches that are read ahead, one at a time.
-pub(super) struct Ahead {
+pub(super) struct ReadAhead {
     batches: mpsc::Receiver<Result<ReadBatch>>,
     _reading: AbortOnDropHandle<()>,
 }
 
-impl Ahead {
+impl ReadAhead {
     /// Reads what `range` holds, batch by batch: the next one when the last one was taken.
-    pub(super) fn read(reader: BatchReader, range: Range) -> Ahead {
+    pub(super) fn read(reader: BatchReader, range: Range) -> ReadAhead {
         let (sender, batches) = mpsc::channel(1);
         let reading = async move {
             let mut rest = range;
@@ -132,7 +132,7 @@ impl Ahead {
                 }
             }
         };
-        Ahead {
+        ReadAhead {
             batches,
             _reading: AbortOnDropHandle::new(tokio::spawn(reading)),
         }

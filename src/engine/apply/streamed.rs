@@ -31,7 +31,7 @@ use futures_util::future::join;
 use tokio_util::sync::CancellationToken;
 
 use super::executor::{Executor, Limits, Work};
-use super::read_ahead::{Ahead, BatchReader, ReadBatch};
+use super::read_ahead::{BatchReader, ReadAhead, ReadBatch};
 use super::session::Keepalive;
 use super::{Applier, Session};
 use crate::error::Result;
@@ -54,11 +54,11 @@ struct Group<'a> {
     applier: &'a Applier,
     range: Range,
     first: ReadBatch,
-    rest: Rest,
+    rest: RemainingBatches,
 }
 
 /// What follows the first batch of a group.
-enum Rest {
+enum RemainingBatches {
     /// Nothing; this is the last event of its range.
     Nothing(LastEvent),
     /// Batches, until the token is cancelled.
@@ -106,10 +106,10 @@ impl Applier {
         let first = reader.read(range, limits.read_up_to).await?;
         let is_all = first.batch.range.through() >= range.through();
         let rest = match (is_all, limits.group_until) {
-            (false, Some(stop)) => Rest::Batches(reader, stop.clone()),
+            (false, Some(stop)) => RemainingBatches::Batches(reader, stop.clone()),
             _ => {
                 let known = limits.last.filter(|_| is_all);
-                Rest::Nothing(self.last_of(&first.batch, known).await?)
+                RemainingBatches::Nothing(self.last_of(&first.batch, known).await?)
             }
         };
         timer.ended(Phase::Read, 1);
@@ -135,8 +135,10 @@ impl Applier {
 impl Group<'_> {
     async fn apply_on(self, session: &Session) -> Result<Position> {
         match self.rest {
-            Rest::Nothing(last) => apply_one(self.applier, session, self.first, last).await,
-            Rest::Batches(reader, stop) => {
+            RemainingBatches::Nothing(last) => {
+                apply_one(self.applier, session, self.first, last).await
+            }
+            RemainingBatches::Batches(reader, stop) => {
                 let applier = self.applier;
                 apply_many(applier, session, self.range, self.first, reader, &stop).await
             }
@@ -175,7 +177,7 @@ async fn apply_many(
     let rows = transaction.open(fence, &first.batch).await?;
     let mut keepalive = Keepalive::new(session, applier.silence);
     let rest = Range::new(first.batch.range.through(), range.through());
-    let (events_max, mut ahead) = (reader.events_max.clone(), Ahead::read(reader, rest));
+    let (events_max, mut ahead) = (reader.events_max.clone(), ReadAhead::read(reader, rest));
     let mut next = Some((first, Some(rows)));
     while let Some((read, rows)) = next {
         transaction.take_at_a_pace(&read, rows, &events_max).await?;

@@ -30,7 +30,7 @@ impl<'a> PhaseTimer<'a> {
     }
 
     /// All phases of a batch that was one message, as the server timed them.
-    pub(super) fn answered(self, answer: &Answer) {
+    pub(super) fn answered(self, answer: &MessageResult) {
         let (Some(fenced), Some(checked)) = (answer.fenced, answer.checked) else {
             return;
         };
@@ -44,7 +44,7 @@ impl<'a> PhaseTimer<'a> {
 
 /// The answer to a message.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct MessageResult {
     /// Statements that succeeded.
     pub(super) succeeded: usize,
     /// How long the transaction was open when the fence had run, and before the commit.
@@ -52,7 +52,7 @@ pub(super) struct Answer {
     checked: Option<Duration>,
 }
 
-impl Answer {
+impl MessageResult {
     /// A row of the fence, as the first that is no answer to the prologue, or of the check before the commit.
     pub(super) fn row(&mut self, row: &SimpleQueryRow, fence_at: usize) {
         if self.succeeded < fence_at {

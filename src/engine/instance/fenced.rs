@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::name::ProjectionName;
 
 #[derive(Clone, Default)]
-pub(in crate::engine) struct Fenced(Arc<Inner>);
+pub(in crate::engine) struct FencedPartitions(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -16,7 +16,7 @@ struct Inner {
     changed: Notify,
 }
 
-impl Fenced {
+impl FencedPartitions {
     pub(super) fn add(&self, name: String, partition: i32) {
         self.lock().insert((name, partition));
         self.0.changed.notify_waiters();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 const POLL_PAUSE: Duration = Duration::from_millis(500);
 /// The same while it is alone: only operators and joining instances need it.
 const POLL_PAUSE_ALONE: Duration = Duration::from_secs(2);
-/// How far apart wakes are answered in the long run: those that arrive meanwhile are answered by one poll.
+/// The pause between answers to wakes: one poll answers all that arrive in it.
 pub(super) const WAKE_PAUSE: Duration = Duration::from_millis(20);
 
 /// When to poll without a wake: a little after the first lease of another ends, because its
@@ -20,8 +20,8 @@ pub(super) fn next_poll(listens: bool, next_lease_end: Option<Duration>) -> Opti
     }
 }
 
-/// When wakes are answered: two at once, as a start has them (somebody listens, a read model is there),
-/// and then [`WAKE_PAUSE`] apart. The generic cell rate algorithm.
+/// When wakes are answered: two at once, because a start causes two (LISTEN, a new read model), then
+/// [`WAKE_PAUSE`] apart. The generic cell rate algorithm.
 #[derive(Default)]
 pub(super) struct WakePacer {
     /// When the next would be answered if all were that far apart.

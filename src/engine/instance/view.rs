@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::engine::share::{self, assign};
 use crate::name::ProjectionName;
-use crate::pg::instance::{Cluster, LivingInstance, ObservedProjection};
+use crate::pg::instance::{LivingInstance, ObservedCluster, ObservedProjection};
 
 /// What an instance sees.
 #[derive(Clone, Debug, Default)]
@@ -15,12 +15,12 @@ pub(in crate::engine) struct ClusterView {
     pub(in crate::engine) revision: u64,
     /// Until when the lease is sure to hold, by our clock.
     trusted_until: Option<Instant>,
-    cluster: Cluster,
+    cluster: ObservedCluster,
 }
 
 impl ClusterView {
     /// Stores what was read. `trusted_until` is set if the lease was renewed with it.
-    pub(super) fn update(&mut self, cluster: Cluster, trusted_until: Option<Instant>) {
+    pub(super) fn update(&mut self, cluster: ObservedCluster, trusted_until: Option<Instant>) {
         self.revision += 1;
         self.cluster = cluster;
         self.trusted_until = trusted_until.or(self.trusted_until);

@@ -8,7 +8,7 @@ use crate::engine::read_model::show_batch;
 use crate::engine::transaction::{begin, end, lock_live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint::failpoint;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::database::Database;
 use crate::pg::{self, Parameter, column, dead_letter, projection};
 use crate::projection::{Definition, DynProjection};
@@ -46,7 +46,7 @@ pub async fn accept(
         show_batch(&client, projection, source, definition.name.as_str()).await?;
         let differed = divergence::accept(&client, &definition.name, source).await?;
         let moved = projection::set_positions(&client, &definition.name).await?;
-        let accepted = Action::Accepted {
+        let accepted = OperatorAction::Accepted {
             hash: &definition.hash,
             definition_changed: changed > 0,
             log_differed: differed,

@@ -5,7 +5,7 @@ use crate::engine::transaction::{begin, end, lock_live};
 use crate::error::Result;
 use crate::failpoint::failpoint;
 use crate::name::ProjectionName;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::database::Database;
 use crate::pg::projection;
 
@@ -27,7 +27,7 @@ pub async fn drop_projection(target: &Database, name: &ProjectionName) -> Result
         ] {
             drop_schema(&client, &schema).await?;
         }
-        action::record(&client, name, Action::Dropped).await?;
+        action::record(&client, name, OperatorAction::Dropped).await?;
         failpoint!("drop.deleted");
         Ok(())
     };

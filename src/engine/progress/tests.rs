@@ -76,41 +76,41 @@ fn whole_steps_tell_the_last_event_of_a_range_and_parts_of_steps_do_not() {
 
 #[test]
 fn a_mark_holds_on_a_connection_opened_before_its_session_was_last_confirmed() {
-    let (mut publisher, mut following) = channel(CancellationToken::new().drop_guard());
+    let (mut publisher, mut subscriber) = channel(CancellationToken::new().drop_guard());
     let opened = Instant::now();
     let later = opened + std::time::Duration::from_millis(1);
     publisher.begin();
-    assert!(!following.covers(1, opened), "nothing is confirmed yet");
+    assert!(!subscriber.covers(1, opened), "nothing is confirmed yet");
     publisher.step(step(0, 1, None), opened);
-    assert!(!following.covers(1, opened), "the server may have crashed");
+    assert!(!subscriber.covers(1, opened), "the server may have crashed");
     publisher.step(step(1, 2, None), later);
-    assert!(following.covers(1, opened));
-    assert!(!following.covers(1, later));
+    assert!(subscriber.covers(1, opened));
+    assert!(!subscriber.covers(1, later));
     publisher.begin();
-    assert!(!following.covers(1, opened), "the session is over");
-    assert!(!following.covers(2, opened));
+    assert!(!subscriber.covers(1, opened), "the session is over");
+    assert!(!subscriber.covers(2, opened));
 }
 
 #[test]
 fn runners_hear_of_a_session_with_its_first_step() {
-    let (mut publisher, following) = channel(CancellationToken::new().drop_guard());
+    let (mut publisher, subscriber) = channel(CancellationToken::new().drop_guard());
     publisher.begin();
     publisher.step(step(0, 7, None), Instant::now());
     publisher.begin();
-    assert_eq!(following.progress.borrow().session, 1);
-    assert_eq!(following.progress.borrow().mark, Position::new(7));
+    assert_eq!(subscriber.progress.borrow().session, 1);
+    assert_eq!(subscriber.progress.borrow().mark, Position::new(7));
     publisher.step(step(7, 7, None), Instant::now());
-    assert_eq!(following.progress.borrow().session, 2);
+    assert_eq!(subscriber.progress.borrow().session, 2);
 }
 
 #[tokio::test]
 async fn who_waits_for_a_confirmation_hears_that_the_reader_has_given_up() {
-    let (mut publisher, mut following) = channel(CancellationToken::new().drop_guard());
+    let (mut publisher, mut subscriber) = channel(CancellationToken::new().drop_guard());
     publisher.begin();
     let opened = Instant::now();
     publisher.step(step(0, 1, None), opened);
-    assert!(!following.covers(1, opened));
-    let waiting = tokio::spawn(async move { following.confirmed(1).await });
+    assert!(!subscriber.covers(1, opened));
+    let waiting = tokio::spawn(async move { subscriber.confirmed(1).await });
     tokio::task::yield_now().await;
     publisher.fail(Error::new(ErrorKind::Precondition, "CACHE 10"));
     drop(publisher);

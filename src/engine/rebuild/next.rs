@@ -8,7 +8,7 @@ use crate::engine::transaction::{begin, end, warn_if_blocked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key_hash;
 use crate::name::ProjectionName;
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::projection::{self, not_built};
 use crate::pg::{self, Parameter, column};
 use crate::position::Position;
@@ -65,7 +65,7 @@ pub(super) async fn give_up(client: &Client, name: &ProjectionName, generation: 
             return Ok(());
         }
         drop_schema(client, &next_schema(name)).await?;
-        action::record(client, name, Action::RebuildGivenUp(generation)).await
+        action::record(client, name, OperatorAction::RebuildGivenUp(generation)).await
     };
     end(client, done.await).await
 }

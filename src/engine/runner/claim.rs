@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::claimed::Claimed;
 use super::retries::Retries;
-use super::{Build, Ended, Parts, Runner, Step, decide, park};
+use super::{Build, Ended, Runner, RunnerParts, StepOutcome, decide, park};
 use crate::engine::apply::Applier;
 use crate::engine::batch_size::BatchSize;
 use crate::engine::divergence;
@@ -24,7 +24,7 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Runner {
     /// Claims the checkpoint of this build, under the definition of this process.
-    pub(super) async fn claim(&mut self) -> Result<Step> {
+    pub(super) async fn claim(&mut self) -> Result<StepOutcome> {
         let parts = self.parts.clone();
         parts.set_state(RunnerState::Starting);
         let key = parts.key();
@@ -40,11 +40,11 @@ impl Runner {
             divergence::check(&key, checkpoint, &*parts.source).await?;
         }
         if parts.build == Build::Live && !parts.is_current(&key).await? {
-            return Ok(Step::End(Ended::Busy));
+            return Ok(StepOutcome::End(Ended::Busy));
         }
         let Some(checkpoint) = claimed else {
             return match parts.build {
-                Build::Live => Ok(Step::End(Ended::Busy)),
+                Build::Live => Ok(StepOutcome::End(Ended::Busy)),
                 Build::Next(_) => Err(projection::dropped(&key.projection)),
             };
         };
@@ -56,7 +56,7 @@ impl Runner {
         // As the claim stored it: the first batch may take long, and no heartbeat can write
         // meanwhile.
         parts.set_state(RunnerState::CatchingUp);
-        Ok(Step::Done)
+        Ok(StepOutcome::Done)
     }
 
     async fn begin(&self, key: Key, checkpoint: &Checkpoint) -> Result<Claimed> {
@@ -86,7 +86,7 @@ impl Runner {
             retries: Retries::start(parts.clone(), &applier, &self.stop),
             parts: parts.clone(),
             applier,
-            session: parts.following.progress.borrow().session,
+            session: parts.subscriber.progress.borrow().session,
             stored: checkpoint.position,
             position: checkpoint.position,
             drain_at: checkpoint.drain_at,
@@ -121,7 +121,7 @@ impl Runner {
     }
 }
 
-impl Parts {
+impl RunnerParts {
     fn key(&self) -> Key {
         Key {
             projection: self.definition().name.clone(),

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::decide::{self, Action, Situation};
+use super::decide::{self, RunnerAction, StepInput};
 use super::retries::Retries;
-use super::{Build, Ended, Parts, Step, park};
+use super::{Build, Ended, RunnerParts, StepOutcome, park};
 use crate::engine::apply::{Applier, Limits};
 use crate::engine::batch_size::BatchSize;
 use crate::engine::divergence;
@@ -28,7 +28,7 @@ use crate::projection::Definition;
 const LAST_FLUSH_LIMIT: Duration = Duration::from_millis(100);
 
 pub(super) struct Claimed {
-    pub(super) parts: Arc<Parts>,
+    pub(super) parts: Arc<RunnerParts>,
     pub(super) applier: Applier,
     /// The reader's session whose mark is used; 0 if the checkpoint has to be read again first.
     pub(super) session: u64,
@@ -50,7 +50,7 @@ pub(super) struct Claimed {
 
 impl Claimed {
     /// What to do first.
-    pub(super) async fn step(&mut self, progress: &Progress) -> Result<Step> {
+    pub(super) async fn step(&mut self, progress: &Progress) -> Result<StepOutcome> {
         let (name, partition) = (&self.applier.key.projection, self.applier.key.partition);
         if self.parts.fenced.take(name, partition) || self.is_to_drain() {
             return self.read_again().await;
@@ -68,34 +68,36 @@ impl Claimed {
     }
 
     /// Applies, passes over or stores what lies between the checkpoint and the mark.
-    async fn advance(&mut self, progress: &Progress) -> Result<Step> {
-        let situation = self.situation(progress);
+    async fn advance(&mut self, progress: &Progress) -> Result<StepOutcome> {
+        let input = self.step_input(progress);
         let shared = &self.parts.shared;
         shared.set_target(self.parts.until.unwrap_or(progress.mark));
-        match situation.next() {
-            Action::Apply(target) => {
+        match input.next() {
+            RunnerAction::Apply(target) => {
                 self.set_state_behind(target.since(self.position));
                 return self.apply_next(target, progress).await;
             }
-            Action::PassOver(target) => self.move_to(target),
-            Action::Flush => self.flush(progress).await?,
-            Action::CaughtUp => return Ok(Step::End(Ended::CaughtUp)),
-            Action::PartitionEnds => return Ok(Step::End(Ended::Relaid)),
-            Action::Wait(flush_in) => {
+            RunnerAction::PassOver(target) => self.move_to(target),
+            RunnerAction::Flush => self.flush(progress).await?,
+            RunnerAction::CaughtUp => return Ok(StepOutcome::End(Ended::CaughtUp)),
+            RunnerAction::PartitionEnds => return Ok(StepOutcome::End(Ended::Repartitioned)),
+            RunnerAction::Wait(flush_in) => {
                 self.set_state_behind(0);
                 self.report_first_arrival();
                 self.size.at_head();
-                let lag = progress.head.since(situation.target());
+                let lag = progress.head.since(input.target());
                 metrics::lag(&self.definition().name, lag);
-                return Ok(Step::Wait(flush_in.map(|pause| Instant::now() + pause)));
+                return Ok(StepOutcome::Wait(
+                    flush_in.map(|pause| Instant::now() + pause),
+                ));
             }
         }
-        Ok(Step::Done)
+        Ok(StepOutcome::Done)
     }
 
-    fn situation(&self, progress: &Progress) -> Situation {
+    fn step_input(&self, progress: &Progress) -> StepInput {
         let types = self.definition().events.as_deref();
-        Situation {
+        StepInput {
             stored: self.stored,
             position: self.position,
             mark: progress.mark,
@@ -123,10 +125,10 @@ impl Claimed {
     }
 
     /// One batch towards `target`.
-    async fn apply_next(&mut self, target: Position, progress: &Progress) -> Result<Step> {
+    async fn apply_next(&mut self, target: Position, progress: &Progress) -> Result<StepOutcome> {
         let Some(range) = self.next_range(target).await? else {
             self.move_to(target);
-            return Ok(Step::Done);
+            return Ok(StepOutcome::Done);
         };
         let mut row = self.retries.row().await;
         let permit = self.parts.permit().await;
@@ -157,7 +159,7 @@ impl Claimed {
             }
             Err(error) => self.batch_failed(error, range).await?,
         }
-        Ok(Step::Done)
+        Ok(StepOutcome::Done)
     }
 
     async fn apply_range(&self, range: Range, limits: Limits<'_>) -> Result<Position> {
@@ -199,15 +201,15 @@ impl Claimed {
 
     /// A session on which the mark of the current reader session holds.
     pub(super) async fn covered_session(&self) -> Result<PooledClient> {
-        let mut following = self.parts.following.clone();
+        let mut subscriber = self.parts.subscriber.clone();
         loop {
             let (client, opened) = self.applier.session().await?;
-            if following.covers(self.session, opened) {
+            if subscriber.covers(self.session, opened) {
                 return Ok(client);
             }
             drop(client);
             // The reader confirms at each of its steps, at most `poll_slowest` apart.
-            following.confirmed(self.session).await?;
+            subscriber.confirmed(self.session).await?;
         }
     }
 
@@ -231,7 +233,7 @@ impl Claimed {
             return;
         }
         let limit = self.parts.settings.stop_grace.max(LAST_FLUSH_LIMIT);
-        let progress = self.parts.following.progress.borrow().clone();
+        let progress = self.parts.subscriber.progress.borrow().clone();
         if let Ok(Err(error)) = tokio::time::timeout(limit, self.flush(&progress)).await {
             tracing::debug!(error = %error, "the position was not stored; the next run finds it again");
         }
@@ -260,7 +262,7 @@ impl Claimed {
 
     /// Reads the checkpoint again, after a fence failed or the connection was lost: it is still
     /// ours, moved to another generation, or owned by another instance.
-    pub(super) async fn read_again(&mut self) -> Result<Step> {
+    pub(super) async fn read_again(&mut self) -> Result<StepOutcome> {
         let key = &self.applier.key;
         let (stored, checkpoint) = {
             let client = self.parts.target.short().await?;
@@ -273,7 +275,7 @@ impl Claimed {
         };
         if self.parts.build == Build::Live {
             if stored.generation != key.generation {
-                return Ok(Step::End(Ended::Lost(checkpoint::swapped(key))));
+                return Ok(StepOutcome::End(Ended::Lost(checkpoint::swapped(key))));
             }
             let hash = &self.definition().hash;
             projection::check_hash(&key.projection, hash, &stored.hash)
@@ -281,7 +283,7 @@ impl Claimed {
         }
         let Some(checkpoint) = checkpoint else {
             // Swapped or dropped just now.
-            return Ok(Step::End(Ended::Lost(checkpoint::swapped(key))));
+            return Ok(StepOutcome::End(Ended::Lost(checkpoint::swapped(key))));
         };
         if checkpoint.epoch != self.applier.epoch {
             return Err(checkpoint::superseded(key, checkpoint.epoch));
@@ -293,7 +295,7 @@ impl Claimed {
         self.position = checkpoint.position;
         self.drain_at = checkpoint.drain_at;
         self.parts.shared.moved(checkpoint.position);
-        Ok(Step::Done)
+        Ok(StepOutcome::Done)
     }
 
     /// Ends the task beside the batches.

@@ -16,7 +16,7 @@ pub(super) const LIVE_WITHIN: u64 = 1_000;
 
 /// Where a runner is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Situation {
+pub(super) struct StepInput {
     /// The stored checkpoint.
     pub(super) stored: Position,
     /// How far the runner is: between `stored` and this there is nothing for it.
@@ -37,7 +37,7 @@ pub(super) struct Situation {
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum RunnerAction {
     /// Apply a batch towards this position.
     Apply(Position),
     /// Nothing wanted lies up to this position.
@@ -52,19 +52,19 @@ pub(super) enum Action {
     Wait(Option<Duration>),
 }
 
-impl Situation {
+impl StepInput {
     /// How far it may read now.
     pub(super) fn target(&self) -> Position {
         let bounds = [self.until, self.drain_at];
         bounds.into_iter().flatten().fold(self.mark, Position::min)
     }
 
-    pub(super) fn next(&self) -> Action {
+    pub(super) fn next(&self) -> RunnerAction {
         let target = self.target();
         if self.position < target {
             return match self.may_hold {
-                true => Action::Apply(target),
-                false => Action::PassOver(target),
+                true => RunnerAction::Apply(target),
+                false => RunnerAction::PassOver(target),
             };
         }
         let is_reached = |end: Option<Position>| end.is_some_and(|end| self.position >= end);
@@ -72,15 +72,15 @@ impl Situation {
         let arrives = self.until.is_none() && self.state != RunnerState::Live;
         let is_pending = self.stored < self.position;
         if is_pending && (caught_up || ends || arrives || self.stored_for >= FLUSH_PAUSE) {
-            return Action::Flush;
+            return RunnerAction::Flush;
         }
         if caught_up && !self.retries {
-            return Action::CaughtUp;
+            return RunnerAction::CaughtUp;
         }
         if ends {
-            return Action::PartitionEnds;
+            return RunnerAction::PartitionEnds;
         }
-        Action::Wait(is_pending.then(|| FLUSH_PAUSE - self.stored_for))
+        RunnerAction::Wait(is_pending.then(|| FLUSH_PAUSE - self.stored_for))
     }
 }
 
@@ -184,8 +184,8 @@ mod tests {
     }
 
     /// Live at position 10, which was stored just now, with nothing new.
-    fn live() -> Situation {
-        Situation {
+    fn live() -> StepInput {
+        StepInput {
             stored: at(10),
             position: at(10),
             mark: at(10),
@@ -200,87 +200,91 @@ mod tests {
 
     #[test]
     fn what_is_new_is_applied_up_to_the_nearest_end_or_passed_over_where_nothing_is_wanted() {
-        let behind = Situation {
+        let behind = StepInput {
             mark: at(30),
             ..live()
         };
-        let until = |until| Situation {
+        let until = |until| StepInput {
             until: Some(at(until)),
             ..behind
         };
-        let ends_at = |end| Situation {
+        let ends_at = |end| StepInput {
             drain_at: Some(at(end)),
             ..until(25)
         };
-        assert_eq!(behind.next(), Action::Apply(at(30)));
-        assert_eq!(until(25).next(), Action::Apply(at(25)));
-        assert_eq!(until(40).next(), Action::Apply(at(30)));
-        assert_eq!(ends_at(20).next(), Action::Apply(at(20)));
-        let unwanted = Situation {
+        assert_eq!(behind.next(), RunnerAction::Apply(at(30)));
+        assert_eq!(until(25).next(), RunnerAction::Apply(at(25)));
+        assert_eq!(until(40).next(), RunnerAction::Apply(at(30)));
+        assert_eq!(ends_at(20).next(), RunnerAction::Apply(at(20)));
+        let unwanted = StepInput {
             may_hold: false,
             ..behind
         };
-        assert_eq!(unwanted.next(), Action::PassOver(at(30)));
+        assert_eq!(unwanted.next(), RunnerAction::PassOver(at(30)));
     }
 
     #[test]
     fn a_position_is_stored_at_an_end_at_the_head_and_once_a_second() {
-        let passed = Situation {
+        let passed = StepInput {
             stored: at(5),
             ..live()
         };
-        assert_eq!(passed.next(), Action::Wait(Some(FLUSH_PAUSE)));
+        assert_eq!(passed.next(), RunnerAction::Wait(Some(FLUSH_PAUSE)));
         let flushes = [
-            Situation {
+            StepInput {
                 stored_for: LONG_AGO,
                 ..passed
             },
-            Situation {
+            StepInput {
                 state: RunnerState::CatchingUp,
                 ..passed
             },
-            Situation {
+            StepInput {
                 until: Some(at(10)),
                 ..passed
             },
-            Situation {
+            StepInput {
                 drain_at: Some(at(10)),
                 ..passed
             },
         ];
-        for situation in flushes {
-            assert_eq!(situation.next(), Action::Flush, "{situation:?}");
+        for input in flushes {
+            assert_eq!(input.next(), RunnerAction::Flush, "{input:?}");
         }
-        let nothing_passed = Situation {
+        let nothing_passed = StepInput {
             stored_for: LONG_AGO,
             ..live()
         };
-        assert_eq!(nothing_passed.next(), Action::Wait(None));
+        assert_eq!(nothing_passed.next(), RunnerAction::Wait(None));
     }
 
     #[test]
     fn a_run_ends_when_its_head_is_passed_and_no_dead_letter_is_to_be_retried() {
-        let caught_up = Situation {
+        let caught_up = StepInput {
             until: Some(at(10)),
             state: RunnerState::CatchingUp,
             ..live()
         };
-        assert_eq!(caught_up.next(), Action::CaughtUp);
-        let retries = Situation {
+        assert_eq!(caught_up.next(), RunnerAction::CaughtUp);
+        let retries = StepInput {
             retries: true,
             ..caught_up
         };
-        assert_eq!(retries.next(), Action::Wait(None));
-        let held_up = Situation {
+        assert_eq!(retries.next(), RunnerAction::Wait(None));
+        let held_up = StepInput {
             until: Some(at(20)),
             ..caught_up
         };
-        assert_eq!(held_up.next(), Action::Wait(None), "a gap holds the mark");
-        let ends = Situation {
+        assert_eq!(
+            held_up.next(),
+            RunnerAction::Wait(None),
+            "a gap holds the mark"
+        );
+        let ends = StepInput {
             drain_at: Some(at(10)),
             ..live()
         };
-        assert_eq!(ends.next(), Action::PartitionEnds);
+        assert_eq!(ends.next(), RunnerAction::PartitionEnds);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use super::decide::{Response, response};
-use super::{Ended, Parts, Runner, Step};
+use super::{Ended, Runner, RunnerParts, StepOutcome};
 use crate::engine::apply::{InFlight, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics;
@@ -19,7 +19,7 @@ pub(in crate::engine) const REPORT_LIMIT: Duration = Duration::from_secs(2);
 
 impl Runner {
     /// What becomes of the runner after an error.
-    pub(super) async fn failed(&mut self, mut error: Error) -> Step {
+    pub(super) async fn failed(&mut self, mut error: Error) -> StepOutcome {
         self.attempts = self.attempts.saturating_add(1);
         let claimed = self.claimed.as_ref();
         let retries = claimed.is_some_and(|claimed| claimed.retries.may_make_room());
@@ -30,7 +30,7 @@ impl Runner {
                     Ok(step) => return step,
                     Err(found) => (error, has_read) = (found, true),
                 },
-                Response::AwaitRetries => return Step::Wait(None),
+                Response::AwaitRetries => return StepOutcome::Wait(None),
                 Response::Lose => return self.lost(error),
                 Response::Retry => return self.retry(error).await,
                 Response::Stop => return self.stopped(error).await,
@@ -38,20 +38,20 @@ impl Runner {
         }
     }
 
-    fn lost(&self, error: Error) -> Step {
+    fn lost(&self, error: Error) -> StepOutcome {
         tracing::info!(projection = %self.parts.definition().name, partition = self.parts.partition, error = %error, "lost the checkpoint");
-        Step::End(Ended::Lost(error))
+        StepOutcome::End(Ended::Lost(error))
     }
 
-    async fn stopped(&self, error: Error) -> Step {
+    async fn stopped(&self, error: Error) -> StepOutcome {
         metrics::failure(&self.parts.definition().name, error.kind());
         self.parts.shared.stopped(&error);
         self.report(RunnerState::Stopped, &error).await;
-        Step::End(Ended::Stopped(error))
+        StepOutcome::End(Ended::Stopped(error))
     }
 
     /// After a lost connection the checkpoint is read again: a commit may have succeeded.
-    async fn retry(&mut self, error: Error) -> Step {
+    async fn retry(&mut self, error: Error) -> StepOutcome {
         let name = &self.parts.definition().name;
         metrics::failure(name, error.kind());
         self.parts.shared.failed(&error);
@@ -59,29 +59,29 @@ impl Runner {
         tracing::warn!(projection = %name, attempt = self.attempts, error = %error, "retrying");
         self.report(RunnerState::Retrying, &error).await;
         match self.read_again().await {
-            Ok(Step::End(ended)) => Step::End(ended),
-            Ok(_) => Step::Retry,
+            Ok(StepOutcome::End(ended)) => StepOutcome::End(ended),
+            Ok(_) => StepOutcome::Retry,
             Err(found) if response(&found, false, true) == Response::Lose => self.lost(found),
             Err(_) => {
                 // The next step begins with that, and fails the same way or finds out.
                 if let Some(claimed) = &mut self.claimed {
                     claimed.session = 0;
                 }
-                Step::Retry
+                StepOutcome::Retry
             }
         }
     }
 
-    async fn read_again(&mut self) -> Result<Step> {
+    async fn read_again(&mut self) -> Result<StepOutcome> {
         match &mut self.claimed {
             Some(claimed) => claimed.read_again().await,
-            None => Ok(Step::Done),
+            None => Ok(StepOutcome::Done),
         }
     }
 
     /// The instance tries again to renew its lease.
     pub(super) fn waits_for_the_lease(&self) {
-        let trouble = self.following.progress.borrow().trouble.clone();
+        let trouble = self.subscriber.progress.borrow().trouble.clone();
         let trouble = trouble.unwrap_or_else(|| {
             let what = "the lease of this instance could not be renewed";
             Arc::new(Error::new(ErrorKind::ConnectionLost, what))
@@ -123,7 +123,7 @@ impl Runner {
     }
 }
 
-impl Parts {
+impl RunnerParts {
     /// The reader tries again; until then there is nothing to do.
     pub(super) fn waits_for_the_source(&self, trouble: &Error) {
         self.shared.failed(trouble);

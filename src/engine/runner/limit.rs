@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use super::RunnerParts;
 use super::claimed::Claimed;
 use crate::config::format_duration;
 use crate::engine::apply::InFlight;
@@ -24,7 +24,7 @@ use crate::pg::database::Database;
 use crate::position::Range;
 use crate::retry::is_eased_by_less;
 
-impl Parts {
+impl RunnerParts {
     /// Waits for a batch, but no longer than its limit, nor for a server that no longer answers.
     pub(super) async fn in_time<T>(
         &self,

@@ -4,7 +4,7 @@ use super::claimed::Claimed;
 use super::decide::{self, Poisoned};
 use super::limit;
 use crate::engine::apply::PartitionFilter;
-use crate::engine::isolate::{self, Suspect, reference};
+use crate::engine::isolate::{self, IsolationResult, reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
 use crate::failpoint::failpoint;
@@ -26,12 +26,12 @@ impl Claimed {
         let filter = self.applier.filter();
         let failed = self.isolation.failed(range, &*self.parts.source, filter);
         match limit::at_most(self.parts.settings.batch_timeout, failed).await? {
-            Suspect::Several => {
+            IsolationResult::Several => {
                 tracing::debug!(projection = %self.definition().name, range = %range, error = %error, "looking for the event that fails");
                 Ok(())
             }
-            Suspect::None => Err(error),
-            Suspect::One(event) => self.poisoned(error, range, *event).await,
+            IsolationResult::None => Err(error),
+            IsolationResult::One(event) => self.poisoned(error, range, *event).await,
         }
     }
 
@@ -134,9 +134,8 @@ pub(super) fn cause(error: &Error, event: &RecordedEvent) -> Cause {
 /// The error of an event that becomes a dead letter: it names the event and what to do.
 pub(super) fn parked(error: Error, name: &ProjectionName, event: &RecordedEvent) -> Error {
     let next = format!(
-        "the key of this event is parked and nothing is lost: fix the cause (if the file changed, run \
-         highwater accept {name} and restart highwater run), then highwater dead-letters retry {name} \
-         --event {}",
+        "the key is parked. Fix the cause (after a file change: highwater accept {name}, then restart \
+         highwater run), then highwater dead-letters retry {name} --event {}",
         event.id
     );
     let hint = match error.hint() {

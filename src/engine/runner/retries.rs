@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::claimed::observed;
 use super::decide::{Retried, retried};
 use super::park::{cause, parked};
-use super::{Parts, limit};
+use super::{RunnerParts, limit};
 use crate::engine::apply::{Applier, InFlight};
 use crate::engine::instance::ClusterView;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,15 +37,15 @@ use crate::source::EventKey;
 /// The longest time for retries in a row; otherwise they get as long as the last batch took.
 const IN_A_ROW_MAX: Duration = Duration::from_secs(1);
 
-/// How long the last batch took; the lock stands for the lock of the checkpoint's row.
-type Row = Mutex<Duration>;
+/// Serialises batches and retries; holds the duration of the last batch.
+type BatchLock = Mutex<Duration>;
 
 /// The retries of a claim, as its runner sees them.
 pub(super) struct Retries {
     status: watch::Receiver<Status>,
     cluster: watch::Receiver<ClusterView>,
     key: Key,
-    row: Arc<Row>,
+    row: Arc<BatchLock>,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
 }
@@ -71,9 +71,13 @@ impl Status {
 }
 
 impl Retries {
-    pub(super) fn start(parts: Arc<Parts>, applier: &Applier, stop: &CancellationToken) -> Retries {
+    pub(super) fn start(
+        parts: Arc<RunnerParts>,
+        applier: &Applier,
+        stop: &CancellationToken,
+    ) -> Retries {
         let (sender, status) = watch::channel(Status::default());
-        let row = Arc::new(Row::default());
+        let row = Arc::new(BatchLock::default());
         let stop = stop.child_token();
         let (cluster, key) = (parts.cluster.clone(), applier.key.clone());
         let task = Task {
@@ -152,10 +156,10 @@ fn requested(cluster: &ClusterView, key: &Key) -> Option<u64> {
 }
 
 struct Task {
-    parts: Arc<Parts>,
+    parts: Arc<RunnerParts>,
     applier: Applier,
     cluster: watch::Receiver<ClusterView>,
-    row: Arc<Row>,
+    row: Arc<BatchLock>,
     status: watch::Sender<Status>,
     /// The keys with a transient failure; they come after all others.
     put_off: Vec<EventKey>,

@@ -146,10 +146,11 @@ impl Local {
                 self.caught_up.insert(partition);
             }
             Ended::Stopped(error) => {
-                is_final = is_of_all_partitions(error.kind());
+                // These stop every other partition too.
+                is_final = matches!(error.kind(), ErrorKind::Changed | ErrorKind::NotFound);
                 self.stopped.insert(partition, error);
             }
-            Ended::Drained | Ended::Relaid | Ended::Busy | Ended::Lost(_) => {}
+            Ended::Drained | Ended::Repartitioned | Ended::Busy | Ended::Lost(_) => {}
         }
         AfterEnd {
             poll_after,
@@ -161,7 +162,10 @@ impl Local {
     pub(super) fn error_of(&self, partition: i32, stored: Option<&StoredError>) -> Error {
         match self.stopped.get(&partition) {
             Some(error) => error.clone(),
-            None => stored.map_or_else(nothing_stored, StoredError::to_error),
+            None => stored.map_or_else(
+                || Error::new(ErrorKind::Apply, "it was stopped, and no error is stored"),
+                StoredError::to_error,
+            ),
         }
     }
 }
@@ -170,9 +174,11 @@ impl Local {
 fn poll_after(ended: &Ended) -> Duration {
     match ended {
         Ended::Busy => BUSY_PAUSE,
-        Ended::CaughtUp | Ended::Drained | Ended::Relaid | Ended::Lost(_) | Ended::Stopped(_) => {
-            Duration::ZERO
-        }
+        Ended::CaughtUp
+        | Ended::Drained
+        | Ended::Repartitioned
+        | Ended::Lost(_)
+        | Ended::Stopped(_) => Duration::ZERO,
     }
 }
 
@@ -183,15 +189,6 @@ pub(super) fn worse(outcome: Outcome, ended: Ended) -> Outcome {
         (Outcome::Stopped(error), _) => Outcome::Stopped(error),
         (_, Ended::Stopped(error) | Ended::Lost(error)) => Outcome::Stopped(error),
         (outcome, Ended::CaughtUp) => outcome,
-        (_, Ended::Drained | Ended::Relaid | Ended::Busy) => Outcome::Drained,
+        (_, Ended::Drained | Ended::Repartitioned | Ended::Busy) => Outcome::Drained,
     }
-}
-
-/// Whether an error that stops one partition would stop every other one too.
-fn is_of_all_partitions(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Changed | ErrorKind::NotFound)
-}
-
-fn nothing_stored() -> Error {
-    Error::new(ErrorKind::Apply, "it was stopped, and no error is stored")
 }

@@ -26,7 +26,7 @@ pub(super) struct View<'a> {
 
 /// What a supervisor is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum PlannedAction {
     /// Ends the run of the projection.
     Finish(Finish),
     /// Takes the next step of a change of the number of partitions.
@@ -53,21 +53,21 @@ pub(super) enum Finish {
 }
 
 /// What to do now.
-pub(super) fn plan(view: View<'_>, local: &Local) -> Vec<Action> {
+pub(super) fn plan(view: View<'_>, local: &Local) -> Vec<PlannedAction> {
     let Some(projection) = view.projection else {
         let is_gone = view.revision >= local.visible_from;
-        return Vec::from_iter(is_gone.then_some(Action::Finish(Finish::Dropped)));
+        return Vec::from_iter(is_gone.then_some(PlannedAction::Finish(Finish::Dropped)));
     };
     if let Some(finish) = finish(projection, local) {
-        return vec![Action::Finish(finish)];
+        return vec![PlannedAction::Finish(finish)];
     }
     if projection.paused {
-        return local.unended().map(Action::End).collect();
+        return local.unended().map(PlannedAction::End).collect();
     }
-    let repartition = is_repartition_due(projection).then_some(Action::Repartition);
-    let ends = ends(view, local).into_iter().map(Action::End);
+    let repartition = is_repartition_due(projection).then_some(PlannedAction::Repartition);
+    let ends = ends(view, local).into_iter().map(PlannedAction::End);
     let starts = starts(view, projection, local);
-    let starts = starts.into_iter().map(Action::Start);
+    let starts = starts.into_iter().map(PlannedAction::Start);
     repartition.into_iter().chain(ends).chain(starts).collect()
 }
 
@@ -94,8 +94,8 @@ fn finish(projection: &ObservedProjection, local: &Local) -> Option<Finish> {
     Some(stopped.map_or(Finish::CaughtUp, |c| Finish::Stopped(c.partition)))
 }
 
-/// A change of the number of partitions has two steps: to decide where they end, and to replace them
-/// once all are there.
+/// A change of the number of partitions has two steps: set the position of the change, and replace the
+/// partitions once all have reached it.
 fn is_repartition_due(projection: &ObservedProjection) -> bool {
     let checkpoints = &projection.checkpoints;
     if checkpoints.iter().any(|c| c.drain_at.is_some()) {
@@ -131,7 +131,7 @@ fn starts(view: View<'_>, projection: &ObservedProjection, local: &Local) -> Vec
     starts
 }
 
-/// Whether it is where its partitioning ends.
+/// Whether it has reached the end of its partitioning.
 pub(super) fn is_drained(checkpoint: &ObservedCheckpoint) -> bool {
     let end = checkpoint.drain_at;
     end.is_some_and(|end| checkpoint.position >= end)

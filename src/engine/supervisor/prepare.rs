@@ -11,7 +11,7 @@ use crate::engine::prepare::{Prepared, prepare};
 use crate::engine::transaction::{begin, end};
 use crate::engine::{apply, divergence, runner};
 use crate::error::{Error, Result};
-use crate::pg::action::{self, Action};
+use crate::pg::action::{self, OperatorAction};
 use crate::pg::{checkpoint, projection};
 use crate::position::Position;
 use crate::projection::Definition;
@@ -83,8 +83,8 @@ impl Supervisor {
                 },
             };
             tracing::warn!(projection = %self.definition().name, error = %error, "retrying");
-            self.parts.board.failed(&error);
-            self.parts.board.set_state(RunnerState::Retrying);
+            self.parts.progress.failed(&error);
+            self.parts.progress.set_state(RunnerState::Retrying);
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
                 () = tokio::time::sleep(pauses.next().unwrap_or(longest)) => {}
@@ -98,7 +98,7 @@ impl Supervisor {
         let reported = async {
             let client = self.parts.target.short().await?;
             let position = client.within(checkpoint::lowest(&client, name)).await?;
-            self.parts.board.set_position(position, position);
+            self.parts.progress.set_position(position, position);
             let value = checkpoint::error_value(error, position, 1);
             let instance = self.parts.instance;
             let reporting = checkpoint::report_unstarted(&client, name, instance, &value);
@@ -119,7 +119,7 @@ async fn set_partitions(client: &Client, definition: &Definition) -> Result<()> 
     let done = async {
         let is_new = projection::set_partitions(client, name, partitions, &definition.key).await?;
         match is_new {
-            true => action::record(client, name, Action::PartitionsSet(partitions)).await,
+            true => action::record(client, name, OperatorAction::PartitionsSet(partitions)).await,
             false => Ok(()),
         }
     };

@@ -9,7 +9,7 @@ use crate::pg::{self, connect};
 const STATE: &str = include_str!("../../../sql/queries/migrate/state.sql");
 
 /// What there is, and what this role may do.
-pub(super) struct State {
+pub(super) struct SchemaState {
     server_version: i32,
     server_version_text: String,
     role: String,
@@ -23,8 +23,8 @@ pub(super) struct State {
     pub(super) is_empty: bool,
 }
 
-impl State {
-    pub(super) async fn read(client: &impl GenericClient) -> Result<State> {
+impl SchemaState {
+    pub(super) async fn read(client: &impl GenericClient) -> Result<SchemaState> {
         let rows = client
             .query_typed(STATE, &[])
             .await
@@ -35,7 +35,7 @@ impl State {
                 "the server returned no state of schema highwater",
             )
         })?;
-        Ok(State {
+        Ok(SchemaState {
             server_version: get(row, 0)?,
             server_version_text: get(row, 1)?,
             role: get(row, 2)?,

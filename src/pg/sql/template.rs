@@ -12,7 +12,7 @@ pub(crate) struct Template {
 
 /// A piece of a template.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub(super) enum TemplatePiece<'a> {
     Text(&'a str),
     Placeholder(&'a str),
 }
@@ -41,11 +41,11 @@ pub(super) fn filled(template: &str, values: &[(&str, &Sql)]) -> Result<Sql, Str
     let mut sql = String::with_capacity(template.len());
     for piece in &pieces {
         sql.push_str(match piece {
-            Piece::Text(text) => text,
-            Piece::Placeholder(name) => value_of(name, values)?,
+            TemplatePiece::Text(text) => text,
+            TemplatePiece::Placeholder(name) => value_of(name, values)?,
         });
     }
-    let is_used = |name: &str| pieces.contains(&Piece::Placeholder(name));
+    let is_used = |name: &str| pieces.contains(&TemplatePiece::Placeholder(name));
     match values.iter().find(|(name, _)| !is_used(name)) {
         Some((name, _)) => Err(format!("there is no placeholder \"{name}\"")),
         None => Ok(Sql(sql.into())),
@@ -62,7 +62,7 @@ fn value_of<'v>(name: &str, values: &'v [(&str, &Sql)]) -> Result<&'v Sql, Strin
 }
 
 /// Cuts a template, without the comments before the statement, into its pieces.
-pub(super) fn pieces(template: &str) -> Result<Vec<Piece<'_>>, String> {
+pub(super) fn pieces(template: &str) -> Result<Vec<TemplatePiece<'_>>, String> {
     let mut pieces = Vec::new();
     let mut rest = statement(template);
     while let Some((before, marker, after)) = next_marker(rest) {
@@ -75,10 +75,13 @@ pub(super) fn pieces(template: &str) -> Result<Vec<Piece<'_>>, String> {
         if closed != name {
             return Err(format!("{marker} is closed by /*:{closed}*/"));
         }
-        pieces.extend([Piece::Text(before), Piece::Placeholder(name)]);
+        pieces.extend([
+            TemplatePiece::Text(before),
+            TemplatePiece::Placeholder(name),
+        ]);
         rest = after;
     }
-    pieces.push(Piece::Text(rest));
+    pieces.push(TemplatePiece::Text(rest));
     Ok(pieces)
 }
 

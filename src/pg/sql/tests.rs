@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use hostile::HOSTILE;
 
-use super::template::{Piece, filled, pieces};
+use super::template::{TemplatePiece, filled, pieces};
 use super::*;
 
 #[path = "../../../tests/it/support/hostile.rs"]
@@ -26,7 +26,7 @@ fn tokens(text: &str) -> Vec<(Kind, String)> {
 
 #[test]
 fn a_placeholder_is_a_pair_of_comments_around_a_default() {
-    use Piece::{Placeholder, Text};
+    use TemplatePiece::{Placeholder, Text};
     for (template, expected) in [
         ("select 1", vec![Text("select 1")]),
         (

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{FILE_SIZE_MAX, ProjectionFile, check_size, place};
+use super::{FILE_SIZE_MAX, ProjectionFile, check_size, location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::ProjectionName;
 
@@ -79,7 +79,7 @@ fn sql_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn directory_error(directory: &Path, error: &io::Error) -> Error {
-    let place = directory.display().to_string();
+    let location = directory.display().to_string();
     match error.kind() {
         io::ErrorKind::NotFound => Error::new(
             ErrorKind::Config,
@@ -89,7 +89,7 @@ fn directory_error(directory: &Path, error: &io::Error) -> Error {
         _ => Error::new(ErrorKind::Io, format!("cannot read the directory: {error}"))
             .with_hint("check its permissions"),
     }
-    .with_location(place)
+    .with_location(location)
 }
 
 /// The text of a small file, or why it cannot be read.
@@ -105,7 +105,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         let before = error.as_bytes().get(..valid).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         Error::new(ErrorKind::Config, "the text is not UTF-8")
-            .with_location(place(path, line))
+            .with_location(location(path, line))
             .with_hint("save the file as UTF-8")
     })
 }

@@ -11,7 +11,7 @@ const APPLY: &str = "apply";
 const SECTIONS: [&str; 2] = [UP, APPLY];
 
 /// The parts of a file.
-pub(super) struct Parts<'p, 'a> {
+pub(super) struct FileParts<'p, 'a> {
     pub(super) header: Option<&'p Piece<'a>>,
     pub(super) up: Section,
     pub(super) apply: Section,
@@ -21,13 +21,13 @@ pub(super) struct Parts<'p, 'a> {
 pub(super) fn cut<'p, 'a>(
     source: &SourceText<'_>,
     pieces: &'p [Piece<'a>],
-) -> Result<Parts<'p, 'a>> {
+) -> Result<FileParts<'p, 'a>> {
     let markers = markers(source, pieces)?;
     let first = markers.first().map_or(pieces.len(), |marker| marker.at);
     let (before, after) = pieces.split_at_checked(first).unwrap_or((pieces, &[]));
     let header = header(source, before, after)?;
     refuse_text_before(source, before)?;
-    let mut parts = Parts {
+    let mut parts = FileParts {
         header,
         up: Section::default(),
         apply: Section::default(),
@@ -45,14 +45,14 @@ pub(super) fn cut<'p, 'a>(
     Ok(parts)
 }
 
-struct Marker {
+struct SectionMarker {
     at: usize,
     offset: usize,
     section: &'static str,
 }
 
-fn markers(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Vec<Marker>> {
-    let mut markers: Vec<Marker> = Vec::new();
+fn markers(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Vec<SectionMarker>> {
+    let mut markers: Vec<SectionMarker> = Vec::new();
     for (at, piece) in pieces.iter().enumerate() {
         let Some(word) = marker_word(piece) else {
             continue;
@@ -81,7 +81,7 @@ fn markers(source: &SourceText<'_>, pieces: &[Piece<'_>]) -> Result<Vec<Marker>>
                 )
                 .with_hint("join the two"));
         }
-        markers.push(Marker {
+        markers.push(SectionMarker {
             at,
             offset,
             section,
@@ -159,7 +159,11 @@ fn refuse_text_before(source: &SourceText<'_>, before: &[Piece<'_>]) -> Result<(
     }
 }
 
-fn require_apply(source: &SourceText<'_>, markers: &[Marker], apply: &Section) -> Result<()> {
+fn require_apply(
+    source: &SourceText<'_>,
+    markers: &[SectionMarker],
+    apply: &Section,
+) -> Result<()> {
     let Some(marker) = markers.iter().find(|m| m.section == APPLY) else {
         return Err(Error::new(ErrorKind::Config, "there is no section apply")
             .with_location(source.path.display().to_string())
@@ -206,9 +210,9 @@ fn to_statement(
         text: source.text.get(first.offset..last.end())?.to_owned(),
         line: source.line_at(first.offset),
         offset: first.offset - section,
-        batch: sql_text::batch_place(pieces).map(|place| BatchPlace {
-            at: place.at - section,
-            ..place
+        batch: sql_text::batch_place(pieces).map(|location| BatchPlace {
+            at: location.at - section,
+            ..location
         }),
         normal: sql_text::join(pieces),
     })

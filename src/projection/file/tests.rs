@@ -97,7 +97,7 @@ fn a_place_in_a_statement_is_a_line_of_the_file() {
     assert_eq!((at("select"), at("x"), at("from"), at("y")), (5, 6, 7, 7));
     assert_eq!(statement.line_at(usize::MAX), 7);
     assert_eq!(file.apply.line_at(0), 4);
-    assert_eq!(file.place(7), "projections/files.sql: line 7");
+    assert_eq!(file.location(7), "projections/files.sql: line 7");
 }
 
 #[test]

@@ -21,14 +21,14 @@ const ROWS_BYTES_MAX: usize = 16 * 1024 * 1024;
 const SIZED_EVERY: u64 = 64;
 
 /// A row from its load to its write.
-pub(super) enum Slot<S> {
+pub(super) enum RowState<S> {
     /// Its key is wanted, and the table was not read yet.
     Wanted,
     /// As it is now, and whether the table has a row of the key.
     Known { row: Option<S>, is_stored: bool },
 }
 
-impl<S> Slot<S> {
+impl<S> RowState<S> {
     /// Folds one event in.
     fn fold<V: KeyedView<Row = S>>(
         &mut self,
@@ -36,24 +36,24 @@ impl<S> Slot<S> {
         event: V::Event,
         recorded: &RecordedEvent,
     ) -> Result<Option<&S>> {
-        let (before, is_stored) = match std::mem::replace(self, Slot::Wanted) {
-            Slot::Wanted => (None, false),
-            Slot::Known { row, is_stored } => (row, is_stored),
+        let (before, is_stored) = match std::mem::replace(self, RowState::Wanted) {
+            RowState::Wanted => (None, false),
+            RowState::Known { row, is_stored } => (row, is_stored),
         };
         let row = view.fold(before, event, recorded);
         let row = row.map_err(|error| failure::at_event(error, recorded))?;
-        *self = Slot::Known { row, is_stored };
+        *self = RowState::Known { row, is_stored };
         Ok(match self {
-            Slot::Known { row, .. } => row.as_ref(),
-            Slot::Wanted => None,
+            RowState::Known { row, .. } => row.as_ref(),
+            RowState::Wanted => None,
         })
     }
 }
 
-pub(super) struct Folding<'a, V: KeyedView> {
+pub(super) struct KeyedBatchWriter<'a, V: KeyedView> {
     view: &'a V,
     tx: Tx<'a>,
-    rows: HashMap<V::Key, Slot<V::Row>>,
+    rows: HashMap<V::Key, RowState<V::Row>>,
     /// The keys whose rows are being read.
     wanted: Vec<V::Key>,
     /// The events that wait for these rows: the index in the batch, the key, and the event.
@@ -62,9 +62,9 @@ pub(super) struct Folding<'a, V: KeyedView> {
     bytes_max: usize,
 }
 
-impl<'a, V: KeyedView> Folding<'a, V> {
-    pub(super) fn new(view: &'a V, tx: Tx<'a>) -> Folding<'a, V> {
-        Folding {
+impl<'a, V: KeyedView> KeyedBatchWriter<'a, V> {
+    pub(super) fn new(view: &'a V, tx: Tx<'a>) -> KeyedBatchWriter<'a, V> {
+        KeyedBatchWriter {
             view,
             tx,
             rows: HashMap::new(),
@@ -78,7 +78,7 @@ impl<'a, V: KeyedView> Folding<'a, V> {
     /// Folds what it can without a read, and returns what has to be read for the rest.
     fn begin(&mut self, batch: &Batch) -> Result<Option<TextStatement>> {
         self.waiting = self.fold_known(batch)?;
-        let is_wanted = |(_, slot): &(&V::Key, &Slot<V::Row>)| matches!(slot, Slot::Wanted);
+        let is_wanted = |(_, slot): &(&V::Key, &RowState<V::Row>)| matches!(slot, RowState::Wanted);
         let wanted = self.rows.iter().filter(is_wanted);
         self.wanted = wanted.map(|(key, _)| key.clone()).collect();
         match self.wanted.is_empty() {
@@ -93,7 +93,7 @@ impl<'a, V: KeyedView> Folding<'a, V> {
         let found = Rows::of(self.view).loaded(keys.len(), rows)?;
         for (key, row) in keys.into_iter().zip(found) {
             let is_stored = row.is_some();
-            self.rows.insert(key, Slot::Known { row, is_stored });
+            self.rows.insert(key, RowState::Known { row, is_stored });
         }
         for (index, key, event) in std::mem::take(&mut self.waiting) {
             let recorded = &batch.events[index];
@@ -107,11 +107,8 @@ impl<'a, V: KeyedView> Folding<'a, V> {
         Ok(())
     }
 
-    /// Folds the events whose rows are known, and returns those that have to wait for theirs.
-    #[allow(
-        clippy::type_complexity,
-        reason = "a triple of the view's own types, named at once by who takes it apart"
-    )]
+    /// Folds the events whose rows are loaded, and returns the other events.
+    #[allow(clippy::type_complexity, reason = "the types are the view's own")]
     fn fold_known(&mut self, batch: &Batch) -> Result<Vec<(usize, V::Key, V::Event)>> {
         let mut waiting = Vec::new();
         for (index, recorded) in batch.events.iter().enumerate() {
@@ -126,10 +123,10 @@ impl<'a, V: KeyedView> Folding<'a, V> {
                 continue;
             };
             match self.rows.get_mut(&key) {
-                Some(Slot::Wanted) => waiting.push((index, key, event)),
+                Some(RowState::Wanted) => waiting.push((index, key, event)),
                 Some(known) => self.size.folded(known.fold(self.view, event, recorded)?),
                 None => {
-                    self.rows.insert(key.clone(), Slot::Wanted);
+                    self.rows.insert(key.clone(), RowState::Wanted);
                     waiting.push((index, key, event));
                 }
             }
@@ -158,12 +155,13 @@ impl<'a, V: KeyedView> Folding<'a, V> {
 
     /// How many bytes the rows take in memory, about.
     fn bytes(&self) -> usize {
-        let slot = size_of::<(V::Key, Slot<V::Row>)>() + 2 * self.size.mean();
+        let slot = size_of::<(V::Key, RowState<V::Row>)>()
+            + 2 * (self.size.bytes / self.size.sized.max(1));
         self.rows.len().saturating_mul(slot)
     }
 }
 
-impl<V: KeyedView> BatchWriter for Folding<'_, V> {
+impl<V: KeyedView> BatchWriter for KeyedBatchWriter<'_, V> {
     fn first_read(&mut self, batch: &Batch) -> Result<Option<TextStatement>> {
         self.begin(batch)
     }
@@ -194,9 +192,5 @@ impl RowSize {
             self.bytes += written_bytes(row);
         }
         self.folded += 1;
-    }
-
-    fn mean(&self) -> usize {
-        self.bytes / self.sized.max(1)
     }
 }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
 use super::KeyedView;
-use super::fold::Slot;
+use super::fold::RowState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::column;
 use crate::pg::sql::{Sql, query, sql};
@@ -61,12 +61,15 @@ impl<'a, V: KeyedView> Rows<'a, V> {
     }
 
     /// The statement that writes rows back and deletes those that no longer exist.
-    pub(super) fn writes(&self, rows: HashMap<V::Key, Slot<V::Row>>) -> Result<Vec<TextStatement>> {
+    pub(super) fn writes(
+        &self,
+        rows: HashMap<V::Key, RowState<V::Row>>,
+    ) -> Result<Vec<TextStatement>> {
         let mut gone = Text::default();
         let mut present = vec![Text::default()];
         let mut columns = Columns::default();
         for (key, slot) in rows {
-            let Slot::Known { row, is_stored } = slot else {
+            let RowState::Known { row, is_stored } = slot else {
                 continue;
             };
             match row {

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::Row;
+use super::ExpectedRow;
 
 const SHOWN_MAX: usize = 20;
 
@@ -13,9 +13,9 @@ const SHOWN_MAX: usize = 20;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     /// Expected rows that are not there.
-    pub missing: Vec<Row>,
+    pub missing: Vec<ExpectedRow>,
     /// Rows that are there but were not expected.
-    pub unexpected: Vec<Row>,
+    pub unexpected: Vec<ExpectedRow>,
     /// The columns that the expected rows name; empty if there are none.
     columns: Vec<String>,
 }
@@ -25,7 +25,7 @@ pub struct Difference {
 ///
 /// Numbers agree by value (1 and 1.0), and two RFC 3339 times with an offset if they are the
 /// same instant.
-pub fn compare(expected: &[Row], actual: &[Map<String, Value>]) -> Option<Difference> {
+pub fn compare(expected: &[ExpectedRow], actual: &[Map<String, Value>]) -> Option<Difference> {
     let partners = Matching::new(expected, actual).solve();
     let missing = rows_without(expected, |row| partners.contains(&Some(row)));
     let unexpected = rows_without(actual, |row| partners.get(row).is_some_and(Option::is_some));
@@ -45,7 +45,7 @@ pub fn compare(expected: &[Row], actual: &[Map<String, Value>]) -> Option<Differ
     })
 }
 
-fn rows_without(rows: &[Row], matched: impl Fn(usize) -> bool) -> Vec<Row> {
+fn rows_without(rows: &[ExpectedRow], matched: impl Fn(usize) -> bool) -> Vec<ExpectedRow> {
     let rows = rows.iter().enumerate();
     rows.filter(|(at, _)| !matched(*at))
         .map(|(_, row)| row.clone())
@@ -55,14 +55,14 @@ fn rows_without(rows: &[Row], matched: impl Fn(usize) -> bool) -> Vec<Row> {
 /// The largest possible matching. Rows may name different columns, so that the first row that
 /// fits can be the one that another row needs.
 struct Matching<'a> {
-    expected: &'a [Row],
-    actual: &'a [Row],
+    expected: &'a [ExpectedRow],
+    actual: &'a [ExpectedRow],
     /// The expected row that each actual row is taken by.
     partners: Vec<Option<usize>>,
 }
 
 impl<'a> Matching<'a> {
-    fn new(expected: &'a [Row], actual: &'a [Row]) -> Matching<'a> {
+    fn new(expected: &'a [ExpectedRow], actual: &'a [ExpectedRow]) -> Matching<'a> {
         Matching {
             expected,
             actual,
@@ -151,14 +151,19 @@ fn same_instant(a: &str, b: &str) -> bool {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.columns.is_empty();
-        let shown = |row: &Row| -> Row {
+        let shown = |row: &ExpectedRow| -> ExpectedRow {
             let columns = row.iter();
             columns
                 .filter(|(column, _)| all || self.columns.contains(column))
                 .map(|(column, value)| (column.clone(), value.clone()))
                 .collect()
         };
-        list(f, "expected, but not there", &self.missing, Row::clone)?;
+        list(
+            f,
+            "expected, but not there",
+            &self.missing,
+            ExpectedRow::clone,
+        )?;
         if !self.missing.is_empty() && !self.unexpected.is_empty() {
             writeln!(f)?;
         }
@@ -169,8 +174,8 @@ impl fmt::Display for Difference {
 fn list(
     f: &mut fmt::Formatter<'_>,
     title: &str,
-    rows: &[Row],
-    shown: impl Fn(&Row) -> Row,
+    rows: &[ExpectedRow],
+    shown: impl Fn(&ExpectedRow) -> ExpectedRow,
 ) -> fmt::Result {
     if rows.is_empty() {
         return Ok(());

@@ -28,12 +28,12 @@ const EVENT_KEYS: [&str; 8] = [
 /// The tests that the text holds.
 pub(super) fn tests(text: &TomlText<'_>) -> Result<Vec<Test>> {
     let table = text.parse()?;
-    Reader(text).tests(table.get_ref())
+    TestReader(text).tests(table.get_ref())
 }
 
-struct Reader<'t, 'a>(&'t TomlText<'a>);
+struct TestReader<'t, 'a>(&'t TomlText<'a>);
 
-impl Reader<'_, '_> {
+impl TestReader<'_, '_> {
     fn tests(&self, table: &DeTable<'_>) -> Result<Vec<Test>> {
         self.0.only(table, &FILE_KEYS, "the file")?;
         let Some(list) = table.get("test") else {

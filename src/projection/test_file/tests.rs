@@ -23,11 +23,11 @@ fn parse(text: &str) -> Result<TestFile> {
     TestFile::parse(Path::new("projections/files.test.toml"), text)
 }
 
-fn row(value: Value) -> Row {
+fn row(value: Value) -> ExpectedRow {
     value.as_object().expect("object").clone()
 }
 
-fn rows(values: &[Value]) -> Vec<Row> {
+fn rows(values: &[Value]) -> Vec<ExpectedRow> {
     values.iter().cloned().map(row).collect()
 }
 
@@ -59,7 +59,7 @@ fn a_file_of_tests_is_read_with_its_lines() {
     assert_eq!(tables, [("count of", 1, 10), ("files", 0, 9)]);
     assert_eq!(second.expect[0].rows, rows(&[json!({"path": null})]));
     assert!(second.given.is_empty());
-    assert_eq!(file.place(9), "projections/files.test.toml: line 9");
+    assert_eq!(file.location(9), "projections/files.test.toml: line 9");
 }
 
 #[test]
@@ -236,14 +236,18 @@ fn a_difference_shows_rows_as_a_test_would_write_them() {
     assert!(shown.ends_with("    and 5 more"), "{shown}");
 }
 
-fn small_rows() -> impl Strategy<Value = Vec<Row>> {
+fn small_rows() -> impl Strategy<Value = Vec<ExpectedRow>> {
     let row = prop::collection::btree_map("[ab]", 0..2_i32, 0..3);
-    let row = row.prop_map(|map| map.into_iter().map(|(k, v)| (k, json!(v))).collect::<Row>());
+    let row = row.prop_map(|map| {
+        map.into_iter()
+            .map(|(k, v)| (k, json!(v)))
+            .collect::<ExpectedRow>()
+    });
     prop::collection::vec(row, 0..5)
 }
 
 /// Whether some order of the actual rows fits the expected ones, by trying all.
-fn fits(expected: &[Row], actual: &[Row]) -> bool {
+fn fits(expected: &[ExpectedRow], actual: &[ExpectedRow]) -> bool {
     let Some((first, rest)) = expected.split_first() else {
         return actual.is_empty();
     };

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::pg::{self, column};
 
 /// The pause between two polls of what is on disk.
-const LOOK_PAUSE: Duration = Duration::from_millis(5);
+const POLL_PAUSE: Duration = Duration::from_millis(5);
 /// After this many polls the server is made to flush; otherwise the WAL of an open transaction
 /// would be waited for until others commit.
 const LOOKS_MAX: u32 = 20;
@@ -35,7 +35,7 @@ pub(super) async fn wait(client: &Client) -> Result<()> {
         if is_flushed(client, &written).await? {
             return Ok(());
         }
-        tokio::time::sleep(LOOK_PAUSE).await;
+        tokio::time::sleep(POLL_PAUSE).await;
     }
     let flushed = client.batch_execute(FLUSH).await;
     flushed.map_err(|e| pg::error("cannot wait for the server's disk", e))

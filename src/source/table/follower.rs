@@ -7,7 +7,7 @@ use super::gap::{self, GapPolicy};
 use super::locks::LockWatch;
 use super::rows::{RowReader, Rows};
 use crate::error::Result;
-use crate::mark::{Advance, Mark, Unproven};
+use crate::mark::{Mark, MarkAdvance, UnprovenPosition};
 use crate::mutation;
 use crate::pg::database::Short;
 use crate::position::{Position, Range};
@@ -25,30 +25,30 @@ pub(super) struct TableFollower {
 
 impl TableFollower {
     /// The start rule: the head is read, then its holders; until they are gone the mark follows
-    /// without a hole from `floor`.
+    /// without a hole from `proven`.
     pub(super) async fn start(
         client: Short,
         table: &EventTable,
-        floor: Position,
+        proven: Position,
     ) -> Result<TableFollower> {
         let head = match client.within(super::head(&client, table)).await {
             Ok(head) => head,
             Err(error) => return Err(gap::why(&client, table, error).await),
         };
-        // Also if nothing is above `floor`: the snapshot checks the preconditions.
+        // Also if nothing is above `proven`: the snapshot checks the preconditions.
         let snapshot = gap::snapshot(&client, &table.relation, &table.gap).await?;
-        let mut mark = Mark::new(floor);
+        let mut mark = Mark::new(proven);
         if let Some(seen) = mark.head_read(head) {
             mark.locks_read(seen, &snapshot.holders);
         }
-        let rows = RowReader::start(&client, table, floor).await?;
+        let rows = RowReader::start(&client, table, proven).await?;
         let mut locks = LockWatch::new(table, snapshot);
         locks.check_not_back(&client, mark.position(), None).await?;
         Ok(TableFollower {
             client,
             policy: table.gap.clone(),
             mark,
-            head: head.max(floor),
+            head: head.max(proven),
             gap: None,
             rows,
             locks,
@@ -68,7 +68,7 @@ impl TableFollower {
                 self.mark.locks_read(seen, &[]);
             }
         }
-        let Advance {
+        let MarkAdvance {
             mut passed,
             rows_cover_it,
             open,
@@ -104,7 +104,7 @@ impl TableFollower {
     }
 
     /// Reads the locks if it is time; returns whether something is proven now.
-    async fn prove(&mut self, seen: Unproven, positions: u64) -> Result<bool> {
+    async fn prove(&mut self, seen: UnprovenPosition, positions: u64) -> Result<bool> {
         let gap_age = self.gap.as_ref().map_or(Duration::ZERO, OpenGap::age);
         let holders = self.locks.holders(&self.client, positions, gap_age).await?;
         let Some(holders) = holders else {

@@ -117,11 +117,11 @@ pub(super) async fn last_value(
 
 /// Numbers of the old sequence may still be in use, but its lock would no longer be read.
 pub(super) fn other_sequence(relation: &str, found: Option<String>) -> Error {
-    let found = found.as_deref().unwrap_or("which does not exist");
+    let found = found.as_deref().unwrap_or("none");
     broken(
         relation,
-        &format!("draws its position from another sequence since the start, {found}"),
-        "run again when every transaction that drew from the old one has ended",
+        &format!("uses a different sequence than at start: {found}"),
+        "run again when every transaction that used the old one has ended",
     )
 }
 

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use super::EventTable;
-use super::anchor;
 use super::gap::{self, LockSnapshot};
+use super::last_passed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mark::Holder;
-use crate::mutation::Stale;
+use crate::mutation::PreviousState;
 use crate::position::Position;
 use crate::source::pacing;
 
@@ -20,7 +20,7 @@ pub(super) struct LockWatch {
     sequence: Option<String>,
     last_snapshot: Option<Instant>,
     last_sequence_check: Instant,
-    holders: Stale<Vec<Holder>>,
+    holders: PreviousState<Vec<Holder>>,
 }
 
 impl LockWatch {
@@ -31,7 +31,7 @@ impl LockWatch {
             sequence: first.sequence,
             last_snapshot: None,
             last_sequence_check: Instant::now(),
-            holders: Stale::new("mark.locks_before_rows", &first.holders),
+            holders: PreviousState::new("mark.locks_before_rows", &first.holders),
         }
     }
 
@@ -86,6 +86,6 @@ impl LockWatch {
             "the sequence of {} is at {last}, below the mark {mark}: positions went back",
             self.table.relation
         );
-        Err(Error::new(ErrorKind::Diverged, what).with_hint(anchor::HINT))
+        Err(Error::new(ErrorKind::Diverged, what).with_hint(last_passed::HINT))
     }
 }

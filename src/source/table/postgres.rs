@@ -10,8 +10,8 @@ use crate::pg::sql::query;
 use crate::pg::{self, Parameter};
 use crate::position::{Position, Range};
 use crate::source::{
-    Batch, Blocker, BoxFuture, Filter, KeyedBatch, Keys, Middle, OpenGap, PostgresLog, ReadRequest,
-    RemovedIn, Tally,
+    Batch, Blocker, BoxFuture, Filter, KeyedBatch, Keys, Midpoint, OpenGap, PostgresLog,
+    ReadRequest, RemovedIn, Tally,
 };
 
 impl PostgresLog for TableSource {
@@ -47,7 +47,7 @@ impl PostgresLog for TableSource {
         &'a self,
         range: Range,
         filter: Filter<'a>,
-    ) -> BoxFuture<'a, Result<Option<Middle>>> {
+    ) -> BoxFuture<'a, Result<Option<Midpoint>>> {
         Box::pin(self.middle_of(range, filter))
     }
 
@@ -87,7 +87,7 @@ impl PostgresLog for TableSource {
 }
 
 impl TableSource {
-    async fn middle_of(&self, range: Range, filter: Filter<'_>) -> Result<Option<Middle>> {
+    async fn middle_of(&self, range: Range, filter: Filter<'_>) -> Result<Option<Midpoint>> {
         let client = self.client().await?;
         client
             .answered(async {
@@ -106,7 +106,7 @@ impl TableSource {
                 if count == 0 {
                     return Ok(None);
                 }
-                Ok(Some(Middle {
+                Ok(Some(Midpoint {
                     count: count.unsigned_abs(),
                     first: Position::new(pg::column(&row, 1)?),
                     middle: Position::new(pg::column(&row, 2)?),

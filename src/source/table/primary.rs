@@ -9,9 +9,9 @@ use crate::pg::{self, column};
 
 /// Whether this process has ever read from a primary at the source's address.
 #[derive(Debug, Default)]
-pub(super) struct SeenPrimary(AtomicBool);
+pub(super) struct PrimaryCheck(AtomicBool);
 
-impl SeenPrimary {
+impl PrimaryCheck {
     /// Refuses a replica by name. One that takes the place of a primary in the middle of a failover
     /// is a lost connection: it is promoted sooner or later, or the address leads elsewhere.
     pub(super) async fn check(&self, client: &Client, source: &str) -> Result<()> {

@@ -46,14 +46,14 @@ impl EventBytes {
 }
 
 /// What was read so far.
-struct Taken<T> {
+struct ReadSoFar<T> {
     events: Vec<T>,
     bytes: usize,
     last: Option<Position>,
 }
 
 /// How a statement ended.
-enum Ended {
+enum StatementEnd {
     /// There are no more rows.
     NoMore,
     /// It gave as many rows as it was asked for.
@@ -63,7 +63,7 @@ enum Ended {
     Cut(usize),
 }
 
-impl<T> Taken<T> {
+impl<T> ReadSoFar<T> {
     /// Takes what a statement for `rows` rows gives.
     async fn from(
         &mut self,
@@ -73,7 +73,7 @@ impl<T> Taken<T> {
         parked: &[String],
         rows: usize,
         take: impl Fn(&Row, RecordedEvent) -> Result<T>,
-    ) -> Result<Ended> {
+    ) -> Result<StatementEnd> {
         let doing = "cannot read events";
         let types = request.types;
         let after = self.last.unwrap_or(request.range.after()).get();
@@ -96,15 +96,15 @@ impl<T> Taken<T> {
             left = left.saturating_sub(1);
             let bytes = event.data.get().len() + event.metadata.get().len();
             if self.bytes + bytes > request.bytes_max && !self.events.is_empty() {
-                return Ok(Ended::Cut(left.saturating_mul(bytes)));
+                return Ok(StatementEnd::Cut(left.saturating_mul(bytes)));
             }
             self.bytes += bytes;
             self.last = Some(event.position);
             self.events.push(take(&row, event)?);
         }
         Ok(match left {
-            0 => Ended::Full,
-            _ => Ended::NoMore,
+            0 => StatementEnd::Full,
+            _ => StatementEnd::NoMore,
         })
     }
 }
@@ -120,7 +120,7 @@ impl TableSource {
     ) -> Result<(Range, Vec<T>)> {
         let client = self.client().await?;
         let parked = Keys::listed(keys.named());
-        let mut taken = Taken {
+        let mut taken = ReadSoFar {
             events: Vec::new(),
             bytes: 0,
             last: None,
@@ -135,15 +135,15 @@ impl TableSource {
             // The last rows of a batch are not worth statements of their own.
             let is_enough = taken.events.len() >= request.events_max
                 || taken.bytes > request.bytes_max - request.bytes_max / 8;
-            if is_enough || !matches!(ended, Ended::Full) {
+            if is_enough || !matches!(ended, StatementEnd::Full) {
                 break ended;
             }
         };
         let through = match (&ended, taken.last) {
-            (Ended::Full | Ended::Cut(_), Some(last)) => last,
+            (StatementEnd::Full | StatementEnd::Cut(_), Some(last)) => last,
             _ => request.range.through(),
         };
-        if let Ended::Cut(bytes) = ended
+        if let StatementEnd::Cut(bytes) = ended
             && bytes > request.bytes_max
         {
             client.close();

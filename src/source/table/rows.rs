@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use super::anchor::Anchor;
+use super::last_passed::LastPassed;
 use super::{EventTable, TypeNames, durable, gap};
 use crate::error::Result;
 use crate::pg::sql::{Sql, query, sql};
@@ -23,7 +23,7 @@ const FIRST_ROWS_MAX: i64 = 1_000;
 pub(super) struct RowReader {
     table: EventTable,
     types: TypeNames,
-    anchor: Anchor,
+    last_passed: LastPassed,
     /// Nothing was read yet.
     is_first: bool,
     /// Whether an event counts only when its commit is on disk.
@@ -37,7 +37,7 @@ pub(super) struct Rows {
     types: Vec<Arc<str>>,
     /// There may be more of them.
     pub(super) more: bool,
-    /// How far the sequence was, if that was asked for and could be told.
+    /// The last number of the sequence, if it was requested and this role may read it.
     pub(super) sequence: Option<Position>,
 }
 
@@ -45,12 +45,12 @@ impl RowReader {
     pub(super) async fn start(
         client: &Client,
         table: &EventTable,
-        floor: Position,
+        proven: Position,
     ) -> Result<RowReader> {
         Ok(RowReader {
             table: table.clone(),
             types: TypeNames::default(),
-            anchor: Anchor::at(client, table, floor).await?,
+            last_passed: LastPassed::at(client, table, proven).await?,
             is_first: true,
             durable: false,
         })
@@ -90,8 +90,11 @@ impl RowReader {
             read.ids.push(id);
             read.types.push(self.types.intern(column(row, 1)?));
         }
-        if !self.anchor.is(&known) {
-            self.anchor = self.anchor.again(client, &self.table, mark, &known).await?;
+        if !self.last_passed.is(&known) {
+            self.last_passed = self
+                .last_passed
+                .again(client, &self.table, mark, &known)
+                .await?;
         }
         Ok(read)
     }
@@ -111,18 +114,18 @@ impl RowReader {
             durable::wait(client).await?;
         }
         if !rows_cover_it {
-            self.anchor = Anchor::at(client, &self.table, passed.through()).await?;
+            self.last_passed = LastPassed::at(client, &self.table, passed.through()).await?;
             return Ok(());
         }
         if let Some(last) = rows.last_through(passed.through()) {
-            self.anchor = Anchor::of(Some(last));
+            self.last_passed = LastPassed::of(Some(last));
         }
         Ok(())
     }
 
     async fn new_rows(&self, client: &Client, sequence: Option<&str>) -> Result<Vec<Row>> {
         let parameters: [(&Parameter<'_>, Type); 3] = [
-            (&self.anchor.from().get(), Type::INT8),
+            (&self.last_passed.from().get(), Type::INT8),
             (&self.rows_max(), Type::INT8),
             (&sequence, Type::TEXT),
         ];

@@ -87,7 +87,9 @@ pub(super) fn render_remedy(text: &mut String, gap: &Gap) {
         text,
         "  every projection on it waits until they commit or roll back:"
     );
-    render_ends(text, &gap.blocked_by);
+    for holder in &gap.blocked_by {
+        let _ = writeln!(text, "  {}", end(holder));
+    }
 }
 
 /// A batch waits for a lock.
@@ -99,13 +101,6 @@ pub(super) fn render_blocked(text: &mut String, name: &str, holders: &[Blocker],
             holder(one, now),
             end(one)
         );
-    }
-}
-
-/// What ends each of them.
-fn render_ends(text: &mut String, holders: &[Blocker]) {
-    for holder in holders {
-        let _ = writeln!(text, "  {}", end(holder));
     }
 }
 

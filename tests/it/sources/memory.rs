@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use highwater::internal::source::{BoxFuture, Source};
 use highwater::testing::MemorySource;
-use highwater::testing::conformance::Subject;
+use highwater::testing::conformance::SourceUnderTest;
 use highwater::{NewEvent, Position};
 
 pub(super) struct InMemory(pub(super) MemorySource);
 
-impl Subject for InMemory {
+impl SourceUnderTest for InMemory {
     fn source(&self) -> Arc<dyn Source> {
         Arc::new(self.0.clone())
     }

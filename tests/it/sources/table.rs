@@ -6,7 +6,7 @@ use std::sync::Arc;
 use highwater::internal::source::table::{EventTable, GapPolicy, TableSource};
 use highwater::internal::source::{BoxFuture, Source};
 use highwater::testing::TestDatabase;
-use highwater::testing::conformance::{Pending, PendingAppend, Subject};
+use highwater::testing::conformance::{Pending, PendingAppend, SourceUnderTest};
 use highwater::{NewEvent, Position};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -88,7 +88,7 @@ impl InTable {
     }
 }
 
-impl Subject for InTable {
+impl SourceUnderTest for InTable {
     fn source(&self) -> Arc<dyn Source> {
         let database = self.database.pooled();
         let direct = Some(database.connector().clone());

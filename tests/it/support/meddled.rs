@@ -1,8 +1,8 @@
 //! A source with something happening on the way to it.
 
 use highwater::internal::source::{
-    Batch, Blocker, BoxFuture, Filter, Follower, KeyedBatch, Keys, Lag, LogState, Middle, OpenGap,
-    PostgresLog, ReadRequest, RemovedIn, Source, Tally, Wakes,
+    Batch, Blocker, BoxFuture, Filter, Follower, KeyedBatch, Keys, Lag, LogState, Midpoint,
+    OpenGap, PostgresLog, ReadRequest, RemovedIn, Source, Tally, Wakes,
 };
 use highwater::{Position, Range, Result};
 use jiff::Timestamp;
@@ -121,7 +121,7 @@ impl<M: Meddling> PostgresLog for Meddled<M> {
         &'a self,
         range: Range,
         filter: Filter<'a>,
-    ) -> BoxFuture<'a, Result<Option<Middle>>> {
+    ) -> BoxFuture<'a, Result<Option<Midpoint>>> {
         self.postgres_log().middle(range, filter)
     }
 

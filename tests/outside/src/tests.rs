@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use highwater::postgres::Client;
 use highwater::source::{BoxFuture, Source};
-use highwater::testing::conformance::{self, Subject};
+use highwater::testing::conformance::{self, SourceUnderTest};
 use highwater::testing::{MemorySource, TestDatabase};
 use highwater::{
     Batch, BoxError, Error, ErrorKind, ExpectedVersion, Highwater, NewEvent, Outcome, Position,
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::own_log::OwnLog;
 
-impl Subject for OwnLog {
+impl SourceUnderTest for OwnLog {
     fn source(&self) -> Arc<dyn Source> {
         Arc::new(self.clone())
     }

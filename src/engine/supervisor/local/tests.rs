@@ -44,7 +44,12 @@ fn what_follows_from_the_end_of_a_runner() {
     let rows: [(&str, Ended, u64, [bool; 3]); 8] = [
         // How long until the next poll in ms, caught up, stopped, final.
         ("asked to end", Ended::Drained, 0, [false, false, false]),
-        ("partitioning ends", Ended::Relaid, 0, [false, false, false]),
+        (
+            "partitioning ends",
+            Ended::Repartitioned,
+            0,
+            [false, false, false],
+        ),
         ("batch in flight", Ended::Busy, 100, [false, false, false]),
         (
             "lost",
@@ -166,7 +171,7 @@ fn a_build_that_runs_alone_ends_as_its_worst_runner_does_and_the_first_error_cou
         sum(vec![Ended::CaughtUp, Ended::CaughtUp]),
         Outcome::CaughtUp
     ));
-    for ended in [Ended::Drained, Ended::Relaid, Ended::Busy] {
+    for ended in [Ended::Drained, Ended::Repartitioned, Ended::Busy] {
         assert!(matches!(
             sum(vec![ended, Ended::CaughtUp]),
             Outcome::Drained

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::Action::{End, Finish as Over, Repartition, Start};
+use super::PlannedAction::{End, Finish as Over, Repartition, Start};
 use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::position::Position;
@@ -129,7 +129,7 @@ impl Given {
         self.local(|l| l.caught_up.extend(partitions))
     }
 
-    fn plan(&self) -> Vec<Action> {
+    fn plan(&self) -> Vec<PlannedAction> {
         let view = View {
             revision: self.view,
             projection: self.projection.as_ref(),
@@ -139,7 +139,7 @@ impl Given {
     }
 }
 
-fn check<const N: usize>(rows: [(&str, Given, Vec<Action>); N]) {
+fn check<const N: usize>(rows: [(&str, Given, Vec<PlannedAction>); N]) {
     for (what, given, expected) in rows {
         assert_eq!(given.plan(), expected, "{what}");
     }

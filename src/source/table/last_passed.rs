@@ -12,27 +12,31 @@ use crate::position::Position;
 
 /// The last event at or below the mark, if there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Anchor(Option<(Position, Uuid)>);
+pub(super) struct LastPassed(Option<(Position, Uuid)>);
 
-impl Anchor {
+impl LastPassed {
     /// The last event of `table` at or below `mark` now.
-    pub(super) async fn at(client: &Client, table: &EventTable, mark: Position) -> Result<Anchor> {
+    pub(super) async fn at(
+        client: &Client,
+        table: &EventTable,
+        mark: Position,
+    ) -> Result<LastPassed> {
         let sql = table.last_sql()?;
         let row = client
             .query_typed_opt(&sql, &[(&mark.get(), Type::INT8)])
             .await
             .map_err(|e| pg::error("cannot read the event at the mark", e))?;
         let Some(row) = row else {
-            return Ok(Anchor(None));
+            return Ok(LastPassed(None));
         };
-        Ok(Anchor(Some((
+        Ok(LastPassed(Some((
             Position::new(column(&row, 0)?),
             column(&row, 1)?,
         ))))
     }
 
-    pub(super) fn of(event: Option<(Position, Uuid)>) -> Anchor {
-        Anchor(event)
+    pub(super) fn of(event: Option<(Position, Uuid)>) -> LastPassed {
+        LastPassed(event)
     }
 
     /// Where a read begins: at the event itself, or where there is none at the beginning.
@@ -53,14 +57,14 @@ impl Anchor {
         table: &EventTable,
         mark: Position,
         found: &[(Position, Uuid)],
-    ) -> Result<Anchor> {
+    ) -> Result<LastPassed> {
         let Some((position, id)) = self.0 else {
             return Err(went_back(table, &unexpected(mark, found)));
         };
         if !found.is_empty() {
             return Err(went_back(table, &unexpected(mark, found)));
         }
-        let now = Anchor::at(client, table, mark).await?;
+        let now = LastPassed::at(client, table, mark).await?;
         let gone = format!(
             "event {id} at position {position}, the last one read, is gone, and its removal was \
              not recorded"
