@@ -39,7 +39,7 @@ fn projections() -> Vec<Arc<dyn DynProjection>> {
 async fn with_history() -> TestDatabase {
     let database = TestDatabase::new().await;
     let store = event_store::in_database(database.pooled());
-    let reader = Reader::open(&data("tokio-history.ndjson.gz")).unwrap();
+    let reader = NdjsonReader::open(&data("tokio-history.ndjson.gz")).unwrap();
     let summary = append_ndjson(&store, reader, 1_000, |_| {}).await.unwrap();
     assert_eq!(summary.appended, 24_935);
     database
