@@ -20,7 +20,7 @@ const SECOND: u64 = 5;
 const OVERHEAD: Duration = Duration::from_millis(20);
 /// How much larger than a batch that went well the next may be, if its time is to grow in
 /// proportion.
-const EXPECTED: u64 = 32;
+const EXPECTED: u64 = 8;
 /// How long a batch may take that is larger than that: long enough for a guess that was not quite
 /// right, short enough that a wrong one costs little.
 const LEAP_LIMIT: Duration = Duration::from_secs(45);
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(size.limit(size.span()), None);
         size.took(size.span(), GOAL);
         assert_eq!(size.span(), FIRST * SECOND * EXPECTED);
-        assert_eq!(size.limit(1_000_000), None, "close enough to that one");
+        assert_eq!(size.limit(320_000), None, "close enough to that one");
     }
 
     #[test]

@@ -227,7 +227,7 @@ async fn a_stopped_projection_keeps_its_state_and_error_when_its_instance_is_gon
         "event   position 1, T, ",
         "tried   once, ",
         "highwater run fails resumes after 0 once it is fixed; nothing is lost",
-        "with on_error = \"park\" in its file the events of other keys continue",
+        "With on_error = \"park\" other keys would continue",
         "fails: its file is missing",
     ] {
         assert!(text.contains(part), "{part}: {text}");
