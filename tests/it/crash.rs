@@ -208,10 +208,11 @@ async fn two_engines_share_the_projections_and_never_commit_to_one_that_they_han
     })
     .await;
     let after = positions(&client, epochs).await;
-    let raised = after.iter().sum::<i64>() - before.iter().sum::<i64>();
-    assert_eq!(
-        raised, 1,
-        "one of the two was handed over, and never fought over"
+    let raised: Vec<i64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+    // The second becomes able to run them one after the other, so both may change hands.
+    assert!(
+        raised.iter().all(|claims| *claims <= 1) && raised.contains(&1),
+        "handed over, and never fought over: {before:?}, {after:?}"
     );
     // Where the checkpoint is, but under the old epoch.
     let sql = "select highwater.begin_batch(row(projection, generation, partition, epoch - 1, parking)::highwater.fence,
