@@ -614,9 +614,13 @@ async fn taken_back(url: &str) {
                                            where datname = current_database()
                                              and pid <> pg_backend_pid()
                                              and query like '%may still bring a lower position%')";
-        while !one::<bool>(&client, has_decided).await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let decided = async {
+            while !one::<bool>(&client, has_decided).await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let decided = tokio::time::timeout(LIMIT, decided).await;
+        decided.expect("the projection decides");
         open.batch_execute("commit").await.unwrap();
     });
 }
