@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use scopeguard::ScopeGuard;
 use tokio_postgres::Client;
 
 use crate::config::ANSWER_TIMEOUT;
@@ -94,10 +95,15 @@ impl Database {
 
     fn limited(&self, session: Session) -> Short {
         Short {
-            session: Some(session),
+            open: scopeguard::guard(
+                Open {
+                    session,
+                    is_owed: AtomicBool::new(false),
+                },
+                end as fn(Open),
+            ),
             connector: self.connector.clone(),
             limit: self.answer_timeout,
-            is_owed: AtomicBool::new(false),
         }
     }
 
@@ -115,9 +121,14 @@ impl Database {
 /// A session that is closed, not returned, while an answer is outstanding: its next user would wait
 /// for that answer first.
 pub struct Short {
-    session: Option<Session>,
+    open: ScopeGuard<Open, fn(Open)>,
     connector: Connector,
     limit: Duration,
+}
+
+struct Open {
+    session: Session,
+    /// Whether an answer is outstanding.
     is_owed: AtomicBool,
 }
 
@@ -153,15 +164,15 @@ impl Short {
     /// # Errors
     /// Theirs.
     pub async fn answered<T>(&self, statements: impl Future<Output = Result<T>>) -> Result<T> {
-        self.is_owed.store(true, Ordering::Relaxed);
+        self.open.is_owed.store(true, Ordering::Relaxed);
         let done = statements.await;
-        self.is_owed.store(false, Ordering::Relaxed);
+        self.open.is_owed.store(false, Ordering::Relaxed);
         done
     }
 
     /// Closes the session: its outstanding answer is no longer wanted.
     pub fn close(self) {
-        self.is_owed.store(true, Ordering::Relaxed);
+        self.open.is_owed.store(true, Ordering::Relaxed);
     }
 
     fn silent(&self) -> Error {
@@ -181,27 +192,21 @@ impl Short {
 impl Deref for Short {
     type Target = Client;
 
-    #[allow(
-        clippy::expect_used,
-        reason = "the session is there until it is dropped"
-    )]
     fn deref(&self) -> &Client {
-        match self.session.as_ref().expect("a session before its end") {
+        match &self.open.session {
             Session::Pooled(client) => client,
             Session::Own(opened) => opened,
         }
     }
 }
 
-impl Drop for Short {
-    fn drop(&mut self) {
-        match self.session.take() {
-            Some(Session::Pooled(client)) if self.is_owed.load(Ordering::Relaxed) => {
-                drop(PooledClient::take(client));
-            }
-            // A pooled session returns to its pool; another one ends with its connection.
-            _ => {}
-        }
+/// A pooled session returns to its pool, unless an answer is outstanding; another one ends with its
+/// connection.
+fn end(open: Open) {
+    if let Session::Pooled(client) = open.session
+        && open.is_owed.load(Ordering::Relaxed)
+    {
+        drop(PooledClient::take(client));
     }
 }
 
